@@ -1,0 +1,26 @@
+"""Merge fine-tuned language models without losing their safety.
+
+    import ledmerge
+    ledmerge.merge("recipe.yaml", "out")
+
+Importing this loads neither torch nor transformers; they come with the first call that needs them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ledmerge.run.locate import locate as locate
+    from ledmerge.run.merge import merge as merge
+    from ledmerge.run.plan import plan as plan
+    from ledmerge.run.verify import verify as verify
+
+__version__ = "0.1.0"
+
+_HOMES = {name: f"ledmerge.run.{name}" for name in ("locate", "merge", "plan", "verify")}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'ledmerge' has no attribute '{name}'")

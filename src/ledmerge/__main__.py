@@ -1,0 +1,5 @@
+"""`python -m ledmerge`."""
+
+from ledmerge.cli.app import main
+
+main()

@@ -1,0 +1,194 @@
+"""A folder of weights: which tensors it holds, and their bytes, block by block."""
+
+import json
+import os
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from ledmerge.checkpoint.header import ITEM_SIZES, TensorEntry, read_header
+from ledmerge.errors import CheckpointError
+
+TORCH_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+
+
+class Checkpoint:
+    """The tensors of one folder, in the order of its files.
+
+    Reads are positional (`pread`), so threads may share one object.
+    """
+
+    def __init__(
+        self, folder: Path, entries: Iterable[TensorEntry], metadata: dict[str, str] | None = None
+    ):
+        self.folder = folder
+        self.entries = {entry.name: entry for entry in entries}
+        self.metadata = metadata or {}
+        self._descriptors: dict[Path, int] = {}
+
+    def files(self) -> list[Path]:
+        """Every weight file, once."""
+        return list(dict.fromkeys(entry.path for entry in self.entries.values()))
+
+    def read_into(self, name: str, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` (bytes) with tensor `name` from its flat entry `start` on."""
+        entry = self.entries[name]
+        descriptor = self._descriptors.get(entry.path)
+        if descriptor is None:
+            # Two threads may both open the file; setdefault keeps one, the other is closed.
+            opened = os.open(entry.path, os.O_RDONLY)
+            descriptor = self._descriptors.setdefault(entry.path, opened)
+            if descriptor != opened:
+                os.close(opened)
+        offset = entry.offset + start * entry.item_size
+        done = 0
+        while done < len(buffer):
+            count = os.preadv(descriptor, [buffer[done:]], offset + done)
+            if count == 0:
+                raise CheckpointError(
+                    f"{entry.path}: '{name}' ends early; the file was cut short while it was read"
+                )
+            done += count
+
+    def close(self) -> None:
+        """Close the files; reading again opens them again."""
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
+
+    def __enter__(self) -> "Checkpoint":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class PickledCheckpoint(Checkpoint):
+    """A folder of `.bin` files, read by torch's weights-only loader and memory-mapped.
+
+    No pickle opcode beyond tensors and plain containers is executed; anything else is refused.
+    """
+
+    def __init__(self, folder: Path, files: Iterable[Path]):
+        self._tensors: dict[str, torch.Tensor] = {}
+        entries = []
+        for path in files:
+            for name, tensor in _load_pickle(path).items():
+                self._tensors[name] = tensor
+                dtype = DTYPE_NAMES[tensor.dtype]
+                nbytes = tensor.numel() * ITEM_SIZES[dtype]
+                entries.append(TensorEntry(name, dtype, tuple(tensor.shape), path, 0, nbytes))
+        super().__init__(folder, entries)
+
+    def read_into(self, name: str, start: int, buffer: memoryview) -> None:
+        tensor = self._tensors[name].contiguous().view(-1).view(torch.uint8)
+        begin = start * self.entries[name].item_size
+        target = torch.frombuffer(buffer, dtype=torch.uint8)
+        target.copy_(tensor[begin : begin + len(buffer)])
+
+
+def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: torch's weights-only loader refuses this file "
+            f"({str(error).splitlines()[0][:160]}); convert it to safetensors where you trust it"
+        ) from error
+    if not isinstance(state, dict) or not all(
+        isinstance(t, torch.Tensor) and t.dtype in DTYPE_NAMES for t in state.values()
+    ):
+        raise CheckpointError(f"{path}: expected a plain mapping of names to tensors")
+    return state
+
+
+def open_checkpoint(folder: Path, stem: str = "model") -> Checkpoint:
+    """The checkpoint in `folder`: `{stem}.safetensors`, its shards with an index, or `.bin` files.
+
+    Only headers are read.
+
+    Raises:
+        CheckpointError: nothing is there, files are missing or damaged, the index names a file
+            outside the folder, or two checkpoints lie in one folder.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder; expected a model folder")
+    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    if single.exists() and index.exists():
+        raise CheckpointError(
+            f"{folder}: holds both {single.name} and {index.name}; remove the one that is stale"
+        )
+    if single.exists():
+        header = read_header(single)
+        return Checkpoint(folder, header.entries.values(), header.metadata)
+    if index.exists():
+        return _open_shards(folder, index)
+    pickled = folder / "pytorch_model.bin"
+    if stem == "model" and pickled.exists():
+        return PickledCheckpoint(folder, [pickled])
+    if stem == "model" and (pickled_index := folder / "pytorch_model.bin.index.json").exists():
+        return PickledCheckpoint(folder, dict.fromkeys(_weight_map(folder, pickled_index).values()))
+    raise CheckpointError(
+        f"{folder}: no weights found; expected {single.name}, {index.name} or {pickled.name}"
+    )
+
+
+def _open_shards(folder: Path, index: Path) -> Checkpoint:
+    weight_map = _weight_map(folder, index)
+    headers = {path: read_header(path) for path in dict.fromkeys(weight_map.values())}
+    for name, path in weight_map.items():
+        if name not in headers[path].entries:
+            raise CheckpointError(f"{index}: '{name}' is not in {path.name}; fetch the shard again")
+    entries: dict[str, TensorEntry] = {}
+    metadata: dict[str, str] = {}
+    for path, header in headers.items():
+        for name, entry in header.entries.items():
+            if weight_map.get(name) != path:
+                raise CheckpointError(f"{index}: does not place '{name}' in {path.name}, but it is")
+            entries[name] = entry
+        metadata |= header.metadata
+    return Checkpoint(folder, entries.values(), metadata)
+
+
+def _weight_map(folder: Path, index: Path) -> dict[str, Path]:
+    """Tensor name -> file, each file directly inside `folder`."""
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        items = list(weight_map.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index}: not a shard index ({error}); fetch it again") from error
+    if not items:
+        raise CheckpointError(f"{index}: lists no tensor")
+    for name, file in items:
+        if not isinstance(file, str) or Path(file).name != file or file in ("", ".", ".."):
+            raise CheckpointError(
+                f"{index}: '{name}' points to '{file}', which is not a file inside the folder"
+            )
+    missing = sorted({file for _, file in items if not (folder / file).exists()})
+    if missing:
+        raise CheckpointError(f"{folder}: missing shards: {', '.join(missing)}; fetch them")
+    return {name: folder / file for name, file in items}

@@ -1,0 +1,80 @@
+"""Digests of tensors and checkpoints: a hash per block, a hash over the blocks, one over tensors.
+
+XXH3 (128 bit) finds damage and mix-ups at the speed of memory; it does not resist forgery.
+The tree shape lets any thread hash any block, in any order, as it passes by.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import platformdirs
+import xxhash
+
+from ledmerge.checkpoint.checkpoint import Checkpoint
+from ledmerge.checkpoint.header import TensorEntry
+from ledmerge.ops.blocks import BLOCK, blocks
+
+
+def block_digest(data: memoryview | bytes) -> bytes:
+    """16 bytes that stand for one block's bytes as stored."""
+    return xxhash.xxh3_128_digest(data)
+
+
+def tensor_digest(block_digests: Iterable[bytes]) -> str:
+    """Hex digest of a tensor from the digests of its blocks, in order."""
+    return xxhash.xxh3_128_hexdigest(b"".join(block_digests))
+
+
+def checkpoint_digest(entries: Iterable[TensorEntry], digests: Mapping[str, str]) -> str:
+    """Hex digest of a set of tensors: names, dtypes, shapes and contents, whatever the shards."""
+    rows = sorted((e.name, e.dtype, list(e.shape), digests[e.name]) for e in entries)
+    return xxhash.xxh3_128_hexdigest(json.dumps(rows).encode())
+
+
+def digest_tensors(
+    checkpoint: Checkpoint, names: Iterable[str] | None = None, threads: int = 2
+) -> dict[str, str]:
+    """Hex digest of each tensor (of those in `names`, or of all), reading it once."""
+    names = list(checkpoint.entries if names is None else names)
+    with ThreadPoolExecutor(threads) as pool:
+        return dict(zip(names, pool.map(lambda n: _digest_tensor(checkpoint, n), names)))
+
+
+def _digest_tensor(checkpoint: Checkpoint, name: str) -> str:
+    entry = checkpoint.entries[name]
+    buffer = memoryview(bytearray(min(BLOCK, entry.numel) * entry.item_size))
+
+    def digests() -> Iterable[bytes]:
+        for start, stop in blocks(entry.numel):
+            data = buffer[: (stop - start) * entry.item_size]
+            checkpoint.read_into(name, start, data)
+            yield block_digest(data)
+
+    return tensor_digest(digests())
+
+
+def cached_checkpoint_digest(checkpoint: Checkpoint, threads: int = 2) -> str:
+    """`checkpoint_digest` of a whole checkpoint, remembered for as long as its files stay as they are.
+
+    A file counts as unchanged while path, size, inode and modification time (ns) are.
+    """
+    stats = [(str(p.resolve()), p.stat()) for p in checkpoint.files()]
+    identity = [[path, s.st_size, s.st_ino, s.st_mtime_ns] for path, s in stats]
+    key = xxhash.xxh3_128_hexdigest(json.dumps([identity, sorted(checkpoint.entries)]).encode())
+    remembered = cache_folder() / "digests" / key
+    if remembered.is_file():
+        return remembered.read_text(encoding="ascii")
+    digest = checkpoint_digest(checkpoint.entries.values(), digest_tensors(checkpoint, None, threads))
+    remembered.parent.mkdir(parents=True, exist_ok=True)
+    partial = remembered.with_suffix(f".{os.getpid()}")
+    partial.write_text(digest, encoding="ascii")
+    partial.replace(remembered)
+    return digest
+
+
+def cache_folder() -> Path:
+    """Where scores and digests are kept between runs: `LEDMERGE_CACHE`, or the user's cache folder."""
+    return Path(os.environ.get("LEDMERGE_CACHE") or platformdirs.user_cache_path("ledmerge"))

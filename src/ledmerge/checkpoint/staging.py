@@ -1,0 +1,160 @@
+"""A folder that appears under its name only when it is whole, and a journal to take up again.
+
+Work goes on in `.NAME.partial` beside the destination. `journal.jsonl` there opens with the key of
+the work (what would change its bytes) and then holds one line per finished piece.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ledmerge.errors import OutputError
+
+JOURNAL = "journal.jsonl"
+
+
+class Staging:
+    """The unfinished form of the folder `out`, locked against a second process.
+
+    Args:
+        key: identifies the work; only work with the same key may be resumed.
+        marks: files one of which an existing folder must hold to be overwritten, so that
+            `--overwrite` never deletes a folder that ledmerge did not make.
+        resume: take up an interrupted run where there is one.
+        overwrite: replace a finished folder, and drop an interrupted run.
+
+    Raises:
+        OutputError: the destination is in use, or holds an interrupted run that was not asked for.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        key: str,
+        *,
+        marks: tuple[str, ...],
+        resume: bool = False,
+        overwrite: bool = False,
+    ):
+        self.out = out
+        self.folder = out.parent / f".{out.name}.partial"
+        self.finished: list[dict[str, Any]] = []
+        check_destination(out, marks=marks, resume=resume, overwrite=overwrite)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be made ({error.strerror})") from error
+        self._lock = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise OutputError(f"{out}: another process is writing this folder now") from None
+        try:
+            self._open_journal(key, resume)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _open_journal(self, key: str, resume: bool) -> None:
+        path = self.folder / JOURNAL
+        lines = _whole_lines(path) if resume else []
+        if lines and lines[0].get("key") != key:
+            raise OutputError(
+                f"{self.out}: the interrupted run there had other inputs, another recipe or another "
+                "version of ledmerge; start again with --overwrite"
+            )
+        if not lines:
+            empty(self.folder)
+            lines = [{"key": key}]
+        self.finished = lines[1:]
+        # Rewritten whole, so that a line torn by a crash does not swallow the next one.
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        self._journal = path.open("a", encoding="utf-8")
+
+    def note(self, piece: dict[str, Any]) -> None:
+        """Write down that `piece` is finished; a later `--resume` finds it in `finished`."""
+        self._journal.write(json.dumps(piece) + "\n")
+        self._journal.flush()
+
+    def publish(self, progress: Callable[[str], None] = lambda _: None) -> None:
+        """Flush every byte to the disk, then give the folder its name."""
+        self._journal.close()
+        (self.folder / JOURNAL).unlink()
+        for path in sorted(self.folder.rglob("*")):
+            if path.is_file():
+                progress(path.name)
+                _flush(path)
+        _flush(self.folder)
+        aside = self.out.parent / f".{self.out.name}.replaced"
+        if self.out.exists():
+            if aside.exists():
+                shutil.rmtree(aside)
+            self.out.rename(aside)
+        self.folder.rename(self.out)
+        _flush(self.out.parent)
+        if aside.exists():
+            shutil.rmtree(aside)
+        os.close(self._lock)
+
+    def close(self) -> None:
+        """Leave the work as it is, to be resumed."""
+        self._journal.close()
+        os.close(self._lock)
+
+
+def check_destination(
+    out: Path, *, marks: tuple[str, ...], resume: bool = False, overwrite: bool = False
+) -> None:
+    """Raise OutputError where `out` may not be written; changes nothing."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise OutputError(f"{out}: exists and is not a folder; choose another name")
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite:
+            raise OutputError(
+                f"{out}: exists; choose another name, or --overwrite to replace it as a whole"
+            )
+        if not any((out / mark).is_file() for mark in marks):
+            raise OutputError(
+                f"{out}: was not made by ledmerge (no {' or '.join(marks)}), so --overwrite does "
+                "not replace it; remove it yourself or choose another name"
+            )
+    partial = out.parent / f".{out.name}.partial"
+    if partial.exists() and any(partial.iterdir()) and not (resume or overwrite):
+        raise OutputError(
+            f"{out}: an interrupted run is in {partial.name}; go on with --resume, or start again "
+            "with --overwrite"
+        )
+
+
+def empty(folder: Path) -> None:
+    """Remove everything inside `folder`."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The journal's lines up to the first torn one."""
+    lines: list[dict[str, Any]] = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+    return lines
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

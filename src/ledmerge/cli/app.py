@@ -1,0 +1,253 @@
+"""The commands. Each reads its arguments, calls one function of the package, and prints.
+
+Heavy imports happen inside the commands, so that `--help` answers at once.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from ledmerge.cli.progress import Bars
+from ledmerge.cli.sizes import parse_size
+from ledmerge.errors import LedmergeError, RecipeError
+
+app = typer.Typer(
+    help="Merge fine-tuned language models without losing their safety.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+out_console = Console()
+err_console = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N].")]
+Memory = Annotated[
+    Optional[str], typer.Option(help="Bound on working memory, such as 512MiB.", metavar="SIZE")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Take up an interrupted run.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what ledmerge made there before.")
+]
+AllowNonfinite = Annotated[
+    bool, typer.Option("--allow-nonfinite", help="Let NaN and infinite values through.")
+]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that a model folder brings.")
+]
+Threads = Annotated[Optional[int], typer.Option(min=1, help="Workers; all cores by default.")]
+
+
+@app.command()
+def merge(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
+    out: Annotated[Path, typer.Argument(help="The new model folder.")],
+    device: Device = "auto",
+    memory: Memory = None,
+    threads: Threads = None,
+    shard_size: Annotated[str, typer.Option(metavar="SIZE", help="Weights per file.")] = "5GB",
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+    allow_nonfinite: AllowNonfinite = False,
+    trust_remote_code: TrustRemoteCode = False,
+    as_json: Json = False,
+) -> None:
+    """Merge the models of RECIPE into the folder OUT."""
+    if dry_run:
+        _show_plan(recipe, out, threads, memory, as_json)
+        return
+    from ledmerge.cli.tables import merge_table
+    from ledmerge.run.merge import merge as run
+
+    with _progress() as progress:
+        record = run(
+            recipe,
+            out,
+            device=device,
+            memory=_size(memory, "--memory"),
+            threads=threads,
+            shard_size=parse_size(shard_size, "--shard-size"),
+            resume=resume,
+            overwrite=overwrite,
+            allow_nonfinite=allow_nonfinite,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+        )
+    if as_json:
+        print(json.dumps(record))
+        return
+    out_console.print(merge_table(record))
+    for warning in record["summary"]["warnings"]:
+        err_console.print(f"warning: {warning}", style="bold yellow", markup=False)
+    out_console.print(f"wrote {out}", markup=False, highlight=False)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
+    out: Annotated[Optional[Path], typer.Argument(help="Where the result would go.")] = None,
+    threads: Threads = None,
+    memory: Memory = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a merge of RECIPE would do; reads headers only."""
+    _show_plan(recipe, out, threads, memory, as_json)
+
+
+def _show_plan(
+    recipe: Path, out: Path | None, threads: int | None, memory: str | None, as_json: bool
+) -> None:
+    from ledmerge.cli.tables import plan_table
+    from ledmerge.run.plan import check_memory, check_space, default_threads, plan as make_plan
+
+    threads = threads or default_threads()
+    planned = make_plan(recipe)
+    check_memory(planned, _size(memory, "--memory"), threads)
+    check_space(planned, out or Path())
+    facts = planned.as_json(threads=threads, out=out or Path())
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        out_console.print(plan_table(facts), highlight=False)
+        for note in planned.notes:
+            err_console.print(f"note: {note}", style="yellow", markup=False)
+        for problem in planned.problems:
+            err_console.print(f"problem: {problem}", style="bold red", markup=False)
+    if planned.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    out: Annotated[Path, typer.Argument(help="A folder that `ledmerge merge` wrote.")],
+    deep: Annotated[bool, typer.Option("--deep", help="Compute sampled tensors again.")] = False,
+    recipe: Annotated[
+        Optional[Path], typer.Option(help="The recipe, if its inputs have moved.")
+    ] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Check every tensor of OUT against the digests in its ledmerge.json."""
+    from ledmerge.run.verify import verify as run
+
+    with _progress() as progress:
+        found = run(out, deep=deep, recipe=recipe, threads=threads, progress=progress)
+    if as_json:
+        print(json.dumps(found))
+        return
+    again = f", {len(found['deep'])} of them computed again from the inputs" if deep else ""
+    out_console.print(f"{out}: all {found['tensors']} tensors are as written{again}", markup=False)
+
+
+@app.command()
+def methods(
+    name: Annotated[Optional[str], typer.Argument(help="One method, in full.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the merge methods, or show one with its options, formula and source."""
+    from ledmerge.cli.tables import methods_table, print_method
+    from ledmerge.methods._catalog import get_method, method_names
+
+    found = [get_method(each).as_json() for each in ([name] if name else method_names())]
+    if as_json:
+        print(json.dumps(found[0] if name else found))
+    elif name:
+        print_method(out_console, found[0])
+    else:
+        out_console.print(methods_table(found))
+
+
+@app.command()
+def locate(
+    model: Annotated[str, typer.Argument(help="A model folder, or a hub id owner/name@revision.")],
+    out: Annotated[Path, typer.Argument(help="The new score folder.")],
+    data: Annotated[
+        Optional[str], typer.Option(help="JSONL, JSON, CSV, Parquet, or hub:NAME:SPLIT.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Rows drawn from the data.")] = 128,
+    seed: Annotated[int, typer.Option(help="Decides which rows.")] = 0,
+    score: Annotated[
+        str, typer.Option(help="snip, grad, fisher, wanda, magnitude, delta_snip or random.")
+    ] = "snip",
+    loss: Annotated[str, typer.Option(help="mean or sum over a sample's response tokens.")] = "mean",
+    template: Annotated[str, typer.Option(help="auto, none, or a Jinja chat template.")] = "auto",
+    max_length: Annotated[int, typer.Option(help="Tokens kept of a sample.")] = 2048,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    batch: Annotated[int, typer.Option(help="Samples in one forward pass.")] = 1,
+    prompt_field: Annotated[str, typer.Option(help="Where a row keeps the prompt.")] = "prompt",
+    response_field: Annotated[str, typer.Option(help="... and the response.")] = "response",
+    reference: Annotated[
+        Optional[str], typer.Option(help="delta_snip only: the model it was tuned from.")
+    ] = None,
+    device: Device = "auto",
+    memory: Memory = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    allow_nonfinite: AllowNonfinite = False,
+    trust_remote_code: TrustRemoteCode = False,
+    as_json: Json = False,
+) -> None:
+    """Score every weight of MODEL on the rows of --data, into the folder OUT."""
+    from ledmerge.recipe.read import validated
+    from ledmerge.recipe.settings import LocateSettings
+    from ledmerge.run.locate import locate as run
+
+    asked = {name: value for name, value in locals().items() if name in LocateSettings.model_fields}
+    settings = validated(LocateSettings, asked, _option_name)
+    with _progress() as progress:
+        provenance = run(
+            model,
+            out,
+            data,
+            settings=settings,
+            reference=reference,
+            device=device,
+            memory=_size(memory, "--memory"),
+            resume=resume,
+            overwrite=overwrite,
+            allow_nonfinite=allow_nonfinite,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+        )
+    if as_json:
+        print(json.dumps(provenance))
+    else:
+        out_console.print(f"wrote {out}", markup=False, highlight=False)
+
+
+def _option_name(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
+def _size(text: str | None, option: str) -> int | None:
+    return None if text is None else parse_size(text, option)
+
+
+@contextmanager
+def _progress() -> Iterator[Bars]:
+    bars = Bars(err_console)
+    try:
+        yield bars
+    finally:
+        bars.stop()
+
+
+def main() -> None:
+    """Run a command; a user's mistake becomes lines on standard error and exit code 1 (or 2)."""
+    try:
+        app(standalone_mode=True)
+    except LedmergeError as error:
+        for line in str(error).splitlines():
+            err_console.print(f"error: {line}", style="bold red", markup=False, highlight=False)
+        sys.exit(2 if isinstance(error, RecipeError) else 1)
+    except KeyboardInterrupt:
+        err_console.print("interrupted; go on with --resume", style="bold yellow")
+        sys.exit(130)

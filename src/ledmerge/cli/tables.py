@@ -1,0 +1,134 @@
+"""What plan, merge and methods print."""
+
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+
+from ledmerge.cli.sizes import show_size
+
+
+def plan_table(plan: dict[str, Any]) -> RenderableType:
+    """A plan, for reading."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    tensors = plan["tensors"]
+    table.add_row("method", plan["method"])
+    table.add_row("base", plan["base"])
+    table.add_row("models", ", ".join(plan["models"]))
+    for name, value in plan["options"].items():
+        table.add_row(f"  {name.rstrip('_')}", _value(value))
+    table.add_row("result", f"{plan['parameters']:,} parameters, {plan['dtype'] or 'dtypes as in the base'}")
+    table.add_row("merged", f"{tensors['merged']} tensors")
+    for title, names in (("copied", tensors["copied"]), ("left out", tensors["left_out"])):
+        for reason in dict.fromkeys(names.values()):
+            same = [name for name, why in names.items() if why == reason]
+            shown = ", ".join(same[:3]) + (", ..." if len(same) > 3 else "")
+            table.add_row(title, f"{len(same)} ({reason}): {shown}")
+    table.add_row("reads", f"{show_size(plan['bytes_in'])} of weights")
+    for score in plan["scores"]:
+        table.add_row("scores", score)
+    if plan["score_bytes"]:
+        table.add_row("", f"{show_size(plan['score_bytes'])} of scores")
+    table.add_row("writes", show_size(plan["bytes_out"]))
+    if "disk_free" in plan:
+        table.add_row("disk free", show_size(plan["disk_free"]))
+    table.add_row("peak memory", f"about {show_size(plan['peak_memory'])}")
+    return table
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or "-"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def merge_table(record: dict[str, Any]) -> RenderableType:
+    """What a merge did, per expert and per kind of tensor."""
+    summary, recipe = record["summary"], record["recipe"]
+    parts: list[RenderableType] = []
+    if "owned" in summary:
+        parts += [_led_table(summary, recipe), _overlap_table(summary)]
+    elif "norm" in summary:
+        parts.append(_delta_table(summary))
+    if "norm" in summary:
+        parts += [
+            _kinds_table(summary),
+            f"changes of opposite sign on {summary['conflicts']:.2%} of the entries; "
+            f"{summary['updated']:.2%} were changed, {summary['lost']:.2%} of these changes were "
+            "too small for the stored dtype",
+        ]
+    return Group(*parts)
+
+
+def _led_table(summary: dict[str, Any], recipe: dict[str, Any]) -> Table:
+    table = Table(title="entries of each expert", title_justify="left")
+    for heading in ("expert", "density asked", "elected", "left after Disjoint", "squared update kept"):
+        table.add_column(heading, justify="left" if heading == "expert" else "right")
+    for place, model in enumerate(summary["models"]):
+        table.add_row(
+            model,
+            f"{recipe['models'][place]['parameters']['density']:.2%}",
+            f"{summary['elected'][place]:.2%}",
+            f"{summary['owned'][place]:.2%}",
+            f"{summary['kept_square'][place]:.2%}",
+        )
+    return table
+
+
+def _overlap_table(summary: dict[str, Any]) -> Table:
+    table = Table(title="overlap of the elected sets (share of the smaller)", title_justify="left")
+    table.add_column("")
+    for model in summary["models"]:
+        table.add_column(model, justify="right")
+    for model, row in zip(summary["models"], summary["overlap"]):
+        table.add_row(model, *("-" if model == other else f"{share:.2%}" for other, share in zip(summary["models"], row)))
+    return table
+
+
+def _delta_table(summary: dict[str, Any]) -> Table:
+    table = Table(title="task vectors", title_justify="left")
+    for heading in ("expert", "norm", *(f"cosine to {model}" for model in summary["models"])):
+        table.add_column(heading, justify="left" if heading == "expert" else "right")
+    for model, norm, row in zip(summary["models"], summary["norm"], summary["cosine"]):
+        table.add_row(model, f"{norm:.4g}", *(f"{cosine:.3f}" for cosine in row))
+    return table
+
+
+def _kinds_table(summary: dict[str, Any]) -> Table:
+    """Per kind of tensor; for LED what each expert owns, else what changed."""
+    is_led = "owned" in summary
+    table = Table(title="by kind of tensor", title_justify="left")
+    table.add_column("kind")
+    table.add_column("entries", justify="right")
+    for model in summary["models"] if is_led else ():
+        table.add_column(f"{model} owns", justify="right")
+    table.add_column("changed", justify="right")
+    for kind, figures in summary["kinds"].items():
+        owned = [f"{share:.2%}" for share in figures["owned"]] if is_led else []
+        table.add_row(kind, f"{figures['entries']:,}", *owned, f"{figures['updated']:.2%}")
+    return table
+
+
+def methods_table(methods: list[dict[str, Any]]) -> Table:
+    """All methods, one line each."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("method", "works on", "options", "what comes out"):
+        table.add_column(heading)
+    for method in methods:
+        table.add_row(
+            method["name"], method["inputs"], ", ".join(method["options"]), method["summary"]
+        )
+    return table
+
+
+def print_method(console: Console, method: dict[str, Any]) -> None:
+    """One method: its documentation and its options."""
+    console.print(f"[bold]{method['name']}[/bold]: {method['summary']}\n")
+    console.print(method["description"] + "\n", markup=False, highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("option", "default", "kind", "meaning"):
+        table.add_column(heading)
+    for name, option in method["options"].items():
+        kind = option["kind"] + (", per model" if option["per_model"] else "")
+        table.add_row(name, option["default"], kind, option["help"])
+    console.print(table)

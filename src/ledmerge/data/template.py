@@ -1,0 +1,112 @@
+"""A row as the text a model reads, and where in it the response stands."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import TemplateError
+
+from ledmerge.data.rows import Message, Row
+from ledmerge.errors import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_MARK = "\ue000response\ue000"  # private-use characters: no template trims or splits it
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One row as text.
+
+    Attributes:
+        text: prompt and response.
+        start: index of the response's first character.
+        end: index after the response's last character; what follows closes the turn.
+        has_special_tokens: the text spells its special tokens out, so the tokenizer adds none.
+    """
+
+    text: str
+    start: int
+    end: int
+    has_special_tokens: bool
+
+
+def render(row: Row, tokenizer: PreTrainedTokenizerBase, template: str) -> Rendered:
+    """The row in a chat template, or plain: messages and response joined by newlines.
+
+    The template "auto" is the tokenizer's own, or plain where it has none; "none" is plain;
+    anything else is the path of a Jinja file.
+
+    Raises:
+        DataError: there is no such template, or it refuses, drops or rewrites what the row says.
+    """
+    source = template_text(tokenizer, template)
+    if not source:
+        return _render_plain(row)
+    try:
+        return _render_chat(row, tokenizer, source)
+    except (TemplateError, ValueError) as error:
+        raise DataError(f"{row.place}, chat template '{template}': {error}") from error
+
+
+def template_text(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+    """The Jinja source that `render` uses, to be recorded beside a result; "" for plain."""
+    if template == "none" or (template == "auto" and not tokenizer.chat_template):
+        return ""
+    if template == "auto":
+        return tokenizer.get_chat_template()
+    path = Path(template)
+    source = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not source.strip():
+        near = did_you_mean(template, ("auto", "none"))
+        raise DataError(f"template '{template}' is not a file with a chat template{near}")
+    return source
+
+
+def _render_plain(row: Row) -> Rendered:
+    prompt = "\n".join(message.content for message in row.messages)
+    if not prompt[-1:].isspace() and not row.response[:1].isspace():
+        prompt += "\n"
+    text = prompt + row.response
+    return Rendered(text, len(prompt), len(text), has_special_tokens=False)
+
+
+def _render_chat(row: Row, tokenizer: PreTrainedTokenizerBase, source: str) -> Rendered:
+    """Finds the response by rendering the row a second time with a mark in its place.
+
+    A search for the response itself would go wrong where the template trims it, and for answers
+    such as "s", which also stands in "</s>".
+    """
+
+    def apply(messages: tuple[Message, ...], is_open: bool) -> str:
+        turns = [asdict(message) for message in messages]
+        text = tokenizer.apply_chat_template(
+            turns, chat_template=source, tokenize=False, add_generation_prompt=is_open
+        )
+        assert isinstance(text, str)
+        return text
+
+    def answered(response: str) -> str:
+        return apply((*row.messages, Message("assistant", response)), is_open=False)
+
+    text = answered(row.response)
+    before, _, after = answered(_MARK).rpartition(_MARK)
+    opening = apply(row.messages, is_open=True)
+    # White space after the generation prompt is the model's to write: Llama-2's "[/INST] answer".
+    # Anything else there is the template's, like the empty <think> block of Qwen3.
+    is_written = before.removeprefix(opening).strip() and text.startswith(before)
+    prompt = before if is_written else opening
+    start, end = len(prompt), len(text) - len(after)
+
+    is_split = text.startswith(prompt) and text.endswith(after)
+    if not is_split or _squeeze(row.response) not in _squeeze(text[start:end]):
+        raise ValueError("the response is not in the rendered text as it was given")
+    return Rendered(text, start, end, has_special_tokens=True)
+
+
+def _squeeze(text: str) -> str:
+    """The text without white space, which templates trim and rearrange."""
+    return "".join(text.split())

@@ -1,0 +1,53 @@
+"""Every error a user can meet.
+
+LedmergeError
+├── RecipeError        a recipe or an option cannot be understood
+├── CheckpointError    a model's files are missing, damaged, or do not fit the others
+│   └── NonFiniteError a weight, gradient or score is NaN or infinite
+├── DataError          rows, templates or tokenizers do not give usable samples
+├── ScoreError         scores are missing, or were made for another model or other data
+└── OutputError        the destination is in use, too small, or cannot be written
+
+A message says what was found, where, what was expected and what to do. Only `ledmerge.cli` turns
+an error into a line on the terminal and an exit code.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class LedmergeError(Exception):
+    """A mistake a user can mend; the message says how."""
+
+
+class RecipeError(LedmergeError):
+    """A recipe or an option cannot be understood."""
+
+
+class CheckpointError(LedmergeError):
+    """A model's files are missing, damaged, or do not fit the others."""
+
+
+class NonFiniteError(CheckpointError):
+    """A weight, gradient or score is NaN or infinite."""
+
+
+class DataError(LedmergeError):
+    """Rows, templates or tokenizers do not give usable samples."""
+
+
+class ScoreError(LedmergeError):
+    """Scores are missing, or were made for another model or other data."""
+
+
+class OutputError(LedmergeError):
+    """The destination is in use, too small, or cannot be written."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """'; did you mean 'density'?' where a known word is near, else the list of known words."""
+    known = sorted(known)
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known are: {', '.join(known)}" if known else ""

@@ -1,0 +1,165 @@
+"""The merge methods there are: the files of this folder, and what their signatures say."""
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, Literal, get_args, get_origin
+
+import docstring_parser
+from torch import Tensor
+
+import ledmerge.methods
+from ledmerge.errors import RecipeError, did_you_mean
+from ledmerge.types import Grain, ModelOrder, PerModel
+
+REQUESTS = ("scores", "base_scores", "random", "survey", "record")
+"""Keyword-only parameters that the merge loop answers; all others are options of the user."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword of a method, as a recipe writes it.
+
+    A parameter whose name is a Python word (`lambda_`) is written without the underscore.
+    """
+
+    name: str
+    parameter: str
+    kind: Any
+    default: Any
+    help: str
+
+    @property
+    def is_required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def is_per_model(self) -> bool:
+        """Whether each expert may have its own value."""
+        return self.kind == PerModel
+
+    @property
+    def is_model_order(self) -> bool:
+        """Whether the value names models of the recipe."""
+        return self.kind == ModelOrder
+
+    @property
+    def kind_name(self) -> str:
+        """What may be written, in words."""
+        if self.is_model_order:
+            return "list of models"
+        if get_origin(self.kind) is not None and not self.is_per_model:
+            return " | ".join(str(choice) for choice in get_args(self.kind))
+        return {float: "number", bool: "true | false"}.get(self.kind, "number")
+
+    def check(self, value: Any) -> Any:
+        """The value as the method takes it.
+
+        Raises:
+            ValueError: a value of the wrong kind; says what was expected.
+        """
+        choices = get_args(self.kind) if get_origin(self.kind) is not None else ()
+        if self.is_per_model or self.kind is float:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"expected a number, found {value!r}")
+            if self.name == "density" and not 0 <= value <= 1:
+                raise ValueError(f"{value} is outside [0, 1]; it is the share of entries kept")
+            if value != value or value in (float("inf"), float("-inf")):
+                raise ValueError(f"expected a finite number, found {value}")
+            return float(value)
+        if self.kind is bool and not isinstance(value, bool):
+            raise ValueError(f"expected true or false, found {value!r}")
+        if choices and not self.is_model_order and value not in choices:
+            raise ValueError(f"'{value}' is not known{did_you_mean(str(value), choices)}")
+        return value
+
+
+@dataclass(frozen=True)
+class Method:
+    """A merge method, read from its file."""
+
+    name: str
+    function: Callable[..., Tensor]
+    grain: Grain
+    options: dict[str, Option]
+    requests: frozenset[str]
+    inputs: Literal["models", "deltas", "other"]
+    """What it works on: the stack of all models, a base and task vectors, or a base and one other
+    model."""
+
+    @property
+    def needs_scores(self) -> bool:
+        return "scores" in self.requests
+
+    def as_json(self) -> dict[str, Any]:
+        """What `ledmerge methods` shows."""
+        text = inspect.cleandoc(self.function.__doc__ or "")
+        summary, _, rest = text.partition("\n")
+        description = re.sub(r"Args:\n(?:[ ].*\n|\n(?=[ ]))*", "", rest).strip()
+        return {
+            "name": self.name,
+            "inputs": {
+                "models": "any models",
+                "deltas": "base and experts",
+                "other": "base and one model",
+            }[self.inputs]
+            + (", scores" if self.needs_scores else ""),
+            "summary": summary,
+            "description": description,
+            "options": {
+                option.name: {
+                    "default": "required" if option.is_required else _shown(option.default),
+                    "kind": option.kind_name,
+                    "per_model": option.is_per_model,
+                    "help": " ".join(option.help.split()),
+                }
+                for option in self.options.values()
+            },
+        }
+
+
+def _shown(default: Any) -> str:
+    """A default as a recipe would write it."""
+    if default == ():
+        return "none"
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def method_names() -> list[str]:
+    """Every method, in alphabetical order."""
+    found = iter_modules(ledmerge.methods.__path__)
+    return sorted(module.name for module in found if not module.name.startswith("_"))
+
+
+@cache
+def get_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        RecipeError: there is none; names the nearest.
+    """
+    if name not in method_names():
+        raise RecipeError(f"no merge method '{name}'{did_you_mean(name, method_names())}")
+    module = import_module(f"ledmerge.methods.{name}")
+    function = getattr(module, name)
+    help_by_name = {p.arg_name: p.description for p in docstring_parser.parse(function.__doc__).params}
+    parameters = inspect.signature(function).parameters
+    (inputs,) = {"models", "deltas", "other"} & parameters.keys()
+    keywords = {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    options = [
+        Option(n.rstrip("_"), n, p.annotation, p.default, help_by_name.get(n) or "")
+        for n, p in keywords.items()
+        if n not in REQUESTS
+    ]
+    return Method(
+        name=name,
+        function=function,
+        grain=module.GRAIN,
+        options={option.name: option for option in options},
+        requests=frozenset(n for n in keywords if n in REQUESTS),
+        inputs=inputs,
+    )

@@ -1,0 +1,53 @@
+"""Whether two model folders may be merged at all, read off configs and tokenizers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ledmerge.models.folder import ModelFolder
+
+
+def differences(base: ModelFolder, model: ModelFolder) -> list[str]:
+    """What makes merging `model` into `base` wrong, one sentence each; empty if nothing does."""
+    if model.path == base.path:
+        return []
+    found = []
+    for key in ("architectures", "model_type"):
+        ours, theirs = base.config.get(key), model.config.get(key)
+        if ours != theirs:
+            found.append(f"{model.name} has {key} {theirs} but {base.name} has {ours}")
+    for folder in (base, model):
+        if "quantization_config" in folder.config:
+            found.append(f"{folder.name} is quantized; merge it in bfloat16 or float32 instead")
+    return found + _vocabulary_differences(base, model)
+
+
+def _vocabulary_differences(base: ModelFolder, model: ModelFolder) -> list[str]:
+    """Tokens that have one id in one model and another id in the other."""
+    ours, theirs = base.path / "tokenizer.json", model.path / "tokenizer.json"
+    if not (ours.is_file() and theirs.is_file()) or ours.read_bytes() == theirs.read_bytes():
+        return []
+    token_by_id = {token_id: token for token, token_id in _vocabulary(ours).items()}
+    clashes = [
+        (token_id, token_by_id[token_id], token)
+        for token, token_id in _vocabulary(theirs).items()
+        if token_by_id.get(token_id, token) != token
+    ]
+    if not clashes:
+        return []
+    token_id, our_token, their_token = min(clashes)
+    return [
+        f"{len(clashes)} tokens differ between the tokenizers of {model.name} and {base.name}: id "
+        f"{token_id} is {their_token!r} in one and {our_token!r} in the other; bring the models to "
+        "one vocabulary first"
+    ]
+
+
+def _vocabulary(file: Path) -> dict[str, int]:
+    """Token -> id, from a `tokenizer.json`."""
+    fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    vocabulary = fields.get("model", {}).get("vocab", {})
+    if isinstance(vocabulary, list):  # Unigram: (token, log-probability) in the order of ids
+        vocabulary = {token: token_id for token_id, (token, _) in enumerate(vocabulary)}
+    added = {token["content"]: token["id"] for token in fields.get("added_tokens", [])}
+    return {**vocabulary, **added}

@@ -1,0 +1,128 @@
+"""Finds a model by path or hub id, and reads what its folder says of it."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from ledmerge.errors import CheckpointError
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A Hugging Face model folder: config, tokenizer, weights.
+
+    `reference` is what the user wrote; `revision` is the commit a hub id was resolved to.
+    """
+
+    reference: str
+    path: Path
+    revision: str | None = None
+    config: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The weights; headers are read on first use."""
+        return open_checkpoint(self.path)
+
+    @property
+    def name(self) -> str:
+        """How the model is called in tables and cards: its folder's name, or its hub id."""
+        return self.reference if self.revision else self.path.name
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the output embedding is the input embedding, as the config says."""
+        text_config = self.config.get("text_config") or {}
+        return bool(
+            self.config.get("tie_word_embeddings", text_config.get("tie_word_embeddings", False))
+        )
+
+    def tokenizer_digest(self) -> str:
+        """Hex digest of the tokenizer's files and the chat template."""
+        digest = xxhash.xxh3_128()
+        for name in TOKENIZER_FILES:
+            path = self.path / name
+            if path.is_file():
+                digest.update(f"{name}\0{path.stat().st_size}\0".encode())
+                digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+
+def find_model(reference: "str | Path | ModelFolder", path: Path | None = None) -> ModelFolder:
+    """The model folder a user means by a path, or by a hub id `owner/name[@revision]`.
+
+    A path that exists wins over a hub id. Hub models are fetched (or found in the hub's cache;
+    `HF_HUB_OFFLINE` and `HF_HOME` are obeyed) and their revision is resolved to a commit.
+
+    Args:
+        reference: as a user writes it; a folder already found stays as it is.
+        path: where the folder lies if the reference is a path; the reference itself by default.
+
+    Raises:
+        CheckpointError: neither a folder nor a hub model, or without a readable `config.json`.
+    """
+    if isinstance(reference, ModelFolder):
+        return reference
+    text = str(reference)
+    path = path or Path(text).expanduser()
+    revision = None
+    if not path.exists():
+        if not _HUB_ID.fullmatch(text):
+            raise CheckpointError(f"{text}: no such folder, and not a hub id (owner/name@revision)")
+        path, revision = _fetch(text, path)
+    return ModelFolder(text, path, revision, _read_config(path))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    file = path / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no config.json; expected a Hugging Face folder") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: cannot be read as JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{file}: expected a JSON object")
+    return config
+
+
+def _fetch(reference: str, path: Path) -> tuple[Path, str]:
+    """(snapshot folder, commit) of a hub model. Weights in pickle files are fetched only alone."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name, _, revision = reference.partition("@")
+    ignored = ["*.gguf", "*.onnx", "*.pth", "*.pt", "*.msgpack", "*.h5", "original/*", "onnx/*"]
+    try:
+        if not HF_HUB_OFFLINE:
+            files = HfApi().list_repo_files(name, revision=revision or None)
+            if any(file.endswith(".safetensors") for file in files):
+                ignored.append("*.bin")
+        snapshot = Path(
+            snapshot_download(name, revision=revision or None, ignore_patterns=ignored)
+        )
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise CheckpointError(
+            f"{reference}: no folder at {path}, and the hub does not give it "
+            f"({str(error).splitlines()[0][:200]})"
+        ) from error
+    return snapshot, snapshot.name

@@ -1,0 +1,98 @@
+"""Runs samples through a causal language model, and takes each sample's own loss."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ledmerge.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ledmerge.data.samples import Sample
+
+
+class Batch(NamedTuple):
+    """Samples side by side, padded to the right; each field is (B, T)."""
+
+    ids: Tensor
+    is_token: Tensor
+    is_response: Tensor
+
+
+def make_batch(samples: Sequence[Sample], device: torch.device) -> Batch:
+    """The samples as one batch; padding has id 0 and is neither token nor response.
+
+    T is always more than B, so that nobody can take an axis of tokens for the axis of samples.
+    """
+    length = max(len(samples) + 1, *(len(sample.ids) for sample in samples))
+    ids = torch.zeros(len(samples), length, dtype=torch.long)
+    is_token = torch.zeros(ids.shape, dtype=torch.bool)
+    is_response = torch.zeros(ids.shape, dtype=torch.bool)
+    for row, sample in enumerate(samples):
+        end = len(sample.ids)
+        ids[row, :end] = torch.tensor(sample.ids)
+        is_token[row, :end] = True
+        is_response[row, :end] = torch.tensor(sample.is_response)
+    return Batch(ids.to(device), is_token.to(device), is_response.to(device))
+
+
+def forward(model: PreTrainedModel, batch: Batch, positions: Tensor | None = None) -> Tensor:
+    """Logits (B, K, V) at `positions` (K,) of every sample, or at all of them.
+
+    Models that can are asked for these logits only: 2,048 of them over 128,256 tokens are 1 GB.
+    """
+    known = inspect.signature(model.forward).parameters
+    options: dict[str, Any] = {"use_cache": False} if "use_cache" in known else {}
+    if len(batch.ids) > 1:
+        options["attention_mask"] = batch.is_token.long()
+        if "position_ids" in known:
+            # Learned positions are else looked up once for all samples, and have one gradient.
+            options["position_ids"] = torch.arange(
+                batch.ids.shape[1], device=batch.ids.device
+            ).expand_as(batch.ids)
+    if positions is not None and "logits_to_keep" in known:
+        return model(batch.ids, **options, logits_to_keep=positions).logits
+    logits = model(batch.ids, **options).logits
+    return logits if positions is None else logits[:, positions]
+
+
+def sample_losses(
+    model: PreTrainedModel, batch: Batch, reduction: Literal["mean", "sum"]
+) -> Tensor:
+    """Negative log-likelihood of each sample's response tokens, their mean or sum: (B,)."""
+    targets = batch.is_response[:, 1:]  # the token at t + 1 is predicted at t
+    positions = targets.any(0).nonzero()[:, 0]  # (K,)
+    logits = forward(model, batch, positions)
+    counted = targets[:, positions]  # (B, K)
+    losses = cross_entropy(
+        # bfloat16 has 3 digits, too few for a logarithm
+        logits[counted].to(torch.promote_types(logits.dtype, torch.float32)),
+        batch.ids[:, positions + 1][counted],
+        reduction="none",
+    )
+    sums = losses.new_zeros(len(counted)).index_add(0, counted.nonzero()[:, 0], losses)
+    return sums / counted.sum(1) if reduction == "mean" else sums
+
+
+def check_fit(model: PreTrainedModel, samples: Sequence[Sample]) -> None:
+    """Raise DataError where a sample is longer than the model reads, or has a token it lacks."""
+    num_tokens = model.get_input_embeddings().weight.shape[0]
+    max_length = getattr(model.config, "max_position_embeddings", None)
+    for sample in samples:
+        if max(sample.ids) >= num_tokens:
+            raise DataError(
+                f"{sample.place}: token {max(sample.ids)} is beyond the model's {num_tokens:,} "
+                "embeddings; the tokenizer belongs to another model"
+            )
+        if max_length and len(sample.ids) > max_length:
+            raise DataError(
+                f"{sample.place} has {len(sample.ids):,} tokens, the model reads {max_length:,}; "
+                f"set --max-length {max_length}"
+            )

@@ -1,0 +1,40 @@
+"""What a tensor is for, read off its name."""
+
+import re
+
+_NUMBER = re.compile(r"\.(\d+)(?=\.)")
+
+OUTPUT_EMBEDDINGS = ("lm_head.weight", "embed_out.weight", "output.weight")
+"""Names that repeat the input embedding where the two are tied."""
+
+INPUT_EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "word_embeddings.weight",
+    "embed_in.weight",
+    "tok_embeddings.weight",
+)
+
+RECOMPUTED = (".rotary_emb.inv_freq",)
+"""Endings of buffers that old checkpoints carry and every loader computes again."""
+
+
+def layer_of(name: str) -> str:
+    """The layer a tensor belongs to: its name up to the first number ("model.layers.3"), else ""."""
+    number = _NUMBER.search(name)
+    return name[: number.end()] if number else ""
+
+
+def kind_of(name: str) -> str:
+    """The name without its numbers: "model.layers.*.mlp.up_proj.weight"."""
+    return _NUMBER.sub(".*", name)
+
+
+def is_output_embedding(name: str) -> bool:
+    """Whether the tensor turns hidden states into logits."""
+    return name in OUTPUT_EMBEDDINGS
+
+
+def is_vocabulary(name: str) -> bool:
+    """Whether the tensor's rows are tokens."""
+    return is_output_embedding(name) or name.endswith(INPUT_EMBEDDINGS)

@@ -1,0 +1,33 @@
+"""DARE: drop entries of a change at random and make up for them."""
+
+from ledmerge.ops.consensus import Convention
+from ledmerge.ops.per_model import column
+from ledmerge.ops.rescale import to_whole_l1
+from ledmerge.ops.survey import Survey
+from ledmerge.types import Deltas, Draw, PerModel
+
+
+def drop_and_rescale(
+    deltas: Deltas,
+    *,
+    density: PerModel,
+    rescale: bool,
+    convention: Convention,
+    random: Draw,
+    survey: Survey,
+) -> Deltas:
+    """Each entry kept with probability `density`, and the rest scaled up.
+
+    Args:
+        density: chance of an entry to stay, in [0, 1]; DARE's drop rate p is 1 - density.
+        rescale: make up for what was dropped.
+        convention: mergekit scales to the L1 norm of the whole change, per tensor; the paper
+            divides by the density, which keeps the expectation of every entry.
+    """
+    keep_chance = column(density, deltas)
+    kept = deltas * (random(deltas) < keep_chance).float()
+    if not rescale:
+        return kept
+    if convention == "paper":
+        return kept / (keep_chance + (keep_chance == 0).float())
+    return to_whole_l1(kept, deltas, survey)

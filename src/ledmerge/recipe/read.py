@@ -1,0 +1,101 @@
+"""Reads a recipe file and says everything that is wrong with it at once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ledmerge.errors import RecipeError, did_you_mean
+from ledmerge.recipe.schema import LocateEntry, ModelEntry, RecipeFile
+from ledmerge.recipe.settings import LocateSettings
+
+_FIELDS: dict[str, type[BaseModel]] = {
+    "": RecipeFile,
+    "models[]": ModelEntry,
+    "models[].locate": LocateEntry,
+    "locate": LocateSettings,
+}
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def read_recipe(path: Path) -> RecipeFile:
+    """The recipe in a YAML file, with its form checked.
+
+    Raises:
+        RecipeError: unreadable, not YAML, a key that stands twice or is not known, a wrong value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error})") from error
+    try:
+        fields = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {error}") from error
+    return parse_recipe(fields, place=str(path))
+
+
+def parse_recipe(fields: Any, place: str) -> RecipeFile:
+    """The recipe in a mapping; `place` opens every message.
+
+    Raises:
+        RecipeError: as `read_recipe`.
+    """
+    if not isinstance(fields, dict):
+        raise RecipeError(f"{place}: expected keys such as 'merge_method:' and 'models:'")
+    return validated(RecipeFile, fields, lambda where: f"{place}: {where}" if where else place)
+
+
+def validated(schema: type[Schema], fields: dict[str, Any], place: Callable[[str], str]) -> Schema:
+    """The fields as `schema`.
+
+    Args:
+        place: turns a dotted path ("models[1].locate", "" for the top) into the message's opening.
+
+    Raises:
+        RecipeError: one line per problem.
+    """
+    try:
+        return schema.model_validate(fields)
+    except ValidationError as error:
+        problems = [_describe(problem, schema, place) for problem in error.errors()]
+        raise RecipeError("\n".join(problems)) from None
+
+
+def _describe(problem: Any, schema: type[BaseModel], place: Callable[[str], str]) -> str:
+    *parents, last = problem["loc"] or ("",)
+    path, pattern = _dotted(parents), _dotted(["" if isinstance(p, int) else p for p in parents])
+    if problem["type"] == "extra_forbidden":
+        known = (schema if not pattern else _FIELDS[pattern]).model_fields
+        return f"{place(path)}: '{last}' is not known{did_you_mean(str(last), known)}"
+    if problem["type"] == "missing":
+        return f"{place(path)}: '{last}' is missing"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{place(_dotted([*parents, last]))}: {message}, found {problem['input']!r}"
+
+
+def _dotted(parts: list[Any]) -> str:
+    """('models', 1, 'locate') as models[1].locate; an empty part stands for any place, []."""
+    text = ""
+    for part in parts:
+        if isinstance(part, int) or part == "":
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if text else str(part)
+    return text
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which would otherwise let the last of two equal keys win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' stands twice", node.value[place][0].start_mark
+                )
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,225 @@
+"""A recipe with everything looked up: method, options in force, models, data files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ledmerge.errors import RecipeError, did_you_mean
+from ledmerge.methods._catalog import Method, Option, get_method
+from ledmerge.recipe.read import parse_recipe, read_recipe, validated
+from ledmerge.recipe.schema import ModelEntry, RecipeFile
+from ledmerge.recipe.settings import LocateSettings
+
+IGNORED_PARAMETERS = {"int8_mask"}
+"""mergekit's switches that only trade memory for time; they change nothing here."""
+
+
+@dataclass(frozen=True)
+class ScoreSource:
+    """Where an expert's two score sets come from: folders, or data to locate on."""
+
+    scores: str | None = None
+    base_scores: str | None = None
+    data: str | None = None
+    settings: LocateSettings = LocateSettings()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One merge, decided. `models` are in the method's order, references as written.
+
+    `options` holds every option of the method under its Python name; a per-model option is a list
+    with one number per model.
+    """
+
+    place: str
+    folder: Path
+    method: Method
+    base: str | None
+    models: tuple[str, ...]
+    options: dict[str, Any]
+    sources: tuple[ScoreSource | None, ...]
+    dtype: str | None
+    seed: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def scope(self) -> str:
+        """What is ranked together: "tensor", "layer" or "global"."""
+        return self.options.get("scope", "tensor")
+
+    def find(self, path: str) -> Path:
+        """A path of the recipe: beside the recipe file, or where the program runs.
+
+        Raises:
+            RecipeError: both exist and differ.
+        """
+        beside, here = self.folder / Path(path).expanduser(), Path(path).expanduser()
+        if not here.exists() or here.resolve() == beside.resolve():
+            return beside
+        if beside.exists():
+            raise RecipeError(
+                f"{self.place}: '{path}' is both beside the recipe ({beside.resolve()}) and in the "
+                f"working folder ({here.resolve()}); write the whole path"
+            )
+        return here
+
+
+def load_recipe(recipe: str | Path | dict[str, Any]) -> Recipe:
+    """The recipe of a file, or of a mapping with the same keys.
+
+    Raises:
+        RecipeError: every problem that can be seen without opening a model, one per line.
+    """
+    if isinstance(recipe, dict):
+        return _resolve(parse_recipe(recipe, "recipe"), "recipe", Path())
+    path = Path(recipe)
+    return _resolve(read_recipe(path), str(path), path.parent)
+
+
+def _resolve(file: RecipeFile, place: str, folder: Path) -> Recipe:
+    method = get_method(file.merge_method)
+    problems: list[str] = []
+    notes: list[str] = []
+    entries = _experts(file, method, problems)
+    options = _options(file, entries, method, problems)
+    sources: list[ScoreSource | None] = [None] * len(entries)
+    if method.needs_scores:
+        sources = [_source(file, index, entry, problems) for index, entry in entries]
+    elif any(entry.locate or entry.scores for _, entry in entries):
+        notes.append(f"{method.name} uses no scores; the recipe's `locate` and `scores` are not read")
+    if problems:
+        raise RecipeError("\n".join(f"{place}: {problem}" for problem in problems))
+    return Recipe(
+        place=place,
+        folder=folder,
+        method=method,
+        base=file.base_model,
+        models=tuple(entry.model for _, entry in entries),
+        options=options,
+        sources=tuple(sources),
+        dtype=file.out_dtype or file.dtype,
+        seed=file.seed,
+        notes=tuple(notes),
+    )
+
+
+Entries = list[tuple[int, ModelEntry]]
+"""The experts with their places in the recipe, for messages."""
+
+
+def _experts(file: RecipeFile, method: Method, problems: list[str]) -> Entries:
+    """The models the method works on besides the base."""
+    entries = list(enumerate(file.models))
+    if method.inputs == "models":
+        return entries
+    if file.base_model is None:
+        problems.append(f"{method.name} needs 'base_model'")
+    # mergekit recipes often list the base among the models; its change is zero.
+    experts = [(i, entry) for i, entry in entries if entry.model != file.base_model]
+    if not experts:
+        problems.append("models: lists no model besides the base")
+    if method.inputs == "other" and len(experts) > 1:
+        problems.append(f"models: {method.name} takes the base and exactly one other model")
+    return experts
+
+
+def _options(
+    file: RecipeFile, entries: Entries, method: Method, problems: list[str]
+) -> dict[str, Any]:
+    """Every option's value under its Python name: the expert's own, else the common one."""
+    common = _known(file.parameters, method, "parameters", problems)
+    own = [
+        _known(entry.parameters, method, f"models[{i}].parameters", problems)
+        for i, entry in entries
+    ]
+    for (i, _), parameters in zip(entries, own):
+        for name in parameters:
+            if not method.options[name].is_per_model:
+                problems.append(
+                    f"models[{i}].parameters: '{name}' is one for all models; put it under the "
+                    "recipe's own 'parameters'"
+                )
+    options: dict[str, Any] = {}
+    for option in method.options.values():
+        if not option.is_per_model:
+            options[option.parameter] = _value(option, common, "parameters", problems)
+            continue
+        options[option.parameter] = [
+            _value(option, {**common, **parameters}, f"models[{i}].parameters", problems)
+            for (i, _), parameters in zip(entries, own)
+        ]
+    for option in method.options.values():
+        if option.is_model_order:
+            options[option.parameter] = _places(option, options[option.parameter], entries, problems)
+    return options
+
+
+def _known(
+    parameters: dict[str, Any], method: Method, where: str, problems: list[str]
+) -> dict[str, Any]:
+    """The parameters that are options of the method; the others become problems."""
+    for name in parameters:
+        if name not in method.options and name not in IGNORED_PARAMETERS:
+            hint = did_you_mean(name, method.options)
+            problems.append(f"{where}: '{name}' is not known to {method.name}{hint}")
+    return {name: value for name, value in parameters.items() if name in method.options}
+
+
+def _value(option: Option, parameters: dict[str, Any], where: str, problems: list[str]) -> Any:
+    if option.name not in parameters:
+        if option.is_required:
+            problems.append(f"{where}: '{option.name}' is missing; {option.help.split('. ')[0]}")
+        return option.default
+    try:
+        return option.check(parameters[option.name])
+    except ValueError as error:
+        problems.append(f"{where}.{option.name}: {error}")
+        return option.default
+
+
+def _places(option: Option, value: Any, entries: Entries, problems: list[str]) -> list[int]:
+    """Models named in an option (as in the recipe, or by their folder's name) as their places."""
+    names = [entry.model for _, entry in entries]
+    short = [Path(name).name for name in names]
+    places: list[int] = []
+    for name in value if isinstance(value, list | tuple) else [value]:
+        if name in names:
+            places.append(names.index(name))
+        elif short.count(name) == 1:
+            places.append(short.index(name))
+        else:
+            problems.append(
+                f"parameters.{option.name}: '{name}' is no model of this recipe"
+                f"{did_you_mean(str(name), short)}"
+            )
+    return places
+
+
+def _source(
+    file: RecipeFile, index: int, entry: ModelEntry, problems: list[str]
+) -> ScoreSource | None:
+    """Where the expert's scores come from."""
+    where = f"models[{index}]"
+    if entry.scores and entry.base_scores and not entry.locate:
+        return ScoreSource(entry.scores, entry.base_scores)
+    if entry.scores or entry.base_scores:
+        problems.append(
+            f"{where}: give 'scores' and 'base_scores' together, or 'locate' with 'data', not a mix"
+        )
+        return None
+    if entry.locate is None:
+        problems.append(
+            f"{where}: {file.merge_method} needs scores; give 'locate: {{data: FILE}}', or 'scores' "
+            "and 'base_scores' made by `ledmerge locate`"
+        )
+        return None
+    own = entry.locate.model_extra or {}
+    try:
+        settings = validated(
+            LocateSettings, {**file.locate.model_dump(), **own}, lambda at: f"{where}.locate"
+        )
+    except RecipeError as error:
+        problems.append(str(error))
+        return None
+    return ScoreSource(data=entry.locate.data, settings=settings)

@@ -1,0 +1,34 @@
+"""What decides the bytes of a score set, besides the model and the data."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ScoreRule = Literal["snip", "grad", "fisher", "wanda", "magnitude", "delta_snip", "random"]
+
+
+class LocateSettings(BaseModel):
+    """How the weights of a model are scored. Each field is an option of `ledmerge locate`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    samples: Annotated[int, Field(ge=1)] = 128
+    """Rows drawn from the data, without replacement; all of them where there are fewer."""
+    seed: int = 0
+    """Decides which rows are drawn, and the numbers of the rule `random`."""
+    score: ScoreRule = "snip"
+    """The attribution rule, one file each under `ledmerge/scores/`."""
+    loss: Literal["mean", "sum"] = "mean"
+    """A sample's loss: mean or sum of the negative log-likelihood of its response tokens."""
+    template: str = "auto"
+    """auto: the model's own chat template, else plain; none: plain; or a Jinja file."""
+    max_length: Annotated[int, Field(ge=2)] = 2048
+    """Tokens kept of each sample, prompt and response together."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the model computes in. Scores are summed and stored in float32 in any case."""
+    batch: Annotated[int, Field(ge=1)] = 1
+    """Samples in one forward pass; each sample's own gradient is taken all the same."""
+    prompt_field: str = "prompt"
+    """The field of a row that holds the prompt."""
+    response_field: str = "response"
+    """The field of a row that holds the response."""

@@ -1,0 +1,171 @@
+"""The block loop: every tensor of a plan, from stored inputs to the stored result.
+
+Tensors that are ranked together (one, a layer, or all) form a unit. A unit is gone over as often as
+the method asks for numbers of the whole; in the last pass each block is written to its place.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ledmerge.checkpoint.digest import tensor_digest
+from ledmerge.models.roles import layer_of
+from ledmerge.ops.blocks import blocks, num_blocks
+from ledmerge.ops.survey import Answers, BlockSurvey, Pending
+from ledmerge.run.lane import BlockResult, Lane, Source
+from ledmerge.run.plan import Plan, PlannedTensor
+from ledmerge.run.workers import Workers
+
+Sink = Callable[[str, int, memoryview], None]
+"""Takes finished bytes: tensor name, first flat entry, data."""
+
+
+@dataclass
+class TensorResult:
+    """What is known of one finished tensor."""
+
+    name: str
+    action: str
+    reason: str
+    digest: str
+    inputs: list[str]
+    """Digest of this tensor in every source, in the engine's order."""
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The journal's line."""
+        return dict(self.__dict__)
+
+
+class Engine:
+    """Runs a plan's tensors through its method.
+
+    Args:
+        sources: the models and then, for LED, the experts' and the base's score sets.
+        sink: called from several threads with each finished block.
+        on_block: called after each finished block.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        sources: Sequence[Source],
+        sink: Sink,
+        *,
+        threads: int,
+        device: torch.device,
+        allow_nonfinite: bool,
+        on_block: Callable[[], None] = lambda: None,
+    ):
+        self._plan, self._sink, self._on_block = plan, sink, on_block
+        self._workers = Workers(threads)
+        self._lanes = [
+            Lane(
+                plan.recipe.method,
+                plan.recipe.options,
+                sources,
+                len(plan.inputs),
+                seed=plan.recipe.seed,
+                device=device,
+                allow_nonfinite=allow_nonfinite,
+            )
+            for _ in range(threads)
+        ]
+
+    def run(self, skip: frozenset[str] = frozenset()) -> Iterator[TensorResult]:
+        """Finish every tensor not in `skip`, and yield each as it is done."""
+        # One thread per worker: torch's own threads would fight with them for the same cores.
+        torch_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for unit in self._units():
+                if not all(tensor.new.name in skip for tensor in unit):
+                    yield from self._run_unit(unit, skip)
+        finally:
+            torch.set_num_threads(torch_threads)
+            self._workers.close()
+
+    def _units(self) -> list[list[PlannedTensor]]:
+        """Tensors grouped by what is ranked together; copied ones stand alone."""
+        scope = self._plan.recipe.scope
+        units: dict[str, list[PlannedTensor]] = {}
+        for tensor in self._plan.tensors:
+            name = tensor.new.name
+            together = {"tensor": name, "layer": layer_of(name) or name, "global": ""}[scope]
+            key = f"copy {name}" if tensor.action == "copy" else f"merge {together}"
+            units.setdefault(key, []).append(tensor)
+        return list(units.values())
+
+    def _run_unit(
+        self, unit: list[PlannedTensor], skip: frozenset[str]
+    ) -> Iterator[TensorResult]:
+        answers = Answers(sum(tensor.new.numel for tensor in unit))
+        results: list[list[BlockResult | None]] = [
+            [None] * num_blocks(tensor.new.numel) for tensor in unit
+        ]
+        jobs = [
+            (place, block, start, stop)
+            for place, tensor in enumerate(unit)
+            for block, (start, stop) in enumerate(blocks(tensor.new.numel))
+        ]
+        while jobs:
+            pending: list[tuple[int, int, int, int]] = []
+
+            def work(thread: int, job: tuple[int, int, int, int]) -> None:
+                place, block, start, stop = job
+                tensor = unit[place]
+                survey = BlockSurvey(answers, place, start, tensor.new.numel)
+                try:
+                    result = self._compute(thread, tensor, start, stop, survey)
+                except Pending:
+                    pending.append(job)  # noqa: B023 - the passes do not overlap
+                    return
+                if tensor.new.name not in skip:
+                    self._sink(tensor.new.name, start, result.data)
+                    self._on_block()
+                # The bytes are written; keeping them would hold the whole tensor.
+                result.data = memoryview(b"")
+                results[place][block] = result
+
+            self._workers.each(jobs, work)
+            answers.close_pass()
+            jobs = sorted(pending)
+        for tensor, parts in zip(unit, results):
+            if tensor.new.name not in skip:
+                yield _gather(tensor, [part for part in parts if part is not None])
+
+    def _compute(
+        self, thread: int, tensor: PlannedTensor, start: int, stop: int, survey: BlockSurvey
+    ) -> BlockResult:
+        lane, new = self._lanes[thread], tensor.new
+        if tensor.action == "copy":
+            return lane.copy(new.name, start, stop, new.dtype)
+        try:
+            return lane.merge(new.name, start, stop, new.dtype, survey)
+        except Pending:
+            raise
+        except Exception as error:
+            if sys.version_info >= (3, 11):
+                error.add_note(f"while merging '{new.name}', entries {start:,} to {stop:,}")
+            raise
+
+
+def _gather(tensor: PlannedTensor, parts: list[BlockResult]) -> TensorResult:
+    """A tensor's digests and figures from its blocks, in their order."""
+    figures = {
+        key: np.sum([part.figures[key] for part in parts], axis=0).tolist()
+        for key in (parts[0].figures if parts else {})
+    }
+    columns = zip(*(part.input_digests for part in parts))
+    return TensorResult(
+        name=tensor.new.name,
+        action=tensor.action,
+        reason=tensor.reason,
+        digest=tensor_digest(part.digest for part in parts),
+        inputs=[tensor_digest(column) for column in columns],
+        figures=figures,
+    )

@@ -1,0 +1,175 @@
+"""One worker's way from stored bytes to a method's arguments and back to stored bytes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
+from ledmerge.checkpoint.digest import block_digest
+from ledmerge.errors import NonFiniteError
+from ledmerge.methods._catalog import Method
+from ledmerge.ops.blocks import BLOCK
+from ledmerge.ops.conflict import count_conflicts
+from ledmerge.ops.random import draw_uniform
+from ledmerge.ops.survey import BlockSurvey
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint a block is read from, and what to call it in messages."""
+
+    checkpoint: Checkpoint
+    label: str
+
+
+@dataclass
+class BlockResult:
+    """One finished block: its bytes, digests, and figures to be summed over the tensor."""
+
+    data: memoryview
+    digest: bytes
+    input_digests: list[bytes]
+    figures: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Lane:
+    """Reused buffers for one block of every source.
+
+    Args:
+        sources: the models in the method's order, then for LED the experts' and the base's scores.
+        num_models: how many of the sources are models.
+        allow_nonfinite: let NaN and infinities through.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        options: dict[str, Any],
+        sources: Sequence[Source],
+        num_models: int,
+        *,
+        seed: int,
+        device: torch.device,
+        allow_nonfinite: bool,
+    ):
+        self._method, self._options, self._sources = method, options, sources
+        self._num_models = num_models
+        self._seed, self._device, self._allow_nonfinite = seed, device, allow_nonfinite
+        self._raw = [bytearray(BLOCK * 8) for _ in sources]
+        self._stack = torch.empty(len(sources), BLOCK)
+        self._out = bytearray(BLOCK * 8)
+
+    def merge(
+        self, name: str, start: int, stop: int, out_dtype: str, survey: BlockSurvey
+    ) -> BlockResult:
+        """One block of the merged tensor.
+
+        Raises:
+            Pending: the survey needs the other blocks first.
+            NonFiniteError: an input or the result is NaN or infinite.
+        """
+        raw, stack = self._read(name, start, stop)
+        inputs, scores = stack[: self._num_models], stack[self._num_models :]
+        figures: dict[str, np.ndarray] = {}
+
+        def record(**values: Tensor) -> None:
+            figures.update({key: value.double().cpu().numpy() for key, value in values.items()})
+
+        answers = {
+            "survey": survey,
+            "record": record,
+            "random": lambda like: draw_uniform(like, seed=self._seed, name=name, start=start),
+            "scores": scores[: len(scores) // 2],
+            "base_scores": scores[len(scores) // 2 :],
+        }
+        asked = {request: answers[request] for request in self._method.requests}
+        base = inputs[0]
+        if self._method.inputs == "models":
+            merged = self._method.function(inputs, **self._options, **asked)
+        elif self._method.inputs == "other":
+            merged = self._method.function(base, inputs[1], **self._options, **asked)
+        else:
+            deltas = inputs[1:].sub_(base)
+            merged = self._method.function(base, deltas, **self._options, **asked)
+            figures |= self._conflict_figures(deltas, merged - base)
+        self._check_finite(name, stack)
+        stored = merged.cpu().to(TORCH_DTYPES[out_dtype])
+        if not (self._allow_nonfinite or _is_finite(stored.float())):
+            raise NonFiniteError(
+                f"'{name}': the merged weights overflow {out_dtype}; choose a wider dtype"
+            )
+        if self._method.inputs == "deltas":
+            figures["changed"] = np.array(_num_changed(stored, base.cpu()))
+        data = memoryview(stored.contiguous().view(torch.uint8).numpy()).cast("B")
+        digests = [block_digest(block) for block in raw]
+        return BlockResult(data, block_digest(data), digests, figures)
+
+    def copy(self, name: str, start: int, stop: int, out_dtype: str) -> BlockResult:
+        """One block of the first source, cast if the dtypes differ."""
+        source = self._sources[0]
+        raw = self._read_raw(0, name, start, stop)
+        stored = source.checkpoint.entries[name].dtype
+        data = raw
+        if stored != out_dtype:
+            tensor = torch.frombuffer(raw, dtype=TORCH_DTYPES[stored]).to(TORCH_DTYPES[out_dtype])
+            data = memoryview(tensor.view(torch.uint8).numpy())
+        return BlockResult(data, block_digest(data), [block_digest(raw)])
+
+    def _read_raw(self, place: int, name: str, start: int, stop: int) -> memoryview:
+        checkpoint = self._sources[place].checkpoint
+        size = (stop - start) * checkpoint.entries[name].item_size
+        raw = memoryview(self._raw[place])[:size]
+        checkpoint.read_into(name, start, raw)
+        return raw
+
+    def _read(self, name: str, start: int, stop: int) -> tuple[list[memoryview], Tensor]:
+        """The block of every source as stored, and as float32 (source, entry)."""
+        stack = self._stack[:, : stop - start]
+        if stop - start < BLOCK:
+            stack = torch.empty(len(self._sources), stop - start)  # rows must lie without gaps
+        raws = []
+        for place, source in enumerate(self._sources):
+            raw = self._read_raw(place, name, start, stop)
+            dtype = TORCH_DTYPES[source.checkpoint.entries[name].dtype]
+            stack[place].copy_(torch.frombuffer(raw, dtype=dtype))
+            raws.append(raw)
+        return raws, stack.to(self._device)
+
+    def _conflict_figures(self, deltas: Tensor, update: Tensor) -> dict[str, np.ndarray]:
+        return {
+            "delta_gram": (deltas @ deltas.T).double().cpu().numpy(),
+            "update_square": (update @ update).double().cpu().numpy(),
+            "updated": np.array(np.count_nonzero(update.cpu().numpy())),
+            "conflicts": np.array(count_conflicts(deltas)),
+        }
+
+    def _check_finite(self, name: str, stack: Tensor) -> None:
+        if self._allow_nonfinite or _is_finite(stack.flatten()):
+            return
+        for place, source in enumerate(self._sources):
+            values = torch.frombuffer(
+                self._raw[place], dtype=TORCH_DTYPES[source.checkpoint.entries[name].dtype]
+            )[: stack.shape[1]]
+            if not torch.isfinite(values).all():
+                raise NonFiniteError(
+                    f"'{name}' in {source.label} holds NaN or infinite values; mend the checkpoint, "
+                    "or pass --allow-nonfinite to merge them as they are"
+                )
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite. A sum of squares shows most at a fifth of the cost."""
+    return math.isfinite(float(values @ values)) or bool(torch.isfinite(values).all())
+
+
+def _num_changed(stored: Tensor, base: Tensor) -> int:
+    """Entries whose stored value is not the base's, in the output's dtype."""
+    words = {2: np.uint16, 4: np.uint32, 8: np.uint64}[stored.element_size()]
+    ours = stored.view(torch.uint8).numpy().view(words)
+    theirs = base.to(stored.dtype).view(torch.uint8).numpy().view(words)
+    return int(np.count_nonzero(ours != theirs))

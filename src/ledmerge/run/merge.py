@@ -1,0 +1,267 @@
+"""One merge from recipe to finished folder."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+
+import ledmerge
+from ledmerge.checkpoint.checkpoint import Checkpoint
+from ledmerge.checkpoint.digest import checkpoint_digest, digest_tensors
+from ledmerge.checkpoint.layout import Shard, ShardWriter, lay_out, weight_index
+from ledmerge.checkpoint.staging import Staging, check_destination
+from ledmerge.models.sidecar import copy_sidecar
+from ledmerge.recipe.recipe import Recipe
+from ledmerge.report.card import write_card
+from ledmerge.report.summary import summarize
+from ledmerge.run.budget import choose_device
+from ledmerge.run.engine import Engine
+from ledmerge.run.lane import Source
+from ledmerge.run.plan import (
+    Plan,
+    check_memory,
+    check_space,
+    default_threads,
+    plan as make_plan,
+    raise_problems,
+)
+from ledmerge.run.progress import Progress, Quiet
+from ledmerge.run.score_sets import gather_scores
+
+RECORD = "ledmerge.json"
+"""Written beside the weights: resolved recipe, digests, versions, figures."""
+
+SHARD_SIZE = 5_000_000_000
+
+
+def merge(
+    recipe: str | Path | dict[str, Any],
+    out: str | Path,
+    *,
+    device: str = "auto",
+    memory: int | None = None,
+    threads: int | None = None,
+    shard_size: int = SHARD_SIZE,
+    resume: bool = False,
+    overwrite: bool = False,
+    allow_nonfinite: bool = False,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Merge the models of a recipe into the folder `out`; returns what `ledmerge.json` holds.
+
+    The recipe alone decides the bytes of the weights; everything else says where and how fast.
+
+    Args:
+        recipe: a YAML file, or a mapping with its keys.
+        device: "auto", "cpu" or "cuda[:N]".
+        memory: bound in bytes on the blocks of all threads, and on locating.
+        threads: workers; all cores by default.
+        shard_size: bytes of weights per file.
+        resume: take up an interrupted run of the same recipe and inputs.
+        overwrite: replace what ledmerge made at `out` before.
+        allow_nonfinite: merge NaN and infinite weights instead of refusing them.
+        trust_remote_code: let locating run code from the model folders.
+
+    Raises:
+        LedmergeError: anything wrong with recipe, models, data or destination; before the first
+            byte is written, unless only the values can show it.
+    """
+    out, progress, threads = Path(out), progress or Quiet(), threads or default_threads()
+    check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
+    plan = make_plan(recipe)
+    check_space(plan, out)
+    check_memory(plan, memory, threads)
+    raise_problems(plan)
+    gather_scores(
+        plan,
+        device=device,
+        memory=memory,
+        trust_remote_code=trust_remote_code,
+        allow_nonfinite=allow_nonfinite,
+        progress=progress,
+    )
+    raise_problems(plan)
+    staging = Staging(
+        out,
+        _key(plan, shard_size, allow_nonfinite),
+        marks=(RECORD,),
+        resume=resume,
+        overwrite=overwrite,
+    )
+    try:
+        record = _fill(
+            plan,
+            staging,
+            shard_size,
+            Run(threads, choose_device(device), allow_nonfinite),
+            progress,
+        )
+        progress.start("flush to disk", 1, "folders")
+        staging.publish()
+        progress.advance()
+    except BaseException:
+        staging.close()
+        raise
+    return record
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """How fast and where, without a say in the bytes."""
+
+    threads: int
+    device: torch.device
+    allow_nonfinite: bool
+
+
+def sources_of(plan: Plan) -> list[Source]:
+    """What each block is read from: the models, then the experts' and the base's scores."""
+    models = [Source(model.checkpoint, model.name) for model in plan.inputs]
+    pairs = [
+        (pair, model) for pair, model in zip(plan.scores, plan.models) if pair is not None
+    ]
+    at_expert = [Source(pair[0], f"the scores of {model.name}") for pair, model in pairs]
+    at_base = [Source(pair[1], f"the base's scores for {model.name}") for pair, model in pairs]
+    return [*models, *at_expert, *at_base]
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """The recipe with every default written out, in the form of a recipe file."""
+    options = {option.name: recipe.options[option.parameter] for option in recipe.method.options.values()}
+    per_model = {n for n, option in recipe.method.options.items() if option.is_per_model}
+    common = {name: value for name, value in options.items() if name not in per_model}
+    for name, option in recipe.method.options.items():
+        if option.is_model_order:
+            common[name] = [recipe.models[place] for place in options[name]]
+    models = []
+    for place, reference in enumerate(recipe.models):
+        entry: dict[str, Any] = {"model": reference}
+        if per_model:
+            entry["parameters"] = {name: options[name][place] for name in sorted(per_model)}
+        source = recipe.sources[place]
+        if source and source.data:
+            entry["locate"] = {"data": source.data, **source.settings.model_dump()}
+        elif source:
+            entry |= {"scores": source.scores, "base_scores": source.base_scores}
+        models.append(entry)
+    fields = {
+        "merge_method": recipe.method.name,
+        "base_model": recipe.base,
+        "models": models,
+        "parameters": common,
+        "dtype": recipe.dtype,
+        "seed": recipe.seed,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _key(plan: Plan, shard_size: int, allow_nonfinite: bool) -> str:
+    """Stands for everything that decides the bytes of the folder."""
+    files = [
+        [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+        for source in sources_of(plan)
+        for path in source.checkpoint.files()
+        if (stat := path.stat())
+    ]
+    fields = [
+        ledmerge.__version__,
+        resolved(plan.recipe),
+        files,
+        [dataclasses.astuple(tensor) for tensor in plan.tensors],
+        shard_size,
+        allow_nonfinite,
+    ]
+    return xxhash.xxh3_128_hexdigest(json.dumps(fields, default=str).encode())
+
+
+def _fill(
+    plan: Plan, staging: Staging, shard_size: int, run: Run, progress: Progress
+) -> dict[str, Any]:
+    """Write everything into the staging folder; returns the record."""
+    folder = staging.folder
+    shards = lay_out(folder, (t.new for t in plan.tensors), shard_size, {"format": "pt"})
+    writer = ShardWriter(shards)
+    try:
+        finished = _still_there(staging.finished, shards)
+        total = sum(tensor.new.nbytes for tensor in plan.tensors)
+        done = sum(writer.entries[line["name"]].nbytes for line in finished)
+        progress.start(f"merge by {plan.recipe.method.name}", total, "bytes", done)
+
+        def sink(name: str, start: int, data: memoryview) -> None:
+            writer.write(name, start, data)
+            progress.advance(len(data))
+
+        engine = Engine(
+            plan,
+            sources_of(plan),
+            sink,
+            threads=run.threads,
+            device=run.device,
+            allow_nonfinite=run.allow_nonfinite,
+        )
+        lines = list(finished)
+        for result in engine.run(frozenset(line["name"] for line in finished)):
+            lines.append(result.as_json())
+            staging.note(lines[-1])
+    finally:
+        writer.close()
+    order = {tensor.new.name: place for place, tensor in enumerate(plan.tensors)}
+    lines.sort(key=lambda line: order[line["name"]])
+    if len(shards) > 1:
+        (folder / "model.safetensors.index.json").write_bytes(weight_index(shards))
+    copy_sidecar(plan.donor, folder, plan.recipe.dtype)
+    record = _record(plan, lines, shards)
+    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    card = write_card(
+        staging.out.name,
+        [(model.name, model.path) for model in (plan.donor, *plan.models)],
+        record["recipe"],
+        record["summary"],
+        ledmerge.__version__,
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return record
+
+
+def _still_there(finished: list[dict[str, Any]], shards: list[Shard]) -> list[dict[str, Any]]:
+    """The journal's tensors whose bytes are on the disk: a power cut may lose what was noted."""
+    if not finished:
+        return []
+    entries = [entry for shard in shards for entry in shard.entries]
+    with Checkpoint(shards[0].path.parent, entries) as staged:
+        digests = digest_tensors(staged, [line["name"] for line in finished])
+    return [line for line in finished if digests[line["name"]] == line["digest"]]
+
+
+def _record(plan: Plan, lines: list[dict[str, Any]], shards: list[Shard]) -> dict[str, Any]:
+    """What `ledmerge.json` holds."""
+    entries = [entry for shard in shards for entry in shard.entries]
+    numel = {entry.name: entry.numel for entry in entries}
+    digests = {line["name"]: line["digest"] for line in lines}
+    return {
+        "format": 1,
+        "digest": checkpoint_digest(entries, digests),
+        "recipe": resolved(plan.recipe),
+        "recipe_folder": str(plan.recipe.folder.resolve()),
+        "versions": {
+            "ledmerge": ledmerge.__version__,
+            "torch": torch.__version__,
+            "python": ".".join(map(str, sys.version_info[:3])),
+        },
+        "inputs": [
+            {
+                "model": source.label,
+                "path": str(source.checkpoint.folder.resolve()),
+                "files": {p.name: p.stat().st_size for p in source.checkpoint.files()},
+            }
+            for source in sources_of(plan)
+        ],
+        "left_out": plan.left_out,
+        "summary": summarize(lines, numel, [model.name for model in plan.models]),
+        "tensors": {line.pop("name"): line for line in map(dict, lines)},
+    }

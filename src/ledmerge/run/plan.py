@@ -1,0 +1,302 @@
+"""What a merge will do, from headers alone: every check that can be made before the first byte."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from ledmerge.checkpoint.header import FLOAT_DTYPES, TensorEntry
+from ledmerge.checkpoint.layout import NewTensor
+from ledmerge.errors import LedmergeError, RecipeError
+from ledmerge.models.compatible import differences
+from ledmerge.models.folder import ModelFolder, find_model
+from ledmerge.models.roles import RECOMPUTED, is_output_embedding, is_vocabulary
+from ledmerge.ops.blocks import BLOCK
+from ledmerge.recipe.recipe import Recipe, ScoreSource, load_recipe
+
+FILE_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+
+IDLE_MEMORY = 400_000_000
+"""What the program takes with its libraries loaded, in bytes."""
+
+Action = Literal["merge", "copy"]
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """One tensor of the result: merged from all models, or copied from the base and why."""
+
+    new: NewTensor
+    action: Action
+    reason: str = ""
+
+
+@dataclass
+class Plan:
+    """A merge, checked. `problems` must be empty before it may run."""
+
+    recipe: Recipe
+    donor: ModelFolder
+    """Gives config, tokenizer, layout and all tensors that are not merged: the base, if any."""
+    models: list[ModelFolder]
+    scores: list[tuple[Checkpoint, Checkpoint] | None]
+    """Score sets at the expert and at the base, as far as the recipe names folders."""
+    tensors: list[PlannedTensor] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def inputs(self) -> list[ModelFolder]:
+        """The models whose blocks are read for each merged tensor, in the loop's order."""
+        return self.models if self.recipe.method.inputs == "models" else [self.donor, *self.models]
+
+    def merged(self) -> Iterator[PlannedTensor]:
+        """The tensors that the method computes."""
+        return (tensor for tensor in self.tensors if tensor.action == "merge")
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes of weights to be read once; methods that ask twice read again from memory."""
+        merged = {tensor.new.name for tensor in self.merged()}
+        copied = {tensor.new.name for tensor in self.tensors} - merged
+        total = sum(e.nbytes for n, e in self.donor.checkpoint.entries.items() if n in copied)
+        return total + sum(
+            entry.nbytes
+            for model in self.inputs
+            for name, entry in model.checkpoint.entries.items()
+            if name in merged
+        )
+
+    @property
+    def score_bytes(self) -> int:
+        """Bytes of scores to be read, in float32, whether they are there yet or not."""
+        if not self.recipe.method.needs_scores:
+            return 0
+        numel = sum(tensor.new.numel for tensor in self.merged())
+        return 2 * 4 * len(self.models) * numel
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes of weights to be written."""
+        return sum(tensor.new.nbytes for tensor in self.tensors)
+
+    @property
+    def bytes_per_thread(self) -> int:
+        """Memory of one worker: its blocks in the stored dtypes and as float32, and what a method
+        makes of them (about four copies of the stack)."""
+        stacks = len(self.inputs) + (2 * len(self.models) if self.recipe.method.needs_scores else 0)
+        return BLOCK * 4 * (6 * stacks + 8)
+
+    def as_json(self, threads: int, out: Path) -> dict[str, Any]:
+        """What `ledmerge plan --json` prints."""
+        merged = sum(1 for _ in self.merged())
+        return {
+            "method": self.recipe.method.name,
+            "base": self.donor.reference,
+            "models": [model.reference for model in self.models],
+            "options": self.recipe.options,
+            "dtype": self.recipe.dtype,
+            "tensors": {
+                "merged": merged,
+                "copied": {t.new.name: t.reason for t in self.tensors if t.action == "copy"},
+                "left_out": self.left_out,
+            },
+            "parameters": sum(tensor.new.numel for tensor in self.tensors),
+            "bytes_in": self.bytes_in,
+            "score_bytes": self.score_bytes,
+            "bytes_out": self.bytes_out,
+            "scores": [_told(source) for source in self.recipe.sources if source],
+            "peak_memory": IDLE_MEMORY + threads * self.bytes_per_thread,
+            "disk_free": free_space(out),
+            "notes": self.notes,
+            "problems": self.problems,
+        }
+
+
+def plan(recipe: str | Path | dict[str, Any] | Recipe) -> Plan:
+    """The plan of a recipe (a file, a mapping, or one already read). No weight byte is read.
+
+    Whatever does not fit is in `problems`, all of it, so that one look mends everything.
+
+    Raises:
+        RecipeError: the recipe itself is not understood.
+        CheckpointError: a model cannot be found or opened at all (all such models in one error).
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    references = [recipe.base or recipe.models[0], *recipe.models]
+    donor, *models = _open_all(recipe, references)
+    plan = Plan(recipe, donor, models, scores=_open_scores(recipe))
+    plan.notes += recipe.notes
+    if recipe.base is None:
+        plan.notes.append(
+            f"no 'base_model' in the recipe: config and tokenizer come from {donor.name}"
+        )
+    for model in models:
+        plan.problems += differences(donor, model)
+    _plan_tensors(plan)
+    check_scores(plan)
+    if not any(plan.merged()) and not plan.problems:
+        plan.problems.append("nothing to merge: no floating-point tensor is in all models")
+    return plan
+
+
+def check_space(plan: Plan, out: Path) -> None:
+    """Add a problem where the disk of `out` cannot hold the result."""
+    free = free_space(out)
+    if free < plan.bytes_out:
+        plan.problems.append(
+            f"{out}: the result needs {plan.bytes_out:,} bytes, {free:,} are free; make room or "
+            "write elsewhere"
+        )
+
+
+def free_space(out: Path) -> int:
+    """Bytes free on the disk where `out` would be made."""
+    place = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+    return shutil.disk_usage(place).free
+
+
+def check_memory(plan: Plan, memory: int | None, threads: int) -> None:
+    """Add a problem where the workers' blocks exceed `memory` bytes."""
+    needed = plan.bytes_per_thread * threads
+    if memory is not None and needed > memory:
+        plan.problems.append(
+            f"--memory {memory:,} bytes is too small: {threads} threads need {needed:,}; give more, "
+            "or fewer --threads"
+        )
+
+
+def default_threads() -> int:
+    """One worker for each core this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _open_all(recipe: Recipe, references: list[str]) -> list[ModelFolder]:
+    """The models, each opened once; every failure is reported, not the first alone."""
+    opened: dict[str, ModelFolder] = {}
+    failures: list[LedmergeError] = []
+    for reference in dict.fromkeys(references):
+        try:
+            opened[reference] = find_model(reference, recipe.find(reference))
+            _ = opened[reference].checkpoint  # reads the headers
+        except LedmergeError as failure:
+            failures.append(failure)
+    if failures:
+        raise type(failures[0])("\n".join(str(failure) for failure in failures))
+    return [opened[reference] for reference in references]
+
+
+def _told(source: ScoreSource) -> str:
+    """Where an expert's scores come from, in words."""
+    if source.data is None:
+        return f"{source.scores} and {source.base_scores}"
+    settings = source.settings
+    return (
+        f"{settings.score} on {settings.samples} rows of {source.data}, at the expert and at the "
+        "base, unless kept from an earlier merge"
+    )
+
+
+def _open_scores(recipe: Recipe) -> list[tuple[Checkpoint, Checkpoint] | None]:
+    """Score sets that the recipe names by folder."""
+    return [
+        (
+            open_checkpoint(recipe.find(source.scores), stem="scores"),
+            open_checkpoint(recipe.find(source.base_scores), stem="scores"),
+        )
+        if source is not None and source.scores and source.base_scores
+        else None
+        for source in recipe.sources
+    ]
+
+
+def _plan_tensors(plan: Plan) -> None:
+    """Decide on every tensor of the donor, and on what the other models hold besides."""
+    donor = plan.donor
+    for name, entry in donor.checkpoint.entries.items():
+        if name.endswith(RECOMPUTED):
+            plan.left_out[name] = "every loader computes it again"
+        elif _repeats_input(donor, name):
+            plan.left_out[name] = "repeats the input embedding (tied); the config says so"
+        else:
+            plan.tensors.append(_plan_tensor(plan, name, entry))
+    for model in plan.models:
+        for name in model.checkpoint.entries.keys() - donor.checkpoint.entries.keys():
+            if name.endswith(RECOMPUTED) or _repeats_input(model, name):
+                plan.left_out.setdefault(name, f"only in {model.name}, which can do without it")
+            else:
+                plan.problems.append(f"'{name}' is in {model.name} but not in {donor.name}")
+
+
+def _repeats_input(model: ModelFolder, name: str) -> bool:
+    entries = model.checkpoint.entries
+    return (
+        is_output_embedding(name)
+        and model.is_tied
+        and any(is_vocabulary(other) for other in entries if other != name)
+    )
+
+
+def _plan_tensor(plan: Plan, name: str, entry: TensorEntry) -> PlannedTensor:
+    copied = PlannedTensor(NewTensor(name, entry.dtype, entry.shape), "copy", "holds integers")
+    if entry.dtype not in FLOAT_DTYPES:
+        if entry.dtype.startswith("F8"):
+            plan.problems.append(
+                f"'{name}' in {plan.donor.name} is {entry.dtype}, whose scales are kept apart; "
+                "convert the checkpoints to bfloat16 first"
+            )
+        return copied
+    for model in plan.models:
+        _check_fits(plan, name, entry, model)
+    dtype = FILE_DTYPES[plan.recipe.dtype] if plan.recipe.dtype else entry.dtype
+    return PlannedTensor(NewTensor(name, dtype, entry.shape), "merge")
+
+
+def _check_fits(plan: Plan, name: str, entry: TensorEntry, model: ModelFolder) -> None:
+    other = model.checkpoint.entries.get(name)
+    if other is None:
+        plan.problems.append(f"'{name}' is in {plan.donor.name} but not in {model.name}")
+    elif other.shape != entry.shape:
+        mend = "; the vocabularies differ, bring the models to one first" if is_vocabulary(name) else ""
+        plan.problems.append(
+            f"'{name}' is {other.shape} in {model.name} but {entry.shape} in {plan.donor.name}{mend}"
+        )
+    elif other.dtype not in FLOAT_DTYPES:
+        plan.problems.append(
+            f"'{name}' is {other.dtype} in {model.name} but {entry.dtype} in {plan.donor.name}"
+        )
+
+
+def check_scores(plan: Plan) -> None:
+    """Compare the score sets known so far, by their headers, with the tensors to be merged.
+
+    A tensor without scores keeps the base's weights; scores of another shape are a problem.
+    """
+    for model, pair in zip(plan.models, plan.scores):
+        for scores in pair or ():
+            _check_score_set(plan, model, scores)
+
+
+def _check_score_set(plan: Plan, model: ModelFolder, scores: Checkpoint) -> None:
+    for place, tensor in enumerate(plan.tensors):
+        if tensor.action != "merge":
+            continue
+        entry = scores.entries.get(tensor.new.name)
+        if entry is None:
+            plan.tensors[place] = PlannedTensor(tensor.new, "copy", f"no scores for {model.name}")
+        elif entry.shape != tensor.new.shape or entry.dtype != "F32":
+            plan.problems.append(
+                f"{scores.folder}: scores of '{tensor.new.name}' are {entry.dtype} {entry.shape}, "
+                f"expected F32 {tensor.new.shape}; they were made for another model"
+            )
+
+
+def raise_problems(plan: Plan) -> None:
+    """Raise RecipeError with every problem, one per line, if there is any."""
+    if plan.problems:
+        raise RecipeError("\n".join(f"{plan.recipe.place}: {problem}" for problem in plan.problems))

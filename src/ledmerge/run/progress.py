@@ -1,0 +1,29 @@
+"""How long work tells of itself, without knowing who listens: `cli` draws it, tests ignore it."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Hears what is going on. One piece of work at a time."""
+
+    def start(self, what: str, total: int, unit: str, done: int = 0) -> None:
+        """Work named `what` begins: `total` units of it, `done` of them finished in an earlier run."""
+        ...
+
+    def advance(self, amount: int = 1) -> None:
+        """`amount` more units are done."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Something a user should read once."""
+        ...
+
+
+class Quiet:
+    """Hears and says nothing."""
+
+    def start(self, what: str, total: int, unit: str, done: int = 0) -> None: ...
+
+    def advance(self, amount: int = 1) -> None: ...
+
+    def note(self, message: str) -> None: ...

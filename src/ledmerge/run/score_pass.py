@@ -1,0 +1,56 @@
+"""One pass over the samples: sums for a group of parameters, by the rule in question."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ledmerge.data.samples import Sample
+from ledmerge.errors import NonFiniteError
+from ledmerge.models.inputs import squared_inputs
+from ledmerge.models.loss import make_batch, sample_losses
+from ledmerge.models.per_sample import batch_gradients, single_gradients
+from ledmerge.run.score_question import ScoreQuestion
+from ledmerge.run.scored_model import ScoredModel
+
+Step = Callable[[Sequence[Sample]], None]
+
+
+@contextmanager
+def open_pass(
+    question: ScoreQuestion,
+    scored: ScoredModel,
+    parameters: Mapping[str, nn.Parameter],
+    totals: Mapping[str, Tensor],
+    allow_nonfinite: bool,
+) -> Iterator[Step]:
+    """Yields the step that adds a batch of samples to `totals`: one forward, one backward."""
+    model, settings, rule = scored.model, question.settings, question.rule
+
+    def take(name: str, contribution: Tensor) -> None:
+        rule.update_(totals[name], contribution)
+
+    if rule.NEEDS == "input":
+        with squared_inputs(model, parameters, take) as run:
+            yield lambda samples: run(make_batch(samples, model.device))
+        return
+    gradients = single_gradients if settings.batch == 1 else batch_gradients
+    with gradients(model, parameters, take) as backward:
+
+        def step(samples: Sequence[Sample]) -> None:
+            losses = sample_losses(model, make_batch(samples, model.device), settings.loss)
+            if not allow_nonfinite:
+                _check_losses(samples, losses)
+            backward(losses)
+
+        yield step
+
+
+def _check_losses(samples: Sequence[Sample], losses: Tensor) -> None:
+    for sample, is_finite in zip(samples, torch.isfinite(losses).tolist(), strict=True):
+        if not is_finite:
+            raise NonFiniteError(
+                f"{sample.place}: the loss is NaN or infinite; try a wider dtype, or leave the row "
+                "out"
+            )

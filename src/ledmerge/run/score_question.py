@@ -1,0 +1,155 @@
+"""What is asked of `locate`: every input that decides the scores, read and digested."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import xxhash
+
+from ledmerge.checkpoint.digest import cached_checkpoint_digest
+from ledmerge.data.rows import Row, choose_rows, read_rows, rows_digest
+from ledmerge.data.samples import Sample
+from ledmerge.errors import DataError, RecipeError, did_you_mean
+from ledmerge.models.folder import ModelFolder, find_model
+from ledmerge.recipe.settings import LocateSettings
+from ledmerge.scores._catalog import load_rule, requests
+
+FORMAT = 1
+"""Raised when the same question would get other scores, or the same scores another form."""
+
+
+ModelLike = str | Path | ModelFolder
+"""A model by path or hub id, or one already found."""
+
+_DECISIVE = {"score", "seed", "loss", "max_length", "dtype", "batch"}
+
+
+@dataclass(frozen=True)
+class ScoreQuestion:
+    """One model, one set of rows, one rule."""
+
+    folder: ModelFolder
+    settings: LocateSettings
+    data: str | None
+    rows: list[Row]
+    reference: ModelFolder | None
+
+    @property
+    def rule(self) -> ModuleType:
+        """The attribution rule's module."""
+        return load_rule(self.settings.score)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Everything that decides the scores, by content; paths and names do not count."""
+        reference = self.reference
+        return {
+            "format": FORMAT,
+            "model": cached_checkpoint_digest(self.folder.checkpoint),
+            "config": self.folder.config,
+            "tokenizer": self.folder.tokenizer_digest(),
+            "rows": rows_digest(self.rows),
+            "template": _template(self.settings.template),
+            "settings": self.settings.model_dump(exclude={"template"}),
+            "reference": cached_checkpoint_digest(reference.checkpoint) if reference else None,
+        }
+
+    @property
+    def key(self) -> str:
+        """Hex digest of `facts`."""
+        return digest_text(json.dumps(self.facts, sort_keys=True))
+
+    def provenance(
+        self, samples: Sequence[Sample] = (), template: str = "", ties: Mapping[str, str] = {}
+    ) -> dict[str, Any]:
+        """What is written beside the scores: the question, and what came of it.
+
+        `template` is the text that was used; `ties` are other names of scored tensors -> the names
+        they are scored under.
+        """
+        facts, settings, reference = self.facts, self.settings, self.reference
+        return {
+            "format": FORMAT,
+            "key": self.key,
+            "model": {"name": self.folder.name, "digest": facts["model"]},
+            "reference": reference and {"name": reference.name, "digest": facts["reference"]},
+            "tokenizer": facts["tokenizer"],
+            "data": {"name": self.data, "rows": facts["rows"]},
+            "template": {"name": settings.template, "digest": digest_text(template)},
+            "samples": {"asked": settings.samples, "used": len(samples)},
+            "response_tokens": sum(sum(sample.is_response) for sample in samples),
+            **settings.model_dump(include=_DECISIVE),
+            "ties": dict(ties),
+            "versions": {name: version(name) for name in ("ledmerge", "torch", "transformers")},
+        }
+
+
+def read_question(
+    model: ModelLike,
+    data: str | Path | None,
+    settings: LocateSettings,
+    reference: ModelLike | None = None,
+) -> ScoreQuestion:
+    """The question, with its files found and its rows chosen; no model is opened.
+
+    Raises:
+        RecipeError: the rule is not known, or is given a reference it does not want, or none.
+        DataError: the rule needs data and has none.
+    """
+    rule = load_rule(settings.score)
+    wants_reference = "reference" in requests(rule)
+    if wants_reference != (reference is not None):
+        need = "needs a reference model" if wants_reference else "takes no reference model"
+        raise RecipeError(f"score '{settings.score}' {need}")
+    rows = []
+    if rule.NEEDS != "nothing":
+        if data is None:
+            raise DataError(f"score '{settings.score}' needs data; name a file of rows")
+        rows = read_rows(data, settings.prompt_field, settings.response_field)
+        rows = choose_rows(rows, settings.samples, settings.seed)
+    return ScoreQuestion(
+        folder=_find(model),
+        settings=settings,
+        data=_data_name(data) if rows else None,
+        rows=rows,
+        reference=_find(reference) if reference is not None else None,
+    )
+
+
+def score_key(
+    model: ModelLike,
+    data: str | Path | None,
+    settings: LocateSettings,
+    reference: ModelLike | None = None,
+) -> str:
+    """Hex digest of everything that decides the scores; opens no model, imports no transformers."""
+    return read_question(model, data, settings, reference).key
+
+
+def digest_text(text: str) -> str:
+    """32 hex digits that stand for a text."""
+    return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def _find(model: ModelLike) -> ModelFolder:
+    return model if isinstance(model, ModelFolder) else find_model(model)
+
+
+def _data_name(data: str | Path | None) -> str:
+    return str(data) if str(data).startswith("hub:") else Path(str(data)).name
+
+
+def _template(template: str) -> str:
+    """The text of a template file; 'auto' and 'none' as they are."""
+    if template in ("auto", "none"):
+        return template
+    try:
+        return Path(template).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        near = did_you_mean(template, ("auto", "none"))
+        raise DataError(f"template '{template}' cannot be read as a file{near}") from error

@@ -1,0 +1,140 @@
+"""A score set on disk: laid out as a whole, filled tensor by tensor, resumable until published."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint, open_checkpoint
+from ledmerge.checkpoint.layout import NewTensor, Shard, ShardWriter, lay_out, weight_index
+from ledmerge.checkpoint.staging import Staging
+from ledmerge.run.score_question import digest_text
+
+MARK = "scores.json"
+"""The provenance, readable; also tells a score folder from others."""
+
+SHARD_BYTES = 5_000_000_000
+
+
+class ScoreStore:
+    """The unfinished score set of `out`: one float32 tensor for each in `shapes`.
+
+    Leaving its context publishes the folder, or, on an error, leaves the work to be resumed.
+
+    Attributes:
+        finished: parameters whose scores are written.
+        running: parameters of the unfinished pass whose sums were saved, in order.
+        samples_done: samples in these sums.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        shapes: Mapping[str, tuple[int, ...]],
+        provenance: dict[str, Any],
+        *,
+        resume: bool,
+        overwrite: bool,
+    ):
+        text = json.dumps(provenance)
+        key = digest_text(text)
+        self._provenance = provenance
+        self._staging = Staging(out, key, marks=(MARK,), resume=resume, overwrite=overwrite)
+        self._folder = self._staging.folder
+        metadata = {"format": "pt", "ledmerge": text}
+        self._shards = _lay_out(self._folder, "scores", shapes, SHARD_BYTES, metadata)
+        try:
+            self._writer = ShardWriter(self._shards)
+        except BaseException:
+            self._staging.close()
+            raise
+        self.finished = {name for piece in self._staging.finished for name in piece["finished"]}
+        self.running: list[str] = []
+        self.samples_done = 0
+        if (self._folder / "running.safetensors").exists():
+            saved = open_checkpoint(self._folder, stem="running")
+            if self.finished.isdisjoint(saved.entries):
+                self.running = list(saved.entries)
+                self.samples_done = int(saved.metadata["samples_done"])
+
+    def write(self, name: str, score: Tensor) -> None:
+        """Store the scores of one tensor, float32."""
+        self._writer.write(name, 0, _bytes(score))
+
+    def finish(self, parameters: Iterable[str]) -> None:
+        """Note that everything these parameters give has been written."""
+        self._staging.note({"finished": list(parameters)})
+        (self._folder / "running.safetensors").unlink(missing_ok=True)
+        self.running, self.samples_done = [], 0
+
+    def save(self, totals: Mapping[str, Tensor], samples_done: int) -> None:
+        """Keep the sums of an unfinished pass; those saved before stay until these are whole."""
+        shapes = {name: tuple(total.shape) for name, total in totals.items()}
+        metadata = {"samples_done": str(samples_done)}
+        (shard,) = _lay_out(self._folder, "saving", shapes, sys.maxsize, metadata)
+        writer = ShardWriter([shard])
+        for name, total in totals.items():
+            writer.write(name, 0, _bytes(total))
+        writer.close()
+        shard.path.replace(shard.path.with_name("running.safetensors"))
+
+    def load_(self, totals: Mapping[str, Tensor]) -> None:
+        """Fill `totals`, those of `running`, with what was saved."""
+        with open_checkpoint(self._folder, stem="running") as saved:
+            for name, total in totals.items():
+                total.copy_(read_tensor(saved, name))
+
+    def __enter__(self) -> "ScoreStore":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Publish what is whole; leave what is not to be resumed."""
+        self._writer.close()
+        if kind is None:
+            self._publish()
+        else:
+            self._staging.close()
+
+    def _publish(self) -> None:
+        """Give the folder its name; it is a checkpoint with the stem `scores`."""
+        for leftover in ("running", "saving"):  # of runs that were killed
+            (self._folder / f"{leftover}.safetensors").unlink(missing_ok=True)
+        if len(self._shards) > 1:
+            (self._folder / "scores.safetensors.index.json").write_bytes(weight_index(self._shards))
+        text = json.dumps(self._provenance, indent=2)
+        (self._folder / MARK).write_text(text + "\n", encoding="utf-8")
+        self._staging.publish()
+
+
+def read_tensor(checkpoint: Checkpoint, name: str) -> Tensor:
+    """A whole tensor, as float32."""
+    entry = checkpoint.entries[name]
+    tensor = torch.empty(entry.shape, dtype=TORCH_DTYPES[entry.dtype])
+    checkpoint.read_into(name, 0, _bytes(tensor))
+    return tensor.float()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor; writing to them writes to a tensor that is contiguous on the CPU."""
+    return memoryview(tensor.cpu().reshape(-1).view(torch.uint8).numpy())
+
+
+def _lay_out(
+    folder: Path,
+    stem: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    shard_size: int,
+    metadata: dict[str, str],
+) -> list[Shard]:
+    tensors = [NewTensor(name, "F32", shape) for name, shape in shapes.items()]
+    shards = []
+    for shard in lay_out(folder, tensors, shard_size, metadata):
+        path = shard.path.with_name(shard.path.name.replace("model", stem, 1))
+        entries = tuple(replace(entry, path=path) for entry in shard.entries)
+        shards.append(Shard(path, shard.header, entries))
+    return shards

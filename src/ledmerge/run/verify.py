@@ -1,0 +1,133 @@
+"""Checks a finished merge: every tensor against its digest, and on request against its inputs."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from ledmerge.checkpoint.digest import checkpoint_digest, digest_tensors
+from ledmerge.errors import CheckpointError, LedmergeError
+from ledmerge.recipe.recipe import load_recipe
+from ledmerge.run.engine import Engine, TensorResult
+from ledmerge.run.merge import RECORD, sources_of
+from ledmerge.run.plan import Plan, default_threads, plan, raise_problems
+from ledmerge.run.progress import Progress, Quiet
+from ledmerge.run.score_sets import gather_scores
+
+SAMPLED = 8
+"""Tensors that `deep` computes again; all that are ranked together with one of them as well."""
+
+
+def verify(
+    out: str | Path,
+    *,
+    deep: bool = False,
+    recipe: str | Path | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Check the folder of a merge against its `ledmerge.json`.
+
+    Args:
+        deep: compute `SAMPLED` tensors again from the inputs and compare digests.
+        recipe: the recipe to compute from, where the paths in the record no longer lead to the
+            inputs.
+        seed: decides which tensors are sampled.
+
+    Returns:
+        "tensors": how many digests agreed; "deep": names of the tensors computed again.
+
+    Raises:
+        CheckpointError: the folder has no record, lacks a tensor, or one differs; all are named.
+    """
+    out, progress, threads = Path(out), progress or Quiet(), threads or default_threads()
+    record = _read_record(out)
+    with open_checkpoint(out) as checkpoint:
+        _check_digests(out, record, checkpoint, threads, progress)
+    deeply: list[str] = []
+    if deep:
+        for result in _again(out, record, recipe, seed, threads, progress):
+            deeply.append(result.name)
+            if result.digest != record["tensors"][result.name]["digest"]:
+                raise CheckpointError(
+                    f"{out}: '{result.name}' computed again from the inputs differs; the inputs or "
+                    "the program have changed since the merge"
+                )
+    return {"tensors": len(record["tensors"]), "deep": deeply, "digest": record["digest"]}
+
+
+def _read_record(out: Path) -> dict[str, Any]:
+    path = out / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record if record["tensors"] else record
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a merge's record ({error!r})") from error
+
+
+def _check_digests(
+    out: Path, record: dict[str, Any], checkpoint: Checkpoint, threads: int, progress: Progress
+) -> None:
+    expected = {name: tensor["digest"] for name, tensor in record["tensors"].items()}
+    progress.start("verify", len(checkpoint.entries), "tensors")
+    digests = {}
+    for name in checkpoint.entries:
+        digests |= digest_tensors(checkpoint, [name], threads)
+        progress.advance()
+    wrong = [f"'{n}' is missing" for n in expected.keys() - digests.keys()]
+    wrong += [f"'{n}' is not in the record" for n in digests.keys() - expected.keys()]
+    wrong += [f"'{n}' differs" for n, d in digests.items() if expected.get(n, d) != d]
+    if wrong:
+        raise CheckpointError(
+            f"{out}: does not match its record: {'; '.join(sorted(wrong))}; merge again"
+        )
+    if checkpoint_digest(checkpoint.entries.values(), digests) != record["digest"]:
+        raise CheckpointError(f"{out}: the record's own digest does not match its tensors")
+
+
+def _again(
+    out: Path,
+    record: dict[str, Any],
+    recipe: str | Path | None,
+    seed: int,
+    threads: int,
+    progress: Progress,
+) -> list[TensorResult]:
+    """The results of some tensors, computed from the inputs and thrown away."""
+    again = _plan_again(out, record, recipe)
+    gather_scores(again, progress=progress)
+    raise_problems(again)
+    names = sorted(
+        (tensor.new.name for tensor in again.tensors),
+        key=lambda name: hashlib.blake2b(f"{seed}:{name}".encode()).digest(),
+    )
+    sampled = set(names[:SAMPLED])
+    if again.recipe.scope == "tensor":
+        again.tensors = [tensor for tensor in again.tensors if tensor.new.name in sampled]
+    progress.start("compute again", sum(t.new.nbytes for t in again.tensors), "bytes")
+    engine = Engine(
+        again,
+        sources_of(again),
+        lambda name, start, data: progress.advance(len(data)),
+        threads=threads,
+        device=torch.device("cpu"),
+        allow_nonfinite=True,
+    )
+    return list(engine.run())
+
+
+def _plan_again(out: Path, record: dict[str, Any], recipe: str | Path | None) -> Plan:
+    if recipe is not None:
+        return plan(recipe)
+    folder = Path(record["recipe_folder"])
+    try:
+        return plan(replace(load_recipe(record["recipe"]), folder=folder, place=str(out / RECORD)))
+    except LedmergeError as error:
+        raise CheckpointError(
+            f"{out}: cannot open the inputs again ({error}); give the recipe with --recipe"
+        ) from error

@@ -1,0 +1,13 @@
+"""Attribution rules: how much every weight matters, one rule a file.
+
+A rule is a pair of pure functions and a constant:
+
+- `NEEDS` says what the rule is fed: "gradient", "input" or "nothing".
+- `update_(total, ...)` adds one sample's contribution to a float32 sum in the weight's shape.
+- `finish(...)` turns the sum into scores, float32, >= 0. Its arguments are requests by name:
+  `total`, `weight`, `num_samples`, `reference` (the same weight of another model), `random` (a
+  `Draw`).
+
+The folder is the registry: a file added here is a rule, and is put under every law in
+`tests/scores/test_laws.py`.
+"""

@@ -1,0 +1,46 @@
+"""The words for shapes, used in every signature.
+
+The axis `model` runs over the experts in the order of the recipe; `*shape` is the shape of one
+weight tensor, or of one flat block of it. Shapes are checked at run time under pytest only.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+Weight = Float[Tensor, "*shape"]
+"""One tensor of one model."""
+
+Models = Float[Tensor, "model *shape"]
+"""The same tensor of every model."""
+
+Deltas = Float[Tensor, "model *shape"]
+"""Expert minus base, the task vectors."""
+
+Scores = Float[Tensor, "model *shape"]
+"""Importance of every entry for each expert's task, >= 0."""
+
+Mask = Float[Tensor, "model *shape"]
+"""1 where an entry is chosen for a model, else 0. Float32, so that masking is a product: in torch on
+a CPU that takes 0.15 ns an entry, `where` with a boolean mask 4 ns."""
+
+PerModel = float | Sequence[float]
+"""An option that may differ between experts: one number for all, or one each."""
+
+Grain = Literal["entry", "row", "tensor"]
+"""How finely a method may be cut: entry by entry, row by row, or only whole."""
+
+Draw = Callable[[Tensor], Tensor]
+"""Uniform numbers in [0, 1), float32, in the shape (model, *shape) of its argument."""
+
+Record = Callable[..., None]
+"""Takes figures to be summed over all blocks of a tensor: `record(kept=..., elected=...)`."""
+
+ModelOrder = Sequence[int]
+"""Places of models, first in precedence first. Recipes name models instead."""
+
+
+def ignore(**figures: Tensor) -> None:
+    """The `Record` of callers who do not want figures."""

@@ -1,0 +1,33 @@
+# The two commands of the README are `make demo` and `make test`; both start from nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The CPU build of torch, where there is no GPU: the default build brings gigabytes of CUDA.
+TORCH ?= $(if $(shell command -v nvidia-smi),torch,torch==2.13.0)
+
+.PHONY: demo test check lint clean
+
+$(BIN)/activate: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $(BIN)/activate
+
+demo: $(BIN)/activate  ## fetch a small model, fine-tune it twice, merge, compare
+	$(BIN)/python -m pip install --quiet --requirement examples/demo/requirements.txt
+	$(BIN)/python examples/demo/run.py
+
+test: $(BIN)/activate  ## the test suite
+	$(BIN)/python -m pytest -n 2
+
+lint: $(BIN)/activate  ## style, types, and who may know whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+check: lint test  ## everything CI runs
+
+clean:
+	rm -rf $(VENV) demo

@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -94,8 +95,9 @@ def make_family(work: Path, params: float, with_scores: bool) -> None:
 
     for model in ("base", *EXPERTS):
         if not (work / model / "config.json").exists():
-            make = base_of if model == "base" else (lambda name, m=model: expert_of(m, name))
-            write(work / model, "BF16", [(n, s, lambda n=n: make(n)) for n, s in sizes.items()])
+            make = base_of if model == "base" else partial(expert_of, model)
+            rows = [(n, s, partial(make, n)) for n, s in sizes.items()]
+            write(work / model, "BF16", rows)
             (work / model / "config.json").write_text(json.dumps(CONFIG))
     for expert in EXPERTS if with_scores else ():
         for at in (expert, "base"):
@@ -122,7 +124,10 @@ def recipe_of(method: str, work: Path) -> Path:
         if method in ("ties", "led", "dare_ties", "dare_linear"):
             entry["parameters"]["density"] = 0.3
         if method == "led":
-            entry |= {"scores": f"scores-{expert}-at-{expert}", "base_scores": f"scores-{expert}-at-base"}
+            entry |= {
+                "scores": f"scores-{expert}-at-{expert}",
+                "base_scores": f"scores-{expert}-at-base",
+            }
         models.append(entry)
     recipe = {"merge_method": method, "base_model": "base", "models": models, "dtype": "bfloat16"}
     if method == "slerp":
@@ -166,10 +171,14 @@ def measure(recipe: Path, out: Path, threads: int) -> tuple[float, float, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--params", type=float, default=1.0, help="billions of parameters")
     parser.add_argument("--methods", nargs="+", default=["linear", "ties", "led"])
-    parser.add_argument("--work", type=Path, required=True, help="a folder with room for the models")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="a folder with room for the models"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     work = arguments.work

@@ -3,7 +3,8 @@
 import os
 import tempfile
 
-# Before any module of the package is imported: numba's and ledmerge's caches must not be the user's.
+# ruff: noqa: E402
+# Before any module of the package is imported: the user's cache must not be used.
 os.environ["LEDMERGE_CACHE"] = tempfile.mkdtemp(prefix="ledmerge-cache-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -23,8 +23,8 @@ Scores = Float[Tensor, "model *shape"]
 """Importance of every entry for each expert's task, >= 0."""
 
 Mask = Float[Tensor, "model *shape"]
-"""1 where an entry is chosen for a model, else 0. Float32, so that masking is a product: in torch on
-a CPU that takes 0.15 ns an entry, `where` with a boolean mask 4 ns."""
+"""1 where an entry is chosen for a model, else 0. Float32, so that masking is a product: in torch
+on a CPU that takes 0.15 ns an entry, `where` with a boolean mask 4 ns."""
 
 PerModel = float | Sequence[float]
 """An option that may differ between experts: one number for all, or one each."""

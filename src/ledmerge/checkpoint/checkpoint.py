@@ -105,6 +105,7 @@ class PickledCheckpoint(Checkpoint):
         super().__init__(folder, entries)
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
+        """See `Checkpoint.read_into`."""
         tensor = self._tensors[name].contiguous().view(-1).view(torch.uint8)
         begin = start * self.entries[name].item_size
         target = torch.frombuffer(buffer, dtype=torch.uint8)

@@ -40,7 +40,9 @@ def digest_tensors(
     """Hex digest of each tensor (of those in `names`, or of all), reading it once."""
     names = list(checkpoint.entries if names is None else names)
     with ThreadPoolExecutor(threads) as pool:
-        return dict(zip(names, pool.map(lambda n: _digest_tensor(checkpoint, n), names)))
+        return dict(
+            zip(names, pool.map(lambda n: _digest_tensor(checkpoint, n), names), strict=True)
+        )
 
 
 def _digest_tensor(checkpoint: Checkpoint, name: str) -> str:
@@ -57,7 +59,7 @@ def _digest_tensor(checkpoint: Checkpoint, name: str) -> str:
 
 
 def cached_checkpoint_digest(checkpoint: Checkpoint, threads: int = 2) -> str:
-    """`checkpoint_digest` of a whole checkpoint, remembered for as long as its files stay as they are.
+    """`checkpoint_digest` of a whole checkpoint, remembered while its files stay as they are.
 
     A file counts as unchanged while path, size, inode and modification time (ns) are.
     """
@@ -67,7 +69,9 @@ def cached_checkpoint_digest(checkpoint: Checkpoint, threads: int = 2) -> str:
     remembered = cache_folder() / "digests" / key
     if remembered.is_file():
         return remembered.read_text(encoding="ascii")
-    digest = checkpoint_digest(checkpoint.entries.values(), digest_tensors(checkpoint, None, threads))
+    digest = checkpoint_digest(
+        checkpoint.entries.values(), digest_tensors(checkpoint, None, threads)
+    )
     remembered.parent.mkdir(parents=True, exist_ok=True)
     partial = remembered.with_suffix(f".{os.getpid()}")
     partial.write_text(digest, encoding="ascii")
@@ -76,5 +80,5 @@ def cached_checkpoint_digest(checkpoint: Checkpoint, threads: int = 2) -> str:
 
 
 def cache_folder() -> Path:
-    """Where scores and digests are kept between runs: `LEDMERGE_CACHE`, or the user's cache folder."""
+    """Where scores and digests are kept: `LEDMERGE_CACHE`, or the user's cache folder."""
     return Path(os.environ.get("LEDMERGE_CACHE") or platformdirs.user_cache_path("ledmerge"))

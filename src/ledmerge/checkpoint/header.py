@@ -40,10 +40,12 @@ class TensorEntry:
 
     @property
     def numel(self) -> int:
+        """Entries of the tensor."""
         return math.prod(self.shape)
 
     @property
     def item_size(self) -> int:
+        """Bytes per entry."""
         return ITEM_SIZES[self.dtype]
 
 
@@ -76,7 +78,9 @@ def read_header(path: Path) -> Header:
     try:
         fields = json.loads(raw, object_pairs_hook=_unique_keys)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: the header is not JSON ({error}); fetch it again") from error
+        raise CheckpointError(
+            f"{path}: the header is not JSON ({error}); fetch it again"
+        ) from error
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path}: the header is not a JSON object; fetch the file again")
     metadata = fields.pop("__metadata__", {})

@@ -21,10 +21,12 @@ class NewTensor:
 
     @property
     def numel(self) -> int:
+        """Entries of the tensor."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the tensor."""
         return self.numel * ITEM_SIZES[self.dtype]
 
 
@@ -38,6 +40,7 @@ class Shard:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the file."""
         return len(self.header) + sum(entry.nbytes for entry in self.entries)
 
 
@@ -92,7 +95,7 @@ def _shard(path: Path, tensors: list[NewTensor], metadata: dict[str, str]) -> Sh
     header = len(text).to_bytes(8, "little") + text
     entries = tuple(
         TensorEntry(t.name, t.dtype, t.shape, path, len(header) + offset, t.nbytes)
-        for t, offset in zip(tensors, offsets)
+        for t, offset in zip(tensors, offsets, strict=True)
     )
     return Shard(path, header, entries)
 

@@ -65,8 +65,8 @@ class Staging:
         lines = _whole_lines(path) if resume else []
         if lines and lines[0].get("key") != key:
             raise OutputError(
-                f"{self.out}: the interrupted run there had other inputs, another recipe or another "
-                "version of ledmerge; start again with --overwrite"
+                f"{self.out}: the interrupted run there had other inputs, another recipe or "
+                "another version of ledmerge; start again with --overwrite"
             )
         if not lines:
             empty(self.folder)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -30,7 +30,7 @@ err_console = Console(stderr=True)
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N].")]
 Memory = Annotated[
-    Optional[str], typer.Option(help="Bound on working memory, such as 512MiB.", metavar="SIZE")
+    str | None, typer.Option(help="Bound on working memory, such as 512MiB.", metavar="SIZE")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Take up an interrupted run.")]
 Overwrite = Annotated[
@@ -42,7 +42,7 @@ AllowNonfinite = Annotated[
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that a model folder brings.")
 ]
-Threads = Annotated[Optional[int], typer.Option(min=1, help="Workers; all cores by default.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Workers; all cores by default.")]
 
 
 @app.command()
@@ -93,7 +93,7 @@ def merge(
 @app.command()
 def plan(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
-    out: Annotated[Optional[Path], typer.Argument(help="Where the result would go.")] = None,
+    out: Annotated[Path | None, typer.Argument(help="Where the result would go.")] = None,
     threads: Threads = None,
     memory: Memory = None,
     as_json: Json = False,
@@ -106,7 +106,8 @@ def _show_plan(
     recipe: Path, out: Path | None, threads: int | None, memory: str | None, as_json: bool
 ) -> None:
     from ledmerge.cli.tables import plan_table
-    from ledmerge.run.plan import check_memory, check_space, default_threads, plan as make_plan
+    from ledmerge.run.plan import check_memory, check_space, default_threads
+    from ledmerge.run.plan import plan as make_plan
 
     threads = threads or default_threads()
     planned = make_plan(recipe)
@@ -130,7 +131,7 @@ def verify(
     out: Annotated[Path, typer.Argument(help="A folder that `ledmerge merge` wrote.")],
     deep: Annotated[bool, typer.Option("--deep", help="Compute sampled tensors again.")] = False,
     recipe: Annotated[
-        Optional[Path], typer.Option(help="The recipe, if its inputs have moved.")
+        Path | None, typer.Option(help="The recipe, if its inputs have moved.")
     ] = None,
     threads: Threads = None,
     as_json: Json = False,
@@ -149,7 +150,7 @@ def verify(
 
 @app.command()
 def methods(
-    name: Annotated[Optional[str], typer.Argument(help="One method, in full.")] = None,
+    name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the merge methods, or show one with its options, formula and source."""
@@ -170,14 +171,16 @@ def locate(
     model: Annotated[str, typer.Argument(help="A model folder, or a hub id owner/name@revision.")],
     out: Annotated[Path, typer.Argument(help="The new score folder.")],
     data: Annotated[
-        Optional[str], typer.Option(help="JSONL, JSON, CSV, Parquet, or hub:NAME:SPLIT.")
+        str | None, typer.Option(help="JSONL, JSON, CSV, Parquet, or hub:NAME:SPLIT.")
     ] = None,
     samples: Annotated[int, typer.Option(help="Rows drawn from the data.")] = 128,
     seed: Annotated[int, typer.Option(help="Decides which rows.")] = 0,
     score: Annotated[
         str, typer.Option(help="snip, grad, fisher, wanda, magnitude, delta_snip or random.")
     ] = "snip",
-    loss: Annotated[str, typer.Option(help="mean or sum over a sample's response tokens.")] = "mean",
+    loss: Annotated[
+        str, typer.Option(help="mean or sum over a sample's response tokens.")
+    ] = "mean",
     template: Annotated[str, typer.Option(help="auto, none, or a Jinja chat template.")] = "auto",
     max_length: Annotated[int, typer.Option(help="Tokens kept of a sample.")] = 2048,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
@@ -185,7 +188,7 @@ def locate(
     prompt_field: Annotated[str, typer.Option(help="Where a row keeps the prompt.")] = "prompt",
     response_field: Annotated[str, typer.Option(help="... and the response.")] = "response",
     reference: Annotated[
-        Optional[str], typer.Option(help="delta_snip only: the model it was tuned from.")
+        str | None, typer.Option(help="delta_snip only: the model it was tuned from.")
     ] = None,
     device: Device = "auto",
     memory: Memory = None,

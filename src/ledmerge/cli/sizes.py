@@ -17,7 +17,9 @@ def parse_size(text: str, option: str) -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     if not match or match.group(2).upper() not in _UNITS:
-        raise RecipeError(f"{option}: '{text}' is not a size; write 512MiB, 5GB or a number of bytes")
+        raise RecipeError(
+            f"{option}: '{text}' is not a size; write 512MiB, 5GB or a number of bytes"
+        )
     return int(float(match.group(1)) * _UNITS[match.group(2).upper()])
 
 

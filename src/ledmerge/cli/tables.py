@@ -17,7 +17,9 @@ def plan_table(plan: dict[str, Any]) -> RenderableType:
     table.add_row("models", ", ".join(plan["models"]))
     for name, value in plan["options"].items():
         table.add_row(f"  {name.rstrip('_')}", _value(value))
-    table.add_row("result", f"{plan['parameters']:,} parameters, {plan['dtype'] or 'dtypes as in the base'}")
+    table.add_row(
+        "result", f"{plan['parameters']:,} parameters, {plan['dtype'] or 'dtypes as in the base'}"
+    )
     table.add_row("merged", f"{tensors['merged']} tensors")
     for title, names in (("copied", tensors["copied"]), ("left out", tensors["left_out"])):
         for reason in dict.fromkeys(names.values()):
@@ -62,7 +64,13 @@ def merge_table(record: dict[str, Any]) -> RenderableType:
 
 def _led_table(summary: dict[str, Any], recipe: dict[str, Any]) -> Table:
     table = Table(title="entries of each expert", title_justify="left")
-    for heading in ("expert", "density asked", "elected", "left after Disjoint", "squared update kept"):
+    for heading in (
+        "expert",
+        "density asked",
+        "elected",
+        "left after Disjoint",
+        "squared update kept",
+    ):
         table.add_column(heading, justify="left" if heading == "expert" else "right")
     for place, model in enumerate(summary["models"]):
         table.add_row(
@@ -80,8 +88,14 @@ def _overlap_table(summary: dict[str, Any]) -> Table:
     table.add_column("")
     for model in summary["models"]:
         table.add_column(model, justify="right")
-    for model, row in zip(summary["models"], summary["overlap"]):
-        table.add_row(model, *("-" if model == other else f"{share:.2%}" for other, share in zip(summary["models"], row)))
+    for model, row in zip(summary["models"], summary["overlap"], strict=True):
+        table.add_row(
+            model,
+            *(
+                "-" if model == other else f"{share:.2%}"
+                for other, share in zip(summary["models"], row, strict=True)
+            ),
+        )
     return table
 
 
@@ -89,7 +103,8 @@ def _delta_table(summary: dict[str, Any]) -> Table:
     table = Table(title="task vectors", title_justify="left")
     for heading in ("expert", "norm", *(f"cosine to {model}" for model in summary["models"])):
         table.add_column(heading, justify="left" if heading == "expert" else "right")
-    for model, norm, row in zip(summary["models"], summary["norm"], summary["cosine"]):
+    rows = zip(summary["models"], summary["norm"], summary["cosine"], strict=True)
+    for model, norm, row in rows:
         table.add_row(model, f"{norm:.4g}", *(f"{cosine:.3f}" for cosine in row))
     return table
 

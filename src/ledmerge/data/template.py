@@ -103,7 +103,7 @@ def _render_chat(row: Row, tokenizer: PreTrainedTokenizerBase, source: str) -> R
 
     is_split = text.startswith(prompt) and text.endswith(after)
     if not is_split or _squeeze(row.response) not in _squeeze(text[start:end]):
-        raise ValueError("the response is not in the rendered text as it was given")
+        raise ValueError("the response does not come out as given; use 'none' or a template file")
     return Rendered(text, start, end, has_special_tokens=True)
 
 

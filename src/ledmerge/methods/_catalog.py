@@ -146,7 +146,9 @@ def get_method(name: str) -> Method:
         raise RecipeError(f"no merge method '{name}'{did_you_mean(name, method_names())}")
     module = import_module(f"ledmerge.methods.{name}")
     function = getattr(module, name)
-    help_by_name = {p.arg_name: p.description for p in docstring_parser.parse(function.__doc__).params}
+    help_by_name = {
+        p.arg_name: p.description for p in docstring_parser.parse(function.__doc__).params
+    }
     parameters = inspect.signature(function).parameters
     (inputs,) = {"models", "deltas", "other"} & parameters.keys()
     keywords = {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}

@@ -1,4 +1,4 @@
-"""LED-Merging: locate what matters to each task, elect it, keep the elected sets apart, then add."""
+"""LED-Merging: elect the weights that matter to each task, keep the sets apart, then add."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ledmerge.ops.per_model import column, numbers, weighted_sum
+from ledmerge.ops.per_model import numbers, weighted_sum
 from ledmerge.ops.rescale import to_whole_l2
 from ledmerge.ops.survey import WHOLE, Scope, Survey
 from ledmerge.types import Deltas, Grain, Mask, ModelOrder, PerModel, Record, Scores, Weight, ignore

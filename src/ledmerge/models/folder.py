@@ -117,9 +117,7 @@ def _fetch(reference: str, path: Path) -> tuple[Path, str]:
             files = HfApi().list_repo_files(name, revision=revision or None)
             if any(file.endswith(".safetensors") for file in files):
                 ignored.append("*.bin")
-        snapshot = Path(
-            snapshot_download(name, revision=revision or None, ignore_patterns=ignored)
-        )
+        snapshot = Path(snapshot_download(name, revision=revision or None, ignore_patterns=ignored))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise CheckpointError(
             f"{reference}: no folder at {path}, and the hub does not give it "

@@ -20,7 +20,7 @@ RECOMPUTED = (".rotary_emb.inv_freq",)
 
 
 def layer_of(name: str) -> str:
-    """The layer a tensor belongs to: its name up to the first number ("model.layers.3"), else ""."""
+    """The layer of a tensor: its name up to the first number ("model.layers.3"), else ""."""
     number = _NUMBER.search(name)
     return name[: number.end()] if number else ""
 

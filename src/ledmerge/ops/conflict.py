@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def count_conflicts(deltas: Tensor) -> int:
-    """Entries of a block (model, entry) where one model's change is positive, another's negative."""
+    """Entries of a block (model, entry) where one change is positive and another negative."""
     if deltas.device.type != "cpu":
         return int(((deltas.amax(0) > 0) & (deltas.amin(0) < 0)).sum())
     return _count(deltas.numpy())

@@ -26,9 +26,7 @@ def uniform(seed: int, name: str, model: int, start: int, stop: int) -> np.ndarr
     return (words[: stop - start] >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
 
 
-def draw_uniform(
-    like: Tensor, *, seed: int = 0, name: str = "", start: int = 0
-) -> Tensor:
+def draw_uniform(like: Tensor, *, seed: int = 0, name: str = "", start: int = 0) -> Tensor:
     """Uniform numbers for a stack (model, *shape), the flat entries of a tensor from `start` on."""
     stop = start + like[0].numel()
     rows = [uniform(seed, name, model, start, stop) for model in range(len(like))]

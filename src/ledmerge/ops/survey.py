@@ -115,9 +115,13 @@ class Question(Protocol):
     """Something asked of all blocks of a tensor, answered after one pass over them or several."""
 
     @property
-    def is_done(self) -> bool: ...
+    def is_done(self) -> bool:
+        """Whether the answer is known."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End a pass over the blocks."""
+        ...
 
 
 class Answers:
@@ -128,9 +132,7 @@ class Answers:
         self._questions: dict[Hashable, Question] = {}
         self._lock = Lock()
 
-    def get(
-        self, key: Hashable, make: Callable[[], Question]
-    ) -> Question:
+    def get(self, key: Hashable, make: Callable[[], Question]) -> Question:
         """The question of that key, made on first asking."""
         with self._lock:
             if key not in self._questions:
@@ -203,9 +205,7 @@ class BlockSurvey:
             raise Pending
         return ranking.ranks(stack)
 
-    def _question(
-        self, together: bool, make: Callable[[], Question]
-    ) -> Question:
+    def _question(self, together: bool, make: Callable[[], Question]) -> Question:
         self._asked += 1
         return self._answers.get((None if together else self._tensor, self._asked), make)
 

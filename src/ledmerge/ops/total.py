@@ -20,7 +20,9 @@ def block_total(rows: Tensor) -> list[float]:
 
 def grand_total(block_totals: Iterable[list[float]]) -> Tensor:
     """The sum of each row over all blocks: exactly rounded, so the order does not matter."""
-    return torch.tensor([math.fsum(row) for row in zip(*block_totals)], dtype=torch.float64)
+    return torch.tensor(
+        [math.fsum(row) for row in zip(*block_totals, strict=True)], dtype=torch.float64
+    )
 
 
 @njit(nogil=True, cache=True)

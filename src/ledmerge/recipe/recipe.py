@@ -14,6 +14,9 @@ IGNORED_PARAMETERS = {"int8_mask"}
 """mergekit's switches that only trade memory for time; they change nothing here."""
 
 
+DEFAULTS = LocateSettings()
+
+
 @dataclass(frozen=True)
 class ScoreSource:
     """Where an expert's two score sets come from: folders, or data to locate on."""
@@ -21,7 +24,7 @@ class ScoreSource:
     scores: str | None = None
     base_scores: str | None = None
     data: str | None = None
-    settings: LocateSettings = LocateSettings()
+    settings: LocateSettings = DEFAULTS
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,9 @@ def _resolve(file: RecipeFile, place: str, folder: Path) -> Recipe:
     if method.needs_scores:
         sources = [_source(file, index, entry, problems) for index, entry in entries]
     elif any(entry.locate or entry.scores for _, entry in entries):
-        notes.append(f"{method.name} uses no scores; the recipe's `locate` and `scores` are not read")
+        notes.append(
+            f"{method.name} uses no scores; the recipe's `locate` and `scores` are not read"
+        )
     if problems:
         raise RecipeError("\n".join(f"{place}: {problem}" for problem in problems))
     return Recipe(
@@ -133,7 +138,7 @@ def _options(
         _known(entry.parameters, method, f"models[{i}].parameters", problems)
         for i, entry in entries
     ]
-    for (i, _), parameters in zip(entries, own):
+    for (i, _), parameters in zip(entries, own, strict=True):
         for name in parameters:
             if not method.options[name].is_per_model:
                 problems.append(
@@ -147,11 +152,13 @@ def _options(
             continue
         options[option.parameter] = [
             _value(option, {**common, **parameters}, f"models[{i}].parameters", problems)
-            for (i, _), parameters in zip(entries, own)
+            for (i, _), parameters in zip(entries, own, strict=True)
         ]
     for option in method.options.values():
         if option.is_model_order:
-            options[option.parameter] = _places(option, options[option.parameter], entries, problems)
+            options[option.parameter] = _places(
+                option, options[option.parameter], entries, problems
+            )
     return options
 
 
@@ -210,8 +217,8 @@ def _source(
         return None
     if entry.locate is None:
         problems.append(
-            f"{where}: {file.merge_method} needs scores; give 'locate: {{data: FILE}}', or 'scores' "
-            "and 'base_scores' made by `ledmerge locate`"
+            f"{where}: {file.merge_method} needs scores; give 'locate: {{data: FILE}}', or "
+            "'scores' and 'base_scores' made by `ledmerge locate`"
         )
         return None
     own = entry.locate.model_extra or {}

@@ -54,7 +54,11 @@ def _table(summary: dict[str, Any]) -> str:
     rows = "".join(
         f"| {model} | {elected:.2%} | {owned:.2%} | {kept:.2%} |\n"
         for model, elected, owned, kept in zip(
-            summary["models"], summary["elected"], summary["owned"], summary["kept_square"]
+            summary["models"],
+            summary["elected"],
+            summary["owned"],
+            summary["kept_square"],
+            strict=True,
         )
     )
     return (

@@ -100,9 +100,7 @@ class Engine:
             units.setdefault(key, []).append(tensor)
         return list(units.values())
 
-    def _run_unit(
-        self, unit: list[PlannedTensor], skip: frozenset[str]
-    ) -> Iterator[TensorResult]:
+    def _run_unit(self, unit: list[PlannedTensor], skip: frozenset[str]) -> Iterator[TensorResult]:
         answers = Answers(sum(tensor.new.numel for tensor in unit))
         results: list[list[BlockResult | None]] = [
             [None] * num_blocks(tensor.new.numel) for tensor in unit
@@ -134,7 +132,7 @@ class Engine:
             self._workers.each(jobs, work)
             answers.close_pass()
             jobs = sorted(pending)
-        for tensor, parts in zip(unit, results):
+        for tensor, parts in zip(unit, results, strict=True):
             if tensor.new.name not in skip:
                 yield _gather(tensor, [part for part in parts if part is not None])
 
@@ -160,7 +158,7 @@ def _gather(tensor: PlannedTensor, parts: list[BlockResult]) -> TensorResult:
         key: np.sum([part.figures[key] for part in parts], axis=0).tolist()
         for key in (parts[0].figures if parts else {})
     }
-    columns = zip(*(part.input_digests for part in parts))
+    columns = zip(*(part.input_digests for part in parts), strict=True)
     return TensorResult(
         name=tensor.new.name,
         action=tensor.action,

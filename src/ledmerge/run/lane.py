@@ -157,8 +157,8 @@ class Lane:
             )[: stack.shape[1]]
             if not torch.isfinite(values).all():
                 raise NonFiniteError(
-                    f"'{name}' in {source.label} holds NaN or infinite values; mend the checkpoint, "
-                    "or pass --allow-nonfinite to merge them as they are"
+                    f"'{name}' in {source.label} holds NaN or infinite values; mend the "
+                    "checkpoint, or pass --allow-nonfinite to merge them as they are"
                 )
 
 

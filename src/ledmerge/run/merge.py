@@ -26,8 +26,10 @@ from ledmerge.run.plan import (
     check_memory,
     check_space,
     default_threads,
-    plan as make_plan,
     raise_problems,
+)
+from ledmerge.run.plan import (
+    plan as make_plan,
 )
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.score_sets import gather_scores
@@ -123,7 +125,9 @@ def sources_of(plan: Plan) -> list[Source]:
     """What each block is read from: the models, then the experts' and the base's scores."""
     models = [Source(model.checkpoint, model.name) for model in plan.inputs]
     pairs = [
-        (pair, model) for pair, model in zip(plan.scores, plan.models) if pair is not None
+        (pair, model)
+        for pair, model in zip(plan.scores, plan.models, strict=True)
+        if pair is not None
     ]
     at_expert = [Source(pair[0], f"the scores of {model.name}") for pair, model in pairs]
     at_base = [Source(pair[1], f"the base's scores for {model.name}") for pair, model in pairs]
@@ -132,7 +136,9 @@ def sources_of(plan: Plan) -> list[Source]:
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe with every default written out, in the form of a recipe file."""
-    options = {option.name: recipe.options[option.parameter] for option in recipe.method.options.values()}
+    options = {
+        option.name: recipe.options[option.parameter] for option in recipe.method.options.values()
+    }
     per_model = {n for n, option in recipe.method.options.items() if option.is_per_model}
     common = {name: value for name, value in options.items() if name not in per_model}
     for name, option in recipe.method.options.items():

@@ -88,7 +88,8 @@ class Plan:
     @property
     def bytes_per_thread(self) -> int:
         """Memory of one worker: its blocks in the stored dtypes and as float32, and what a method
-        makes of them (about four copies of the stack)."""
+        makes of them (about four copies of the stack).
+        """
         stacks = len(self.inputs) + (2 * len(self.models) if self.recipe.method.needs_scores else 0)
         return BLOCK * 4 * (6 * stacks + 8)
 
@@ -166,14 +167,16 @@ def check_memory(plan: Plan, memory: int | None, threads: int) -> None:
     needed = plan.bytes_per_thread * threads
     if memory is not None and needed > memory:
         plan.problems.append(
-            f"--memory {memory:,} bytes is too small: {threads} threads need {needed:,}; give more, "
-            "or fewer --threads"
+            f"--memory {memory:,} bytes is too small: {threads} threads need {needed:,}; give "
+            "more, or fewer --threads"
         )
 
 
 def default_threads() -> int:
     """One worker for each core this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _open_all(recipe: Recipe, references: list[str]) -> list[ModelFolder]:
@@ -262,10 +265,10 @@ def _check_fits(plan: Plan, name: str, entry: TensorEntry, model: ModelFolder) -
     if other is None:
         plan.problems.append(f"'{name}' is in {plan.donor.name} but not in {model.name}")
     elif other.shape != entry.shape:
-        mend = "; the vocabularies differ, bring the models to one first" if is_vocabulary(name) else ""
-        plan.problems.append(
-            f"'{name}' is {other.shape} in {model.name} but {entry.shape} in {plan.donor.name}{mend}"
-        )
+        problem = f"'{name}' is {other.shape} in {model.name} but {entry.shape} in {plan.donor.name}"
+        if is_vocabulary(name):
+            problem += "; the vocabularies differ, bring the models to one first"
+        plan.problems.append(problem)
     elif other.dtype not in FLOAT_DTYPES:
         plan.problems.append(
             f"'{name}' is {other.dtype} in {model.name} but {entry.dtype} in {plan.donor.name}"
@@ -277,7 +280,7 @@ def check_scores(plan: Plan) -> None:
 
     A tensor without scores keeps the base's weights; scores of another shape are a problem.
     """
-    for model, pair in zip(plan.models, plan.scores):
+    for model, pair in zip(plan.models, plan.scores, strict=True):
         for scores in pair or ():
             _check_score_set(plan, model, scores)
 

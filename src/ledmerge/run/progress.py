@@ -7,7 +7,7 @@ class Progress(Protocol):
     """Hears what is going on. One piece of work at a time."""
 
     def start(self, what: str, total: int, unit: str, done: int = 0) -> None:
-        """Work named `what` begins: `total` units of it, `done` of them finished in an earlier run."""
+        """Work named `what` begins: `total` units, `done` of them finished in an earlier run."""
         ...
 
     def advance(self, amount: int = 1) -> None:
@@ -22,8 +22,11 @@ class Progress(Protocol):
 class Quiet:
     """Hears and says nothing."""
 
-    def start(self, what: str, total: int, unit: str, done: int = 0) -> None: ...
+    def start(self, what: str, total: int, unit: str, done: int = 0) -> None:
+        """See `Progress.start`."""
 
-    def advance(self, amount: int = 1) -> None: ...
+    def advance(self, amount: int = 1) -> None:
+        """See `Progress.advance`."""
 
-    def note(self, message: str) -> None: ...
+    def note(self, message: str) -> None:
+        """See `Progress.note`."""

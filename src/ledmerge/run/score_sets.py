@@ -1,4 +1,4 @@
-"""The score sets a merge reads: those the recipe names, and those located here and kept by content."""
+"""The score sets a merge reads: named by the recipe, or located here and kept by content."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def gather_scores(plan: Plan, *, progress: Progress, **how: Any) -> None:
     Raises:
         ScoreError: a set was made for another model, or the two of a pair for different data.
     """
-    for place, (model, source) in enumerate(zip(plan.models, plan.recipe.sources)):
+    for place, (model, source) in enumerate(zip(plan.models, plan.recipe.sources, strict=True)):
         if source is None:
             continue
         pair = plan.scores[place] or _located(plan.recipe, plan.donor, model, source, progress, how)
@@ -81,8 +81,8 @@ def _check_pair(
     for model, found, scores in ((expert, at_expert, pair[0]), (base, at_base, pair[1])):
         if found["model"]["digest"] != cached_checkpoint_digest(model.checkpoint):
             raise ScoreError(
-                f"{scores.folder}: these scores were made for '{found['model']['name']}' with other "
-                f"weights than {model.name} has now; run `ledmerge locate` on {model.name}"
+                f"{scores.folder}: these scores were made for '{found['model']['name']}' with "
+                f"other weights than {model.name} has now; run `ledmerge locate` on {model.name}"
             )
     for what, ours, theirs in (
         ("data", at_expert["data"]["rows"], at_base["data"]["rows"]),

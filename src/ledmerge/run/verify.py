@@ -65,7 +65,9 @@ def _read_record(out: Path) -> dict[str, Any]:
     path = out / RECORD
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return record if record["tensors"] else record
+        if record["format"] != 1:
+            raise ValueError(f"format {record['format']}, expected 1")
+        return record
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a merge's record ({error!r})") from error
 

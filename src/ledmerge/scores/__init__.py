@@ -9,5 +9,5 @@ A rule is a pair of pure functions and a constant:
   `Draw`).
 
 The folder is the registry: a file added here is a rule, and is put under every law in
-`tests/scores/test_laws.py`.
+`tests/scores/test_score_laws.py`.
 """

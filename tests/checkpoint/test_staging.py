@@ -1,0 +1,204 @@
+"""A folder that is there whole or not at all, and a journal that survives a crash."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ledmerge.checkpoint import staging
+from ledmerge.checkpoint.staging import JOURNAL, Staging
+from ledmerge.errors import OutputError
+
+MARK = "made.json"
+
+
+def stage(out: Path, key: str = "k", **how: bool) -> Staging:
+    return Staging(out, key, marks=(MARK,), **how)
+
+
+def make(out: Path, text: str = "1") -> None:
+    """A finished folder."""
+    work = stage(out)
+    (work.folder / MARK).write_text(text)
+    work.publish()
+
+
+def interrupt(out: Path, *pieces: str, **how: bool) -> None:
+    """A run that noted `pieces` and stopped."""
+    work = stage(out, **how)
+    for piece in pieces:
+        (work.folder / piece).write_text(piece)
+        work.note({"name": piece})
+    work.close()
+
+
+def partial(out: Path) -> Path:
+    return out.parent / f".{out.name}.partial"
+
+
+def test_the_folder_appears_only_when_published(tmp_path: Path):
+    out = tmp_path / "deep" / "out"
+    work = stage(out)
+    (work.folder / "sub").mkdir()
+    (work.folder / "sub" / "file").write_text("x")
+    work.note({"name": "file"})
+    assert not out.exists()
+    work.publish()
+    assert [str(path.relative_to(out)) for path in sorted(out.rglob("*"))] == ["sub", "sub/file"]
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_an_interrupted_run_is_taken_up_where_it_stopped(tmp_path: Path):
+    out = tmp_path / "out"
+    interrupt(out, "a", "b")
+    assert not out.exists()
+    work = stage(out, resume=True)
+    assert work.finished == [{"name": "a"}, {"name": "b"}]
+    work.note({"name": "c"})
+    work.close()
+    again = stage(out, resume=True)
+    assert [piece["name"] for piece in again.finished] == ["a", "b", "c"]
+    again.close()
+
+
+@pytest.mark.parametrize("torn", ['{"name": "b', '{"name": "b"', '{"name"', "\0\0\0", "\xff", "[]"])
+def test_a_torn_line_is_dropped_and_swallows_nothing(tmp_path: Path, torn: str):
+    out = tmp_path / "out"
+    interrupt(out, "a")
+    with (partial(out) / JOURNAL).open("a", encoding="latin-1") as journal:
+        journal.write(torn)
+    work = stage(out, resume=True)
+    assert work.finished == [{"name": "a"}]
+    work.note({"name": "c"})
+    work.close()
+    again = stage(out, resume=True)
+    assert again.finished == [{"name": "a"}, {"name": "c"}]
+    again.close()
+
+
+@pytest.mark.parametrize("journal", ["", "\n", '{"ke', "[]", "3"])
+def test_a_journal_without_a_key_means_a_new_start(tmp_path: Path, journal: str):
+    out = tmp_path / "out"
+    interrupt(out, "a")
+    (partial(out) / JOURNAL).write_text(journal)
+    work = stage(out, resume=True)
+    assert work.finished == []
+    assert [path.name for path in work.folder.iterdir()] == [JOURNAL]
+    work.close()
+
+
+def test_an_interrupted_run_is_lost_only_when_asked(tmp_path: Path):
+    out = tmp_path / "out"
+    interrupt(out, "a")
+    with pytest.raises(OutputError, match=r"interrupted run .*--resume.*--overwrite"):
+        stage(out)
+    assert (partial(out) / "a").read_text() == "a"
+    work = stage(out, overwrite=True)
+    assert work.finished == []
+    assert not (work.folder / "a").exists()
+    work.close()
+
+
+def test_work_with_another_key_is_not_taken_up(tmp_path: Path):
+    out = tmp_path / "out"
+    interrupt(out, "a")
+    with pytest.raises(OutputError, match=r"other inputs, another recipe .*--overwrite"):
+        stage(out, key="other", resume=True)
+    stage(out, resume=True).close()  # nothing was lost, and no lock is left
+
+
+def test_a_second_process_is_kept_out(tmp_path: Path):
+    out = tmp_path / "out"
+    work = stage(out)
+    work.note({"name": "a"})
+    script = (
+        "import sys; from pathlib import Path; from ledmerge.checkpoint.staging import Staging\n"
+        "from ledmerge.errors import OutputError\n"
+        "for how in ({'resume': True}, {'overwrite': True}):\n"
+        "    try: Staging(Path(sys.argv[1]), 'k', marks=('m',), **how)\n"
+        "    except OutputError as error: print(error)\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script, str(out)], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.count("another process is writing this folder now") == 2
+    work.note({"name": "b"})
+    work.close()
+    again = stage(out, resume=True)
+    assert [piece["name"] for piece in again.finished] == ["a", "b"]
+    again.close()
+
+
+def test_a_finished_folder_stands_until_the_new_one_is_whole(tmp_path: Path):
+    out = tmp_path / "out"
+    make(out, "old")
+    with pytest.raises(OutputError, match=r"out: exists; .*--overwrite"):
+        stage(out)
+    work = stage(out, overwrite=True)
+    (work.folder / MARK).write_text("new")
+    assert (out / MARK).read_text() == "old"
+    work.publish()
+    assert (out / MARK).read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_overwrite_spares_what_ledmerge_did_not_make(tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match=r"not made by ledmerge \(no made.json\)"):
+        stage(out, overwrite=True)
+    assert (out / "thesis.tex").exists()
+    assert not partial(out).exists()
+
+
+def test_links_and_files_are_not_written_over(tmp_path: Path):
+    make(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("x")
+    for name in ("link", "dangling", "file"):
+        with pytest.raises(OutputError, match=f"{name}: exists and is not a folder"):
+            stage(tmp_path / name, overwrite=True)
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    make(tmp_path / "out")
+    assert (tmp_path / "out" / MARK).exists()
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot be made"):
+        stage(tmp_path / "file" / "out")
+
+
+def test_an_interruption_while_flushing_loses_nothing(tmp_path: Path, monkeypatch):
+    def stop(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    work = stage(out)
+    (work.folder / "a").write_text("a")
+    work.note({"name": "a"})
+    with monkeypatch.context() as patch:
+        patch.setattr(staging, "_flush", stop)
+        with pytest.raises(KeyboardInterrupt):
+            work.publish()
+    work.close()
+    again = stage(out, resume=True)
+    assert again.finished == [{"name": "a"}]
+    assert (again.folder / "a").read_text() == "a"
+    again.publish()
+    assert [path.name for path in out.iterdir()] == ["a"]
+
+
+def test_closing_twice_or_after_publishing_is_harmless(tmp_path: Path):
+    work = stage(tmp_path / "out")
+    (work.folder / MARK).write_text(json.dumps({}))
+    work.publish()
+    work.close()
+    work.close()

@@ -38,6 +38,10 @@ def write_index(folder: Path, content: object) -> None:
     (folder / "model.safetensors.index.json").write_text(text)
 
 
+def num_open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 def as_bytes(tensor: torch.Tensor) -> bytes:
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
@@ -89,17 +93,17 @@ def test_every_form_gives_the_same_tensors(tmp_path: Path, write):
 def test_a_score_folder_has_its_own_stem(tmp_path: Path):
     save_file(TENSORS, tmp_path / "scores.safetensors")
     assert open_checkpoint(tmp_path, stem="scores").entries.keys() == TENSORS.keys()
-    with pytest.raises(CheckpointError, match="no weights found; expected model.safetensors"):
+    with pytest.raises(CheckpointError, match="no weights found; expected"):
         open_checkpoint(tmp_path)
 
 
 def test_a_closed_checkpoint_opens_its_files_again(tmp_path: Path):
-    before = len(os.listdir("/proc/self/fd"))
+    before = num_open_files()
     checkpoint = open_checkpoint(write_shards(tmp_path))
     for _ in range(2):
         assert read(checkpoint, "b") == as_bytes(TENSORS["b"])
         checkpoint.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert num_open_files() == before
 
 
 def test_a_file_cut_short_while_it_is_read_is_an_error(tmp_path: Path):
@@ -118,14 +122,15 @@ def test_a_missing_or_empty_folder_is_named(tmp_path: Path):
 
 def test_two_checkpoints_in_one_folder_are_refused(tmp_path: Path):
     write_shards(write_single(tmp_path))
-    with pytest.raises(CheckpointError, match="holds both .* remove the one that is stale"):
+    with pytest.raises(CheckpointError, match=r"holds both .* remove the one that is stale"):
         open_checkpoint(tmp_path)
 
 
-OUTSIDE = ("../x.safetensors", "/etc/passwd", "sub/x.safetensors", "..", ".", "", "x/", 3, ["x"])
+OUTSIDE = ["../x.safetensors", "/etc/passwd", "sub/x.safetensors", "..", ".", "", "x/"]
+OUTSIDE += ["x\0y", "x\ud800", "x" * 5000, 3, ["x"]]
 
 
-@pytest.mark.parametrize("file", OUTSIDE)
+@pytest.mark.parametrize("file", OUTSIDE, ids=lambda file: repr(file)[:20])
 def test_an_index_never_points_outside_its_folder(tmp_path: Path, file: object):
     save_file(TENSORS, tmp_path / "x.safetensors")  # what a path that is not refused would find
     folder = tmp_path / "model"
@@ -140,12 +145,7 @@ LIES = {
     "a tensor that is in no shard": ({"ghost": "model-1.safetensors"}, "'ghost' is not in model-1"),
     "a tensor placed in the other shard": ({"a": "model-2.safetensors"}, "'a' is not in model-2"),
     "a tensor left out": ({"a": None}, "does not place 'a' in model-1"),
-    "a shard that is missing": (
-        {"a": "model-3.safetensors"},
-        "missing shards: model-3.safetensors",
-    ),
-    "a name too long for a file": ({"a": "x" * 5000}, "index.json|missing shards"),
-    "a name with a null byte": ({"a": "x\0y"}, "index.json|missing shards"),
+    "a shard that is missing": ({"a": "model-3.safetensors"}, "missing shards: model-3"),
 }
 
 
@@ -228,7 +228,8 @@ def test_a_pickle_that_is_no_plain_set_of_tensors_is_refused(tmp_path: Path, wri
 
 def test_views_in_a_pickle_are_read_as_they_look(tmp_path: Path):
     whole = torch.arange(12.0).view(3, 4)
-    torch.save({"t": whole.T, "row": whole[1]}, tmp_path / "pytorch_model.bin")
+    state = {"t": whole.T, "row": torch.nn.Parameter(whole[1])}
+    torch.save(state, tmp_path / "pytorch_model.bin")
     with open_checkpoint(tmp_path) as checkpoint:
         assert read(checkpoint, "t", 3, 9) == as_bytes(whole.T.reshape(-1)[3:9])
         assert read(checkpoint, "row") == as_bytes(whole[1])

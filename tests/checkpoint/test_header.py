@@ -99,7 +99,7 @@ def test_a_header_beyond_the_formats_limit_is_not_even_read(tmp_path: Path):
 def test_a_path_that_is_no_file_is_refused(tmp_path: Path, make):
     path = tmp_path / "model.safetensors"
     make(path)
-    with pytest.raises(CheckpointError, match="model.safetensors: cannot be read"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read"):
         read_header(path)
 
 

@@ -18,11 +18,11 @@ from ledmerge.checkpoint.header import ITEM_SIZES
 from ledmerge.checkpoint.layout import NewTensor, Shard, ShardWriter, lay_out, weight_index
 from ledmerge.errors import OutputError
 
-SHAPES = st.lists(st.integers(0, 5), max_size=3).map(tuple)
+SHAPES = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 TENSORS = st.dictionaries(
     st.text(min_size=1, max_size=8).filter(lambda name: name != "__metadata__"),
     st.tuples(st.sampled_from(sorted(ITEM_SIZES)), SHAPES),
-    max_size=8,
+    max_size=6,
 )
 
 
@@ -35,17 +35,17 @@ def contents(tensors: list[NewTensor], seed: int) -> dict[str, bytes]:
 
 
 def write(shards: list[Shard], data: dict[str, bytes], seed: int) -> None:
-    """All contents, entry by entry and in no order."""
+    """All contents, in blocks of at most seven entries and in no order."""
     writer = ShardWriter(shards)
-    places = [(e, i) for e in writer.entries.values() for i in range(e.numel)]
+    places = [(e, i) for e in writer.entries.values() for i in range(0, e.numel, 7)]
     random.Random(seed).shuffle(places)
     for entry, i in places:
-        begin = i * entry.item_size
-        writer.write(entry.name, i, memoryview(data[entry.name])[begin : begin + entry.item_size])
+        begin, end = i * entry.item_size, (i + 7) * entry.item_size
+        writer.write(entry.name, i, memoryview(data[entry.name])[begin:end])
     writer.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(found=TENSORS, shard_size=st.integers(0, 300), seed=st.integers(0, 99))
 def test_any_layout_is_read_back_bit_for_bit(
     found: dict[str, tuple[str, tuple[int, ...]]], shard_size: int, seed: int
@@ -114,13 +114,17 @@ def test_a_file_of_another_size_is_made_anew(tmp_path: Path):
     assert shards[0].path.read_bytes() == shards[0].header + bytes(10)
 
 
+def num_open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 def test_a_full_disk_shows_on_opening_and_leaves_no_file_open(tmp_path: Path, monkeypatch):
     def no_room(descriptor: int, start: int, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     shards = lay_out(tmp_path, [NewTensor("w", "U8", (10,))], 10**9, {})
-    before = len(os.listdir("/proc/self/fd"))
+    before = num_open_files()
     monkeypatch.setattr(os, "posix_fallocate", no_room)
     with pytest.raises(OutputError, match=r"model.safetensors: cannot be written \(No space left"):
         ShardWriter(shards)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert num_open_files() == before

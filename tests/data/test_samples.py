@@ -71,7 +71,7 @@ def test_one_bos_whoever_writes_it(families, family, template):
 
 @pytest.mark.parametrize("template", ["auto", "none"])
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(prompt=TEXT, response=TEXT)
 def test_targets_hold_the_whole_response_and_no_prompt(
     families, family, template, prompt, response

@@ -194,11 +194,11 @@ def test_an_unknown_template_is_named(qwen, template_file):
     [
         (MISTRAL, "Hello", "Only user and assistant roles are supported!"),
         ("{% for %}", "Hello", "Expected"),
-        ("{{ messages[0].content }}", "Hello", "the response is not in the rendered text"),
-        ("{{ messages[-1].content|upper }}", "Hello", "the response is not in the rendered text"),
-        (DEEPSEEK_R1, "<think>Hm.</think>Hello", "the response is not in the rendered text"),
-        (LENGTH_BEFORE, "Hello" * 20, "the response is not in the rendered text"),
-        (LENGTH_AFTER, "Hello" * 20, "the response is not in the rendered text"),
+        ("{{ messages[0].content }}", "Hello", "the response does not come out as given"),
+        ("{{ messages[-1].content|upper }}", "Hello", "the response does not come out as given"),
+        (DEEPSEEK_R1, "<think>Hm.</think>Hello", "the response does not come out as given"),
+        (LENGTH_BEFORE, "Hello" * 20, "the response does not come out as given"),
+        (LENGTH_AFTER, "Hello" * 20, "the response does not come out as given"),
     ],
     ids=[
         "refused",

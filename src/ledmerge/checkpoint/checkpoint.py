@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -106,25 +105,34 @@ class PickledCheckpoint(Checkpoint):
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
         """See `Checkpoint.read_into`."""
-        tensor = self._tensors[name].contiguous().view(-1).view(torch.uint8)
+        tensor = self._tensors[name].detach().reshape(-1).view(torch.uint8)
         begin = start * self.entries[name].item_size
-        target = torch.frombuffer(buffer, dtype=torch.uint8)
-        target.copy_(tensor[begin : begin + len(buffer)])
+        buffer[:] = memoryview(tensor[begin : begin + len(buffer)].numpy())
 
 
 def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a hostile file can make the loader stumble in any way
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(
-            f"{path}: torch's weights-only loader refuses this file "
-            f"({str(error).splitlines()[0][:160]}); convert it to safetensors where you trust it"
+            f"{path}: torch's weights-only loader refuses this file ({reason[:160]}); convert it "
+            "to safetensors where you trust it"
         ) from error
-    if not isinstance(state, dict) or not all(
-        isinstance(t, torch.Tensor) and t.dtype in DTYPE_NAMES for t in state.values()
-    ):
-        raise CheckpointError(f"{path}: expected a plain mapping of names to tensors")
+    if not isinstance(state, dict) or not all(map(_is_plain, state.keys(), state.values())):
+        raise CheckpointError(
+            f"{path}: expected a plain mapping of names to dense tensors; convert it to safetensors"
+        )
     return state
+
+
+def _is_plain(name: object, tensor: object) -> bool:
+    return (
+        isinstance(name, str)
+        and isinstance(tensor, torch.Tensor)
+        and tensor.layout == torch.strided
+        and tensor.dtype in DTYPE_NAMES
+    )
 
 
 def open_checkpoint(folder: Path, stem: str = "model") -> Checkpoint:
@@ -180,16 +188,23 @@ def _weight_map(folder: Path, index: Path) -> dict[str, Path]:
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         items = list(weight_map.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index}: not a shard index ({error}); fetch it again") from error
     if not items:
         raise CheckpointError(f"{index}: lists no tensor")
     for name, file in items:
-        if not isinstance(file, str) or Path(file).name != file or file in ("", ".", ".."):
+        if not isinstance(file, str) or not _is_file_name(file):
             raise CheckpointError(
-                f"{index}: '{name}' points to '{file}', which is not a file inside the folder"
+                f"{index}: '{name}' points to '{str(file)[:200]}', which is not a file inside the "
+                "folder"
             )
     missing = sorted({file for _, file in items if not (folder / file).exists()})
     if missing:
         raise CheckpointError(f"{folder}: missing shards: {', '.join(missing)}; fetch them")
     return {name: folder / file for name, file in items}
+
+
+def _is_file_name(text: str) -> bool:
+    """Whether the text can be the name of a file, and of nothing outside a folder."""
+    is_possible = text.isprintable() and len(text.encode()) <= 255
+    return is_possible and Path(text).name == text and text not in ("", ".", "..")

@@ -26,6 +26,9 @@ FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
 MAX_HEADER = 100_000_000
 """The format's own limit; a larger claim is a damaged or hostile file."""
 
+MAX_AXES, MAX_INTEGER = 64, 2**63
+"""What torch can hold; beyond that, arithmetic on a hostile shape would take for ever."""
+
 
 @dataclass(frozen=True)
 class TensorEntry:
@@ -85,7 +88,9 @@ def read_header(path: Path) -> Header:
         raise CheckpointError(f"{path}: the header is not a JSON object; fetch the file again")
     metadata = fields.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise CheckpointError(f"{path}: '__metadata__' must map names to strings")
+        raise CheckpointError(
+            f"{path}: '__metadata__' does not map names to strings; fetch the file again"
+        )
     data_start = 8 + length
     entries = {name: _entry(path, name, field, data_start) for name, field in fields.items()}
     _check_layout(path, entries, data_start, size)
@@ -103,12 +108,14 @@ def _entry(path: Path, name: str, field: Any, data_start: int) -> TensorEntry:
     """One tensor's entry, with its size checked against its shape and dtype."""
     try:
         dtype, shape, (begin, end) = field["dtype"], tuple(field["shape"]), field["data_offsets"]
-        if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+        if not isinstance(dtype, str) or len(shape) > MAX_AXES:
+            raise ValueError
+        if not all(type(n) is int and 0 <= n < MAX_INTEGER for n in (*shape, begin, end)):
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(
             f"{path}: the header entry of '{name}' is damaged: {str(field)[:200]}; expected dtype, "
-            "shape and data_offsets"
+            "shape and data_offsets, fetch the file again"
         ) from None
     if dtype not in ITEM_SIZES:
         raise CheckpointError(

@@ -48,12 +48,15 @@ class Staging:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be made ({error.strerror})") from error
-        self._lock = os.open(self.folder, os.O_RDONLY)
+        self._lock: int | None = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock)
-            raise OutputError(f"{out}: another process is writing this folder now") from None
+            raise OutputError(
+                f"{out}: another process is writing this folder now; wait for it, or choose "
+                "another name"
+            ) from None
         try:
             self._open_journal(key, resume)
         except BaseException:
@@ -63,12 +66,13 @@ class Staging:
     def _open_journal(self, key: str, resume: bool) -> None:
         path = self.folder / JOURNAL
         lines = _whole_lines(path) if resume else []
-        if lines and lines[0].get("key") != key:
+        found = lines[0].get("key") if lines else None
+        if found not in (None, key):
             raise OutputError(
                 f"{self.out}: the interrupted run there had other inputs, another recipe or "
                 "another version of ledmerge; start again with --overwrite"
             )
-        if not lines:
+        if found is None:
             empty(self.folder)
             lines = [{"key": key}]
         self.finished = lines[1:]
@@ -84,11 +88,12 @@ class Staging:
     def publish(self, progress: Callable[[str], None] = lambda _: None) -> None:
         """Flush every byte to the disk, then give the folder its name."""
         self._journal.close()
-        (self.folder / JOURNAL).unlink()
         for path in sorted(self.folder.rglob("*")):
             if path.is_file():
                 progress(path.name)
                 _flush(path)
+        # Last, since flushing takes minutes where there is much, and may be interrupted.
+        (self.folder / JOURNAL).unlink()
         _flush(self.folder)
         aside = self.out.parent / f".{self.out.name}.replaced"
         if self.out.exists():
@@ -99,12 +104,14 @@ class Staging:
         _flush(self.out.parent)
         if aside.exists():
             shutil.rmtree(aside)
-        os.close(self._lock)
+        self.close()
 
     def close(self) -> None:
-        """Leave the work as it is, to be resumed."""
+        """Leave the work as it is, to be resumed; after `publish`, do nothing."""
         self._journal.close()
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def check_destination(
@@ -146,9 +153,12 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                lines.append(json.loads(line))
+                piece = json.loads(line)
             except ValueError:
                 break
+            if not isinstance(piece, dict):
+                break
+            lines.append(piece)
     return lines
 
 

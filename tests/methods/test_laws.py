@@ -1,0 +1,156 @@
+"""What holds for every method there is, and for every one to come."""
+
+import pytest
+import torch
+
+from ledmerge.ops.blocks import BLOCK
+from methods.harness import (
+    MODELS,
+    WEIGHTS,
+    draw,
+    ids,
+    integer_inputs,
+    integers,
+    make_inputs,
+    merge,
+    merge_in_blocks,
+    methods,
+    noisy_inputs,
+    same_bits,
+    usual_options,
+    variants,
+)
+
+every_method = pytest.mark.parametrize("method", methods(), ids=ids)
+every_variant = pytest.mark.parametrize("variant", list(variants()), ids=str)
+
+SHAPES = [(), (1,), (2,), (3,), (99,), (1, 1), (7, 13), (3, 1, 5)]
+
+
+@every_variant
+def test_no_change_in_base_out_bit_for_bit(variant):
+    base = draw("base", 7, 13)
+    inputs = make_inputs(variant.method, base, torch.zeros(MODELS, 7, 13))
+    assert same_bits(merge(variant.method, inputs, variant.options), base)
+
+
+@every_variant
+def test_no_change_keeps_negative_zeros(variant):
+    base = torch.tensor([-0.0, 0.0, 1.0, -1.0])
+    inputs = make_inputs(variant.method, base, torch.zeros(MODELS, 4))
+    if "models" in inputs:
+        inputs["models"] = base.repeat(MODELS, 1)
+    if "other" in inputs:
+        inputs["other"] = base.clone()
+    assert same_bits(merge(variant.method, inputs, variant.options), base)
+
+
+@every_variant
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_shape_and_dtype_are_kept_and_inputs_unchanged_and_all_is_finite(variant, shape):
+    inputs = noisy_inputs(variant.method, *shape)
+    before = {name: tensor.clone() for name, tensor in inputs.items()}
+    merged = merge(variant.method, inputs, variant.options)
+    assert merged.shape == shape
+    assert merged.dtype == torch.float32
+    assert merged.isfinite().all()
+    assert all(same_bits(inputs[name], before[name]) for name in inputs)
+    assert all(merged.data_ptr() != tensor.data_ptr() for tensor in inputs.values())
+
+
+@every_variant
+@pytest.mark.parametrize("shape", [(0,), (0, 3)], ids=str)
+def test_an_empty_tensor_stays_empty(variant, shape):
+    merged = merge(variant.method, noisy_inputs(variant.method, *shape), variant.options)
+    assert merged.shape == shape
+
+
+@every_variant
+@pytest.mark.parametrize("density", [0.0, 1e-9, 1.0, [0.0, 1.0, 0.3]], ids=str)
+@pytest.mark.parametrize("shape", [(), (2,), (99,)], ids=str)
+def test_any_density_gives_finite_weights(variant, density, shape):
+    if "density" not in variant.options:
+        pytest.skip("no density")
+    options = variant.options | {"density": density}
+    merged = merge(variant.method, noisy_inputs(variant.method, *shape), options)
+    assert merged.shape == shape
+    assert merged.isfinite().all()
+
+
+@every_method
+def test_density_0_gives_the_base_bit_for_bit(method):
+    if "density" not in method.options:
+        pytest.skip("no density")
+    inputs = noisy_inputs(method, 99)
+    assert same_bits(
+        merge(method, inputs, usual_options(method) | {"density": 0.0}), inputs["base"]
+    )
+
+
+@every_method
+@pytest.mark.parametrize("order", [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 1, 0]], ids=str)
+def test_the_order_of_models_does_not_matter(method, order):
+    if "random" in method.requests or method.inputs == "other":
+        pytest.skip("models are told apart")
+    inputs, options = integer_inputs(method, 99), usual_options(method)
+    permuted = {name: t if name == "base" else t[order] for name, t in inputs.items()}
+    weights = {"weight": [WEIGHTS[model] for model in order]} if "weight" in options else {}
+    assert torch.equal(merge(method, inputs, options), merge(method, permuted, options | weights))
+
+
+@every_variant
+def test_the_same_seed_gives_the_same_bytes(variant):
+    method, inputs = variant.method, noisy_inputs(variant.method, 99)
+    merged = merge(method, inputs, variant.options, seed=5)
+    assert same_bits(merged, merge(method, inputs, variant.options, seed=5))
+    for other in (
+        merge(method, inputs, variant.options, seed=6),
+        merge(method, inputs, variant.options, seed=5, name="v"),
+    ):
+        assert torch.equal(merged, other) == ("random" not in method.requests)
+
+
+@every_variant
+def test_block_by_block_equals_the_whole_bit_for_bit(variant):
+    assert_blocks_do_not_show(variant.method, variant.options, 2 * BLOCK + 18_929)
+
+
+@every_method
+@pytest.mark.parametrize("numel", [1, 99, BLOCK - 1, BLOCK, BLOCK + 1])
+def test_the_last_block_may_have_any_size(method, numel):
+    assert_blocks_do_not_show(method, usual_options(method), numel)
+
+
+@every_method
+def test_threads_do_not_show(method):
+    assert_blocks_do_not_show(method, usual_options(method), 3 * BLOCK + 5, threads=4)
+
+
+def assert_blocks_do_not_show(method, options, numel, threads=1):
+    if method.grain != "entry":
+        pytest.skip("not cut into blocks")
+    inputs = noisy_inputs(method, numel)
+    (merged,) = merge_in_blocks(method, [inputs], options, threads=threads)
+    assert same_bits(merged, merge(method, inputs, options))
+
+
+@every_variant
+def test_the_shape_of_a_tensor_does_not_matter_where_entries_stand_alone(variant):
+    if variant.method.grain != "entry":
+        pytest.skip("rows matter")
+    inputs = noisy_inputs(variant.method, 23, 17)
+    flat = {
+        name: t.flatten() if name in ("base", "other") else t.flatten(1)
+        for name, t in inputs.items()
+    }
+    merged = merge(variant.method, inputs, variant.options)
+    assert same_bits(merged.flatten(), merge(variant.method, flat, variant.options))
+
+
+@every_method
+def test_a_single_model_is_enough(method):
+    if method.inputs == "other":
+        pytest.skip("takes one model anyway")
+    options = usual_options(method)
+    inputs = make_inputs(method, integers("base", 99), integers("deltas", 1, 99))
+    assert merge(method, inputs, options | {"weight": 1.0}).isfinite().all()

@@ -1,0 +1,153 @@
+"""Finding models: by path, by hub id in a cache built by hand, and all that is neither."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ledmerge.errors import CheckpointError
+from ledmerge.models.folder import find_model
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+OLDER = "fedcba9876543210fedcba9876543210fedcba98"
+
+
+def write_hub_cache(cache: Path, name: str, commit: str, ref: str | None) -> Path:
+    """A model as the hub's library keeps it: blobs by content, snapshots of links, names of commits."""
+    home = cache / f"models--{name.replace('/', '--')}"
+    snapshot = home / "snapshots" / commit
+    (home / "blobs").mkdir(parents=True, exist_ok=True)
+    snapshot.mkdir(parents=True)
+    files = {"config.json": "config", "model.safetensors": "weights"}
+    (home / "blobs" / f"config{commit}").write_text(json.dumps({"commit": commit}))
+    save_file({"w": torch.ones(2)}, home / "blobs" / f"weights{commit}")
+    for file, blob in files.items():
+        (snapshot / file).symlink_to(Path("../../blobs") / f"{blob}{commit}")
+    if ref:
+        (home / "refs").mkdir(exist_ok=True)
+        (home / "refs" / ref).write_text(commit)
+    return snapshot
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch) -> Path:
+    cache = tmp_path / "hub"
+    cache.mkdir()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    return cache
+
+
+def test_a_folder_is_found_by_its_path(write_model):
+    folder = write_model("math", {"w": torch.ones(2)}, tie_word_embeddings=True)
+    model = find_model(str(folder))
+    assert (model.path, model.revision, model.name) == (folder, None, "math")
+    assert model.is_tied
+    assert model.checkpoint.entries.keys() == {"w"}
+    assert find_model(model) is model
+    assert find_model("a name of a recipe", folder).path == folder
+
+
+@pytest.mark.parametrize(
+    ("config", "is_tied"),
+    [
+        ({}, False),
+        ({"tie_word_embeddings": False}, False),
+        ({"text_config": {"tie_word_embeddings": True}}, True),
+        ({"text_config": None}, False),
+    ],
+)
+def test_ties_are_read_off_the_config(write_model, config: dict, is_tied: bool):
+    assert find_model(write_model("m", {"w": torch.ones(2)}, **config)).is_tied == is_tied
+
+
+def test_a_hub_id_is_resolved_to_a_commit(hub: Path):
+    old = write_hub_cache(hub, "org/tiny", OLDER, "v1")
+    new = write_hub_cache(hub, "org/tiny", COMMIT, "main")
+    for reference, snapshot in (
+        ("org/tiny", new),
+        ("org/tiny@main", new),
+        ("org/tiny@v1", old),
+        (f"org/tiny@{OLDER}", old),
+    ):
+        model = find_model(reference)
+        assert (model.path, model.revision) == (snapshot, snapshot.name)
+        assert model.config == {"commit": snapshot.name}
+        assert model.name == reference
+        assert model.checkpoint.entries.keys() == {"w"}
+
+
+def test_a_path_that_exists_wins_over_a_hub_id(hub: Path, tmp_path: Path, write_model, monkeypatch):
+    write_hub_cache(hub, "org/tiny", COMMIT, "main")
+    write_model("org", {"w": torch.ones(2)}).rename(tmp_path / "tiny")
+    (tmp_path / "org").mkdir()
+    (tmp_path / "tiny").rename(tmp_path / "org" / "tiny")
+    monkeypatch.chdir(tmp_path)
+    assert find_model("org/tiny").revision is None
+
+
+@pytest.mark.parametrize("reference", ["org/none", "org/tiny@v9", "org/a--b", "org/a..b"])
+def test_a_hub_id_that_is_not_there_is_named(hub: Path, reference: str):
+    write_hub_cache(hub, "org/tiny", COMMIT, "main")
+    with pytest.raises(CheckpointError, match=f"^{reference}: no folder at {reference}, and the"):
+        find_model(reference)
+
+
+def test_a_hub_that_does_not_answer_is_said(hub: Path, monkeypatch):
+    import httpx
+
+    def fail(*_: object, **__: object) -> None:
+        raise httpx.ConnectError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", fail)
+    with pytest.raises(CheckpointError, match=r"org/tiny: no folder .*no route to host"):
+        find_model("org/tiny")
+
+
+@pytest.mark.parametrize(
+    "reference", ["none", "/no/such/folder", "a/b/c", "../x", "http://x/y", ""]
+)
+def test_what_is_neither_path_nor_hub_id_is_refused(tmp_path: Path, monkeypatch, reference: str):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError):
+        find_model(reference)
+
+
+CONFIGS = {
+    "missing": (None, "no config.json; expected a Hugging Face folder"),
+    "not JSON": ("{", "cannot be read as JSON"),
+    "deep": ("[" * 200_000, "cannot be read as JSON"),
+    "not UTF-8": (b"\xff", "cannot be read as JSON"),
+    "a list": ("[]", "expected a JSON object"),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_config_that_cannot_be_read_is_named(tmp_path: Path, config: str):
+    content, said = CONFIGS[config]
+    if content is not None:
+        (tmp_path / "config.json").write_bytes(
+            content if isinstance(content, bytes) else content.encode()
+        )
+    with pytest.raises(CheckpointError, match=said) as caught:
+        find_model(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_tokenizers_digest_follows_its_files_and_their_names(write_model):
+    folder = write_model("m", {"w": torch.ones(2)})
+    model = find_model(folder)
+    seen = [model.tokenizer_digest()]
+    (folder / "notes.txt").write_text("no part of it")
+    assert model.tokenizer_digest() == seen[0]
+    for change in (
+        lambda: (folder / "tokenizer.json").write_text("{}"),
+        lambda: (folder / "tokenizer.json").write_text("{} "),
+        lambda: (folder / "tokenizer.json").rename(folder / "vocab.json"),
+        lambda: (folder / "chat_template.jinja").write_text("{{ bos_token }}"),
+    ):
+        change()
+        seen.append(model.tokenizer_digest())
+    assert len(set(seen)) == 5

@@ -1,0 +1,22 @@
+"""Counting entries on which changes disagree."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ledmerge.ops.conflict import count_conflicts
+from ops.elsewhere import elsewhere
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 4).flatmap(lambda n: st.lists(st.tuples(*[st.integers(-1, 1)] * n), min_size=1))
+)
+def test_an_entry_conflicts_where_one_change_rises_and_another_falls(columns):
+    deltas = torch.tensor(columns).float().T.contiguous()
+    expected = sum(1 in column and -1 in column for column in columns)
+    assert count_conflicts(deltas) == count_conflicts(elsewhere(deltas)) == expected
+
+
+def test_negative_zero_is_no_direction():
+    assert count_conflicts(torch.tensor([[-0.0, 0.0], [1.0, -1.0]])) == 0

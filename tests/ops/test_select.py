@@ -1,0 +1,133 @@
+"""Exactly the k largest or smallest magnitudes, against a stable sort."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ledmerge.ops.select import Selection
+from ops.elsewhere import elsewhere
+
+SHARES = [0.0, 0.05, 0.2, 0.5, 0.77, 1.0]
+
+
+def on_cuda(values: Tensor) -> Tensor:
+    return values.cuda()
+
+
+PATHS = [
+    pytest.param(lambda values: values, id="numba"),
+    pytest.param(elsewhere, id="torch"),
+    pytest.param(
+        on_cuda,
+        id="cuda",
+        marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")],
+    ),
+]
+
+
+def sorted_mask(stack: Tensor, ks, largest: bool = True) -> Tensor:
+    """The first k of each row in a stable sort."""
+    mask = np.zeros(stack.shape, dtype=np.float32)
+    for row, magnitudes in enumerate(np.abs(stack.numpy().astype(np.float64))):
+        order = np.argsort(-magnitudes if largest else magnitudes, kind="stable")
+        mask[row, order[: ks[row]]] = 1
+    return torch.from_numpy(mask)
+
+
+def chosen(stack: Tensor, shares, *, cut: int = 0, path=lambda values: values, **options) -> Tensor:
+    """The mask of `stack`, found from blocks of `cut` entries."""
+    numel = stack.shape[1]
+    starts = range(0, numel, cut or numel)
+    parts = {start: path(stack[:, start : start + (cut or numel)].contiguous()) for start in starts}
+    selection = Selection(numel, shares, **options)
+    while not selection.is_done:
+        for start in reversed(starts):
+            selection.count(parts[start], start)
+        selection.close()
+    masks = [selection.mask(parts[start], start) for start in starts]
+    return torch.cat([mask.as_subclass(Tensor).cpu() for mask in masks], 1)
+
+
+def integers(*shape: int, most: int = 3, seed: int = 0) -> Tensor:
+    return torch.randint(
+        -most, most + 1, shape, generator=torch.Generator().manual_seed(seed)
+    ).float()
+
+
+@pytest.mark.parametrize("path", PATHS)
+@settings(deadline=None, max_examples=50)
+@given(data=st.data(), largest=st.booleans(), at_least=st.integers(0, 3))
+def test_equals_a_stable_sort(path, data, largest, at_least):
+    numel, rows = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 3))
+    row = st.lists(st.integers(-3, 3), min_size=numel, max_size=numel)
+    stack = torch.tensor([data.draw(row) for _ in range(rows)]).float()
+    shares = [data.draw(st.sampled_from(SHARES)) for _ in range(rows)]
+    cut = data.draw(st.integers(1, numel))
+    ks = [min(numel, max(at_least, int(share * numel))) if share else 0 for share in shares]
+    mask = chosen(stack, shares, cut=cut, path=path, largest=largest, at_least=at_least)
+    assert torch.equal(mask, sorted_mask(stack, ks, largest))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("largest", [True, False])
+def test_zeros_denormals_and_infinities_stand_in_their_order(path, largest):
+    values = [-0.0, 0.0, 1e-45, -1e-45, 1e-39, -1.2e-38, 1.0, -1.0000001, 3.4e38, -np.inf, np.inf]
+    stack = torch.tensor([values, values[::-1]])
+    for k in range(len(values) + 1):
+        share = min(1.0, (k + 0.5) / len(values))
+        mask = chosen(stack, [share, share], cut=4, path=path, largest=largest)
+        assert torch.equal(mask, sorted_mask(stack, [k, k], largest))
+
+
+@pytest.mark.parametrize("numel", [1, 2, 3, 99])
+@pytest.mark.parametrize("share", SHARES)
+def test_chooses_exactly_k_of_equal_values_the_first_ones(numel, share):
+    mask = chosen(torch.ones(1, numel), [share], cut=2)
+    assert mask[0].tolist() == [1.0] * int(share * numel) + [0.0] * (numel - int(share * numel))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_blocks_do_not_show(path):
+    stack = integers(2, 150_001, most=50)
+    shares = [0.1, 0.77]
+    expected = sorted_mask(stack, [15_000, int(0.77 * 150_001)])
+    for cut in (1_000, 65_536, 150_001):
+        assert torch.equal(chosen(stack, shares, cut=cut, path=path), expected)
+
+
+def test_values_of_every_size_are_told_apart():
+    bits = torch.randint(0, 0x7F800000, (1, 20_000), generator=torch.Generator().manual_seed(1))
+    stack = bits.to(torch.int32).view(torch.float32) * integers(1, 20_000, most=1).sign()
+    for share in (0.001, 0.3, 0.9):
+        assert torch.equal(chosen(stack, [share]), sorted_mask(stack, [int(share * 20_000)]))
+
+
+def test_threads_may_count_at_the_same_time():
+    stack, numel = integers(3, 40_000, most=9), 40_000
+    parts = {start: stack[:, start : start + 500].contiguous() for start in range(0, numel, 500)}
+    selection, together = Selection(numel, [0.1, 0.5, 0.999]), threading.Barrier(4)
+
+    def count(starts) -> None:
+        together.wait()  # or one quick thread would do it all
+        for start in starts:
+            selection.count(parts[start], start)
+
+    with ThreadPoolExecutor(4) as pool:
+        while not selection.is_done:
+            list(pool.map(count, [list(parts)[place::4] for place in range(4)]))
+            selection.close()
+    mask = torch.cat([selection.mask(part, start) for start, part in parts.items()], 1)
+    assert torch.equal(mask, sorted_mask(stack, [4_000, 20_000, 39_960]))
+
+
+def test_the_values_are_not_changed():
+    stack = integers(2, 99)
+    before = stack.clone()
+    chosen(stack, [0.3, 0.6], cut=10)
+    assert torch.equal(stack, before)

@@ -1,0 +1,167 @@
+"""Recipe files as people mistype them: every problem at once, each with its place and a mend."""
+
+from pathlib import Path
+
+import pytest
+
+from ledmerge.errors import RecipeError
+from ledmerge.recipe.read import parse_recipe, read_recipe
+
+GOOD = """
+merge_method: led
+base_model: base
+models:
+  - model: safety
+    parameters: {density: 0.1}
+    locate: {data: safety.jsonl, samples: 7}
+  - model: math
+    parameters: {density: 0.4}
+    scores: s
+    base_scores: b
+parameters: {elect: both}
+locate: {samples: 9}
+dtype: bfloat16
+"""
+
+
+def problems(tmp_path: Path, text: str) -> list[str]:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(path)
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith(f"{path}: ")
+    return [line.removeprefix(f"{path}: ") for line in lines]
+
+
+def test_a_good_recipe_is_read(tmp_path: Path):
+    (tmp_path / "recipe.yaml").write_text(GOOD)
+    recipe = read_recipe(tmp_path / "recipe.yaml")
+    assert [entry.model for entry in recipe.models] == ["safety", "math"]
+    assert (recipe.locate.samples, recipe.locate.seed, recipe.dtype) == (9, 0, "bfloat16")
+
+
+MISSPELT = {
+    "merge_method": ("merge_metod", "'merge_metod' is not known; did you mean 'merge_method'?"),
+    "base_model": ("base_modle", "'base_modle' is not known; did you mean 'base_model'?"),
+    "  - model: safety": (
+        "  - modell: safety",
+        "models[0]: 'modell' is not known; did you mean 'model'?",
+    ),
+    "    base_scores": (
+        "    base_score",
+        "models[1]: 'base_score' is not known; did you mean 'base_scores'?",
+    ),
+    "locate: {samples: 9}": (
+        "locate: {sampels: 9}",
+        "locate: 'sampels' is not known; did you mean 'samples'?",
+    ),
+}
+
+
+@pytest.mark.parametrize("right", MISSPELT)
+def test_an_unknown_key_is_refused_with_the_nearest_spelling(tmp_path: Path, right: str):
+    wrong, said = MISSPELT[right]
+    assert said in problems(tmp_path, GOOD.replace(right, wrong, 1))
+
+
+def test_a_key_near_to_nothing_lists_what_is_known(tmp_path: Path):
+    (said,) = problems(tmp_path, GOOD + "tokenizer_source: union\n")
+    assert said.startswith("'tokenizer_source' is not known; known are: base_model, dtype, ")
+
+
+@pytest.mark.parametrize(
+    ("right", "twice"),
+    [
+        ("dtype: bfloat16", "dtype: bfloat16\ndtype: float32"),
+        ("{density: 0.1}", "{density: 0.1, density: 0.2}"),
+        ("samples: 7}", "samples: 7, samples: 8}"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path, right: str, twice: str):
+    said = "\n".join(problems(tmp_path, GOOD.replace(right, twice)))
+    assert "stands twice" in said
+    assert "line " in said
+
+
+WRONG = {
+    "seed: seven": "seed: input should be a valid integer",
+    "dtype: bf16": "dtype: input should be 'bfloat16', 'float16' or 'float32', found 'bf16'",
+    "models: base": "models: input should be a valid list",
+    "models: []": "models: list should have at least 1 item",
+    "models: [a]": "models[0]: input should be a valid dictionary",
+    "models: [{model: 3}]": "models[0].model: input should be a valid string, found 3",
+    "models: [{}]": "models[0]: 'model' is missing",
+    "models: [{model: a, parameters: 3}]": "models[0].parameters: input should be",
+    "models: [{model: a, locate: {samples: 3}}]": "models[0].locate: 'data' is missing",
+    "models: [{model: a, locate: rows.jsonl}]": "models[0].locate: input should be",
+    "parameters: [1]": "parameters: input should be a valid dictionary",
+    "locate: {samples: 0}": "locate.samples: input should be greater than or equal to 1, found 0",
+    "locate: {max_length: 1}": "locate.max_length: input should be greater than",
+    "locate: {score: snipp}": "locate.score: input should be 'snip'",
+    "1: 2": "1: keys should be strings",
+    "locate: {1: 2}": "locate.1: keys should be strings",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_value_is_named_with_what_was_expected(tmp_path: Path, wrong: str):
+    key = wrong.split(":")[0]
+    rest = {"merge_method": "linear", "models": "[{model: a}]"}
+    rest.pop(key, None)
+    text = "".join(f"{name}: {value}\n" for name, value in rest.items()) + wrong
+    found = problems(tmp_path, text)
+    assert any(line.startswith(WRONG[wrong]) for line in found), found
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path):
+    text = "models: [{model: a, densty: 1}, {}]\nlocate: {sampels: 1, seed: x}\ndtype: f\nsede: 1"
+    found = problems(tmp_path, text)
+    expected = ("'merge_method'", "'densty'", "models[1]: 'model'", "'sampels'", "locate.seed")
+    for said in (*expected, "dtype", "did you mean 'seed'"):
+        assert any(said in line for line in found), said
+
+
+NO_RECIPE = {
+    "nothing": "",
+    "a list": "- a\n",
+    "a number": "3",
+    "tabs": "models:\n\t- a",
+    "an open bracket": "models: [",
+    "an impossible date": "merge_method: 2024-99-99",
+    "python": "merge_method: !!python/object/apply:os.system [true]",
+    "a list as key": "? [a]\n: 1",
+    "nested 50,000 deep": "[" * 50_000,
+    "control characters": "a: \x01",
+}
+
+
+@pytest.mark.parametrize("text", NO_RECIPE.values(), ids=NO_RECIPE)
+def test_what_is_no_recipe_is_refused_by_name(tmp_path: Path, text: str):
+    problems(tmp_path, text)
+
+
+def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path: Path):
+    with pytest.raises(RecipeError, match=r"none.yaml: cannot be read"):
+        read_recipe(tmp_path / "none.yaml")
+    (tmp_path / "recipe.yaml").write_bytes(b"merge_method: \xff")
+    with pytest.raises(RecipeError, match=r"recipe.yaml: cannot be read"):
+        read_recipe(tmp_path / "recipe.yaml")
+
+
+def test_anchors_and_merge_keys_work_as_in_any_yaml(tmp_path: Path):
+    (tmp_path / "recipe.yaml").write_text(
+        "merge_method: ties\nbase_model: base\nmodels:\n"
+        "  - &first {model: a, parameters: &shared {density: 0.1, weight: 2}}\n"
+        "  - {model: b, parameters: {<<: *shared, density: 0.3}}\n"
+        "  - {<<: *first, model: c}\n"
+    )
+    a, b, c = read_recipe(tmp_path / "recipe.yaml").models
+    assert a.parameters == c.parameters == {"density": 0.1, "weight": 2}
+    assert b.parameters == {"density": 0.3, "weight": 2}
+    assert (a.model, b.model, c.model) == ("a", "b", "c")
+
+
+def test_a_mapping_is_checked_as_a_file_is():
+    with pytest.raises(RecipeError, match="^here: 'sed' is not known; did you mean 'seed'"):
+        parse_recipe({"merge_method": "linear", "models": [{"model": "a"}], "sed": 1}, "here")

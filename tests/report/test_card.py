@@ -1,0 +1,82 @@
+"""The model card: front matter that the hub reads, the recipe, and what was kept."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ledmerge.report.card import write_card
+
+RECIPE = {"merge_method": "led", "base_model": "b", "models": [{"model": "m"}], "seed": 0}
+
+
+def model(tmp_path: Path, name: str, card: str | None) -> tuple[str, Path]:
+    folder = tmp_path / name
+    folder.mkdir(parents=True)
+    if card is not None:
+        (folder / "README.md").write_text(card)
+    return name, folder
+
+
+def licensed(licence: str) -> str:
+    return f"---\nlicense: {licence}\n---\n# A model\n"
+
+
+def front_matter(card: str) -> dict[str, Any]:
+    assert card.startswith("---\n")
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def write(inputs: list[tuple[str, Path]], summary: dict[str, Any] | None = None) -> str:
+    return write_card("merged", inputs, RECIPE, summary or {}, "1.2.3")
+
+
+def test_front_matter_names_models_and_method(tmp_path: Path):
+    inputs = [model(tmp_path, name, licensed("mit")) for name in ("base", "safety", "math")]
+    assert front_matter(write([*inputs, inputs[1]])) == {
+        "base_model": ["base", "safety", "math"],
+        "base_model_relation": "merge",
+        "library_name": "transformers",
+        "tags": ["merge", "ledmerge", "led"],
+        "license": "mit",
+    }
+
+
+def test_different_licences_are_left_to_the_publisher(tmp_path: Path):
+    inputs = [model(tmp_path, n, licensed(n)) for n in ("mit", "apache-2.0", "llama3.1")]
+    front = front_matter(write(inputs))
+    assert (front["license"], front["license_name"]) == ("other", "apache-2.0 and llama3.1 and mit")
+
+
+NO_LICENCE = {
+    "no card": None,
+    "no front matter": "# A model\nlicense: mit\n",
+    "broken front matter": "---\nlicense: [\n---\n",
+    "an impossible date": "---\nlicense: mit\ndate: 2024-99-99\n---\n",
+    "a list": "---\n- mit\n---\n",
+    "empty": "---\nlicense:\n---\n",
+    "nested 50,000 deep": "---\n" + "[" * 50_000 + "\n---\n",
+}
+
+
+@pytest.mark.parametrize("card", NO_LICENCE.values(), ids=NO_LICENCE)
+def test_a_card_without_a_readable_licence_gives_none(tmp_path: Path, card: str | None):
+    assert "license" not in front_matter(write([model(tmp_path, "base", card)]))
+
+
+def test_the_recipe_in_the_card_is_the_recipe(tmp_path: Path):
+    card = write([model(tmp_path, "base", None), model(tmp_path, "math", None)])
+    shown = card.split("```yaml\n")[1].split("```")[0]
+    assert yaml.safe_load(shown) == RECIPE
+    assert "# merged\n" in card
+    assert "1.2.3" in card
+    assert "- math\n" in card
+    assert "elected" not in card
+
+
+def test_an_led_card_shows_what_each_expert_kept(tmp_path: Path):
+    figures = {"elected": [0.4, 0.2], "owned": [0.32, 0.0026], "kept_square": [0.5, 0.01]}
+    summary = {"models": ["safety", "math"], **figures}
+    card = write([model(tmp_path, "base", None)], summary)
+    assert "| safety | 40.00% | 32.00% | 50.00% |\n| math | 20.00% | 0.26% | 1.00% |\n" in card

@@ -1,0 +1,100 @@
+"""Tiny random models of several families with a tokenizer, made without the network."""
+
+import json
+import random
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+torch.set_num_threads(1)  # tensors this small only wait for more threads
+
+WORDS = [*"abcdefghijklmnopqrstuvwxyz"]
+ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
+VOCABULARY = {token: index for index, token in enumerate(["<unk>", "</s>", *ALPHABET])}
+
+COMMON = {
+    "vocab_size": len(VOCABULARY),
+    "bos_token_id": None,
+    "eos_token_id": 1,
+    "pad_token_id": None,
+}
+ROTARY = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": False,
+}
+EXPERTS = {"num_experts_per_tok": 2, "num_local_experts": 4, "num_experts": 4}
+
+FAMILIES = {
+    "llama": ("LlamaForCausalLM", ROTARY),
+    "llama_tied": ("LlamaForCausalLM", {**ROTARY, "tie_word_embeddings": True}),
+    "qwen2": ("Qwen2ForCausalLM", ROTARY),
+    "qwen3": ("Qwen3ForCausalLM", {**ROTARY, "tie_word_embeddings": True}),
+    "gemma": ("GemmaForCausalLM", {**ROTARY, "tie_word_embeddings": True}),
+    "gpt2": ("GPT2LMHeadModel", {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64}),
+    "mixtral": ("MixtralForCausalLM", {**ROTARY, **EXPERTS}),
+    "qwen3_moe": ("Qwen3MoeForCausalLM", {**ROTARY, **EXPERTS, "moe_intermediate_size": 8}),
+}
+
+
+def _build_model(family, seed=0):
+    kind = getattr(transformers, FAMILIES[family][0])
+    config = kind.config_class(**COMMON, **FAMILIES[family][1])
+    torch.manual_seed(seed)
+    model = kind(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # norms and biases, too, which begin at 1 and 0
+            parameter.copy_(0.3 * torch.randn_like(parameter) + (parameter.ndim == 1))
+    return model
+
+
+@pytest.fixture(scope="session")
+def build_model():
+    """Maps a family (and a seed) to a model whose every parameter is random."""
+    return _build_model
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """One token a byte, which transformers leaves as it is for every family."""
+    backend = Tokenizer(models.BPE(VOCABULARY, [], unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>")
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory, tokenizer):
+    """Maps a family (and a seed) to the folder of the model, written once."""
+    made = {}
+
+    def folder(family, seed=0):
+        if (family, seed) not in made:
+            path = tmp_path_factory.mktemp("models") / f"{family}-{seed}"
+            _build_model(family, seed).save_pretrained(path)
+            tokenizer.save_pretrained(path)
+            made[family, seed] = path
+        return made[family, seed]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rows_file(tmp_path_factory):
+    """24 rows of unequal lengths."""
+    draw = random.Random(0)
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(24):
+            prompt, response = (draw.choices(WORDS, k=draw.randint(1, 7)) for _ in range(2))
+            row = {"prompt": " ".join(prompt), "response": " ".join(response)}
+            file.write(json.dumps(row) + "\n")
+    return path

@@ -1,0 +1,105 @@
+"""Wanda's sums against NumPy, from the hidden states that the model itself reports."""
+
+import numpy as np
+import pytest
+import torch
+
+from ledmerge.data.samples import Sample
+from ledmerge.errors import RecipeError
+from ledmerge.models.inputs import squared_inputs
+from ledmerge.models.loss import make_batch
+
+SAMPLES = [
+    Sample((3, 4, 5, 6, 7), (False, False, True, True, True), "row 1"),
+    Sample((8, 5, 5), (False, True, True), "row 2"),
+    Sample((9, 10, 3, 5), (False, False, False, True), "row 3"),
+]
+
+
+def found_sums(model, batch):
+    parameters = dict(model.named_parameters())
+    sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    with squared_inputs(model, parameters, lambda name, s: sums[name].add_(s)) as run:
+        for start in range(0, len(SAMPLES), batch):
+            run(make_batch(SAMPLES[start : start + batch], torch.device("cpu")))
+    return {name: total.numpy() for name, total in sums.items()}
+
+
+def hidden_states(model):
+    """The input of every layer and the last output, (layer, N, d), at response tokens alone."""
+    states = []
+    for sample in SAMPLES:
+        with torch.no_grad():
+            output = model(torch.tensor([sample.ids]), output_hidden_states=True)
+        states.append(torch.stack(output.hidden_states)[:, 0, list(sample.is_response)].numpy())
+    return np.concatenate(states, axis=1)
+
+
+def response_ids():
+    return [i for s in SAMPLES for i, counts in zip(s.ids, s.is_response, strict=True) if counts]
+
+
+def columns(features, shape):
+    """Squares of the features, summed over tokens, as the weight (out, in) multiplies them."""
+    return np.broadcast_to((features.astype(np.float64) ** 2).sum(0), shape)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_llama_like_sums(build_model, batch):
+    model = build_model("qwen2")
+    found, states = found_sums(model, batch), hidden_states(model)
+    weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
+    counts = np.bincount(response_ids(), minlength=model.config.vocab_size)
+    expected = {"model.embed_tokens.weight": np.tile(counts[:, None], (1, 16))}
+    for layer in (0, 1):
+        x, prefix = states[layer], f"model.layers.{layer}"
+        norm = f"{prefix}.input_layernorm.weight"
+        x_hat = x / np.sqrt((x**2).mean(-1, keepdims=True) + model.config.rms_norm_eps)
+        expected[norm] = (x_hat**2).sum(0)
+        for projection in ("q_proj", "k_proj", "v_proj"):
+            name = f"{prefix}.self_attn.{projection}"
+            features = x_hat * weights[norm]
+            expected[f"{name}.weight"] = columns(features, weights[f"{name}.weight"].shape)
+            expected[f"{name}.bias"] = np.full(weights[f"{name}.bias"].shape, len(x))
+    expected["lm_head.weight"] = columns(states[-1], weights["lm_head.weight"].shape)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, err_msg=name)
+    assert all(total.any() for total in found.values())
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_gpt2_sums(build_model, batch):
+    model = build_model("gpt2")
+    found, states = found_sums(model, batch), hidden_states(model)
+    weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
+    x, prefix = states[0], "transformer.h.0"
+    centred = x - x.mean(-1, keepdims=True)
+    x_hat = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    features = x_hat * weights[f"{prefix}.ln_1.weight"] + weights[f"{prefix}.ln_1.bias"]
+    counts = np.bincount(response_ids(), minlength=model.config.vocab_size)
+    places = [t for s in SAMPLES for t, counts in enumerate(s.is_response) if counts]
+    expected = {
+        f"{prefix}.ln_1.weight": (x_hat**2).sum(0),
+        f"{prefix}.ln_1.bias": np.full(16, len(x)),
+        f"{prefix}.attn.c_attn.weight": columns(features, (48, 16)).T,
+        f"{prefix}.attn.c_attn.bias": np.full(48, len(x)),
+        "transformer.wpe.weight": np.tile(np.bincount(places, minlength=64)[:, None], (1, 16)),
+        # Tied: looked up as the input embedding, multiplied by the last state as the output.
+        "transformer.wte.weight": counts[:, None] + columns(states[-1], (len(counts), 16)),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, err_msg=name)
+
+
+def test_gemma_norms_multiply_the_same_feature(build_model):
+    model = build_model("gemma")
+    name = "model.layers.0.input_layernorm.weight"
+    x = hidden_states(model)[0]
+    x_hat = x / np.sqrt((x**2).mean(-1, keepdims=True) + model.config.rms_norm_eps)
+    np.testing.assert_allclose(found_sums(model, 1)[name], (x_hat**2).sum(0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_fused_experts_are_refused(build_model, family):
+    with pytest.raises(RecipeError, match=r"mlp\.(gate|experts).*another score than wanda"):
+        found_sums(build_model(family), 1)

@@ -1,0 +1,135 @@
+"""Interrupted and taken up again, a run ends in the bytes of an undisturbed one."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ledmerge.errors import OutputError
+from ledmerge.recipe.settings import LocateSettings
+from ledmerge.run.accumulate import accumulate
+from ledmerge.run.locate import locate
+from ledmerge.run.progress import Quiet
+
+SETTINGS = LocateSettings(template="none", samples=12)
+
+
+class StopAfter(Quiet):
+    """Presses Ctrl-C after some samples; remembers where a run began."""
+
+    def __init__(self, samples=None):
+        self.left, self.began_at = samples, None
+
+    def start(self, what, total, unit, done=0):
+        self.began_at = done
+
+    def advance(self, amount=1):
+        if self.left is not None:
+            self.left -= amount
+            if self.left <= 0:
+                raise KeyboardInterrupt
+
+
+def assert_same_files(one, other):
+    for path in one.iterdir():
+        assert (other / path.name).read_bytes() == path.read_bytes(), path.name
+    assert len(list(one.iterdir())) == len(list(other.iterdir()))
+
+
+@pytest.mark.parametrize(("score", "batch"), [("snip", 1), ("fisher", 4), ("wanda", 1)])
+def test_ctrl_c_and_resume(model_folder, rows_file, tmp_path, score, batch):
+    folder = model_folder("llama_tied")
+    settings = SETTINGS.model_copy(update={"score": score, "batch": batch})
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    locate(folder, whole, rows_file, settings=settings)
+    for samples in (5, 2):
+        with pytest.raises(KeyboardInterrupt):
+            locate(
+                folder,
+                out,
+                rows_file,
+                settings=settings,
+                resume=True,
+                progress=StopAfter(samples),
+            )
+        assert not out.exists()
+    progress = StopAfter()
+    locate(folder, out, rows_file, settings=settings, resume=True, progress=progress)
+    assert progress.began_at == (7 if batch == 1 else 12)
+    assert_same_files(whole, out)
+
+
+def test_finished_passes_are_kept(model_folder, rows_file, tmp_path):
+    folder = model_folder("llama")  # 20 kB of weights and two large tensors of 16.5 kB
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    locate(folder, whole, rows_file, settings=SETTINGS)
+    memory = sum(path.stat().st_size for path in folder.glob("*.safetensors")) + 17_000
+    with pytest.raises(KeyboardInterrupt):
+        locate(folder, out, rows_file, settings=SETTINGS, memory=memory, progress=StopAfter(15))
+    progress = StopAfter()
+    # More memory than before: what is left would fit at once, but the running pass goes on.
+    locate(folder, out, rows_file, settings=SETTINGS, resume=True, progress=progress)
+    assert progress.began_at == 3
+    assert_same_files(whole, out)
+
+
+def test_kill_and_resume(model_folder, rows_file, tmp_path):
+    code = f"""
+import os, signal, sys
+from ledmerge.run import accumulate
+from ledmerge.run.locate import locate
+from ledmerge.run.progress import Quiet
+from ledmerge.recipe.settings import LocateSettings
+
+accumulate.SAVE_SAMPLES, accumulate.SAVE_SECONDS = 4, 0.0
+
+class Die(Quiet):
+    left = 10
+    def advance(self, amount=1):
+        self.left -= amount
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+settings = LocateSettings.model_validate_json({SETTINGS.model_dump_json()!r})
+locate(sys.argv[1], sys.argv[2], sys.argv[3], settings=settings, progress=Die())
+"""
+    folder, out, whole = model_folder("llama"), tmp_path / "out", tmp_path / "whole"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-c", code, folder, out, rows_file]
+    killed = subprocess.run(arguments, env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not out.exists()
+    with pytest.raises(OutputError, match="--resume"):
+        locate(folder, out, rows_file, settings=SETTINGS)
+    progress = StopAfter()
+    locate(folder, out, rows_file, settings=SETTINGS, resume=True, progress=progress)
+    assert 4 <= progress.began_at <= 8  # a save takes its time, and the next one waits for it
+    locate(folder, whole, rows_file, settings=SETTINGS)
+    assert_same_files(whole, out)
+
+
+def test_another_question_does_not_resume(model_folder, rows_file, tmp_path):
+    folder, out = model_folder("llama"), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        locate(folder, out, rows_file, settings=SETTINGS, progress=StopAfter(3))
+    other = SETTINGS.model_copy(update={"seed": 1})
+    with pytest.raises(OutputError, match="had other inputs"):
+        locate(folder, out, rows_file, settings=other, resume=True)
+    locate(folder, out, rows_file, settings=other, overwrite=True)
+    assert out.is_dir()
+
+
+def test_ctrl_c_waits_for_the_sample():
+    taken, saves = [], []
+
+    def step(chunk):
+        if chunk == [2]:
+            os.kill(os.getpid(), signal.SIGINT)
+        taken.extend(chunk)
+
+    with pytest.raises(KeyboardInterrupt):
+        accumulate(list(range(5)), 1, 0, step, saves.append, Quiet())
+    assert taken == [0, 1, 2]
+    assert saves == [3]

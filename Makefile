@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The CPU build of torch, where there is no GPU: the default build brings gigabytes of CUDA.
 TORCH ?= $(if $(shell command -v nvidia-smi),torch,torch==2.13.0)
 
-.PHONY: demo test check lint clean
+.PHONY: demo test check lint types clean
 
 $(BIN)/activate: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,15 +19,18 @@ demo: $(BIN)/activate  ## fetch a small model, fine-tune it twice, merge, compar
 	$(BIN)/python examples/demo/run.py
 
 test: $(BIN)/activate  ## the test suite
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest
 
-lint: $(BIN)/activate  ## style, types, and who may know whom
+lint: $(BIN)/activate  ## style, and who may know whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+
 	$(BIN)/lint-imports
 
 check: lint test  ## everything CI runs
+
+types: $(BIN)/activate  ## static types (takes minutes)
+	$(BIN)/pyright
 
 clean:
 	rm -rf $(VENV) demo

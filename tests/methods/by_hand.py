@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from fractions import Fraction
 
-from methods.small import sign
+from ops.small import sign
 
 Row = list[Fraction]
 

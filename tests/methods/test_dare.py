@@ -8,19 +8,19 @@ from hypothesis import strategies as st
 from ledmerge.methods.dare_linear import dare_linear
 from ledmerge.methods.dare_ties import dare_ties
 from methods.by_hand import consensus_merge, drop, fractions, has_close_call, restore_l1
-from methods.small import CHANCES, DENSITIES, WEIGHTS, one_each, tables
+from ops.small import CHANCES, DENSITIES, WEIGHTS, picks, tables
 
 
 @pytest.mark.parametrize("method", [dare_linear, dare_ties], ids=lambda method: method.__name__)
 @pytest.mark.parametrize("convention", ["mergekit", "paper"])
 @pytest.mark.parametrize("rescale", [False, True])
-@settings(deadline=None)
-@given(data=st.data(), rows=tables(rows=(2, 4)), normalize=st.booleans())
+@settings(deadline=None, max_examples=25)
+@given(data=st.data(), rows=tables((2, 4), (1, 20)), normalize=st.booleans())
 def test_equals_the_paper_by_hand(method, convention, rescale, data, rows, normalize):
     base, *deltas = rows
-    weights = data.draw(one_each(WEIGHTS, len(deltas)))
-    densities = data.draw(one_each(DENSITIES, len(deltas)))
-    chances = data.draw(one_each(one_each(CHANCES, len(base)), len(deltas)))
+    weights = data.draw(picks(WEIGHTS, len(deltas)), "weights")
+    densities = data.draw(picks(DENSITIES, len(deltas)), "densities")
+    chances = data.draw(tables(len(deltas), len(base), CHANCES), "chances")
     whole = [fractions(delta) for delta in deltas]
     kept = [drop(*three) for three in zip(whole, chances, densities, strict=True)]
     if rescale and convention == "mergekit":
@@ -58,7 +58,7 @@ def test_equals_the_paper_by_hand(method, convention, rescale, data, rows, norma
 @pytest.mark.parametrize("convention", ["mergekit", "paper"])
 def test_density_1_drops_nothing(method, convention):
     base, deltas = torch.zeros(50), torch.arange(-50.0, 50.0).view(2, 50)
-    whole = method(base, deltas, rescale=False)
+    whole = method(base, deltas, convention=convention, rescale=False)
     assert torch.equal(method(base, deltas, convention=convention), whole)
 
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from ledmerge.errors import RecipeError
 from ledmerge.methods.linear import linear
 from methods.harness import same_bits
-from methods.small import WEIGHTS, one_each, tables
+from ops.small import WEIGHTS, picks, tables
 
 
 @settings(deadline=None)
-@given(data=st.data(), rows=tables(), normalize=st.booleans())
+@given(data=st.data(), rows=tables((1, 4), (1, 20)), normalize=st.booleans())
 def test_is_the_weighted_average(data, rows, normalize):
-    weights = data.draw(one_each(WEIGHTS, len(rows)))
+    weights = data.draw(picks(WEIGHTS, len(rows)), "weights")
     total = Fraction(sum(weights)) if normalize else Fraction(1)
     assume(total != 0)
     expected = [

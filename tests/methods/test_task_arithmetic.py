@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledmerge.methods.task_arithmetic import task_arithmetic
-from methods.small import WEIGHTS, one_each, tables
+from ops.small import WEIGHTS, picks, tables
 
 
 @settings(deadline=None)
-@given(data=st.data(), rows=tables(rows=(2, 5)), normalize=st.booleans())
+@given(data=st.data(), rows=tables((2, 5), (1, 20)), normalize=st.booleans())
 def test_adds_the_weighted_changes(data, rows, normalize):
     base, *deltas = rows
-    weights = data.draw(one_each(WEIGHTS, len(deltas)))
+    weights = data.draw(picks(WEIGHTS, len(deltas)), "weights")
     scale = data.draw(st.sampled_from([-1.0, 0.3, 1.0, 2.0]))
     divisor = sum(weights) if normalize and sum(weights) else 1
     expected = [

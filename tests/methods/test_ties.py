@@ -9,17 +9,17 @@ from ledmerge.methods._catalog import get_method
 from ledmerge.methods.ties import ties
 from methods.by_hand import consensus_merge, fractions, has_close_call, restore_l1, trim
 from methods.harness import merge_in_blocks
-from methods.small import DENSITIES, WEIGHTS, one_each, tables
+from ops.small import DENSITIES, WEIGHTS, picks, tables
 
 
 @pytest.mark.parametrize("convention", ["mergekit", "paper"])
 @pytest.mark.parametrize("rescale", [False, True])
-@settings(deadline=None)
-@given(data=st.data(), rows=tables(rows=(2, 5)), normalize=st.booleans())
+@settings(deadline=None, max_examples=50)
+@given(data=st.data(), rows=tables((2, 5), (1, 20)), normalize=st.booleans())
 def test_equals_the_paper_by_hand(convention, rescale, data, rows, normalize):
     base, *deltas = rows
-    weights = data.draw(one_each(WEIGHTS, len(deltas)))
-    densities = data.draw(one_each(DENSITIES, len(deltas)))
+    weights = data.draw(picks(WEIGHTS, len(deltas)), "weights")
+    densities = data.draw(picks(DENSITIES, len(deltas)), "densities")
     scale = data.draw(st.sampled_from([0.5, 1.0]))
     whole = [fractions(delta) for delta in deltas]
     kept = [trim(delta, density) for delta, density in zip(whole, densities, strict=True)]

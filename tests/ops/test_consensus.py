@@ -3,16 +3,14 @@
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ledmerge.ops.consensus import agreeing, merge_changes
-
-COLUMNS = st.lists(st.lists(st.integers(-3, 3), min_size=3, max_size=3), min_size=1, max_size=8)
+from ops.small import tables
 
 
 @pytest.mark.parametrize("convention", ["mergekit", "paper"])
 @settings(deadline=None)
-@given(columns=COLUMNS)
+@given(columns=tables((1, 20), 3))
 def test_a_change_agrees_that_has_the_sign_of_the_sum(convention, columns):
     mask = agreeing(torch.tensor(columns).float().T, convention)
     for entry, column in enumerate(columns):

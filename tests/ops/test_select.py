@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ledmerge.ops.select import Selection
 from ops.elsewhere import elsewhere
+from ops.small import picks, tables
 
 SHARES = [0.0, 0.05, 0.2, 0.5, 0.77, 1.0]
 
@@ -62,13 +63,17 @@ def integers(*shape: int, most: int = 3, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("path", PATHS)
 @settings(deadline=None, max_examples=50)
-@given(data=st.data(), largest=st.booleans(), at_least=st.integers(0, 3))
-def test_equals_a_stable_sort(path, data, largest, at_least):
-    numel, rows = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 3))
-    row = st.lists(st.integers(-3, 3), min_size=numel, max_size=numel)
-    stack = torch.tensor([data.draw(row) for _ in range(rows)]).float()
-    shares = [data.draw(st.sampled_from(SHARES)) for _ in range(rows)]
-    cut = data.draw(st.integers(1, numel))
+@given(
+    data=st.data(),
+    rows=tables((1, 3), (1, 30)),
+    largest=st.booleans(),
+    at_least=st.integers(0, 3),
+)
+def test_equals_a_stable_sort(path, data, rows, largest, at_least):
+    stack = torch.tensor(rows).float()
+    numel = stack.shape[1]
+    shares = data.draw(picks(SHARES, len(rows)), "shares")
+    cut = data.draw(st.integers(1, numel), "cut")
     ks = [min(numel, max(at_least, int(share * numel))) if share else 0 for share in shares]
     mask = chosen(stack, shares, cut=cut, path=path, largest=largest, at_least=at_least)
     assert torch.equal(mask, sorted_mask(stack, ks, largest))

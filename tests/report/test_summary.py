@@ -62,7 +62,7 @@ def test_an_expert_with_almost_nothing_left_is_warned_of():
 def test_nothing_merged_gives_no_figures_and_no_division_by_zero():
     summary = summarize([], {}, MODELS)
     assert (summary["tensors"], summary["entries"], summary["kinds"]) == (0, 0, {})
-    zero = {key: 0 for key in ("update_square", "updated", "changed", "conflicts")}
+    zero = dict.fromkeys(("update_square", "updated", "changed", "conflicts"), 0)
     still = led_line("w", delta_gram=[[0, 0], [0, 0]], **zero, square=[0, 0])
     figures = summarize([still], {"w": 100}, MODELS)
     assert figures["cosine"] == [[0.0, 0.0], [0.0, 0.0]]

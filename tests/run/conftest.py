@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -60,6 +61,27 @@ def _build_model(family, seed=0):
 def build_model():
     """Maps a family (and a seed) to a model whose every parameter is random."""
     return _build_model
+
+
+@pytest.fixture(scope="session")
+def build_double():
+    """Maps a family to a model that computes in float64 all through."""
+
+    def build(family):
+        model = _build_model(family).double().requires_grad_(False)
+        model.config._experts_implementation = "eager"  # the fused one knows no float64
+        for module in model.modules():
+            if type(module).__name__.endswith("RMSNorm"):  # transformers' own go by float32
+                module.forward = partial(_exact_norm, module)
+        return model
+
+    return build
+
+
+def _exact_norm(module, x):
+    eps = getattr(module, "variance_epsilon", None) or module.eps
+    weight = module.weight + (type(module).__name__ == "GemmaRMSNorm")
+    return weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
 
 
 @pytest.fixture(scope="session")

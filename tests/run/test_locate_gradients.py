@@ -78,8 +78,8 @@ def finish(rule, total, weight, num_samples):
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("family", DENSE)
-def test_scores_are_those_of_a_naive_loop(build_model, samples, family, batch):
-    model = build_model(family).double().requires_grad_(False)
+def test_scores_are_those_of_a_naive_loop(build_double, samples, family, batch):
+    model = build_double(family)
     gradients = naive_gradients(model, samples)
     for name, formula in {
         "snip": lambda w, gs: sum((w * g).abs() for g in gs) / len(gs),
@@ -95,16 +95,16 @@ def test_scores_are_those_of_a_naive_loop(build_model, samples, family, batch):
 
 
 @pytest.mark.parametrize("family", MOE)
-def test_experts_are_scored_one_sample_at_a_time(build_model, samples, family):
-    model = build_model(family).double().requires_grad_(False)
+def test_experts_are_scored_one_sample_at_a_time(build_double, samples, family):
+    model = build_double(family)
     gradients = naive_gradients(model, samples)
     expected = {name: sum(g[name].abs() for g in gradients) for name in gradients[0]}
     assert_close(hook_totals(model, samples, 1, load_rule("snip").update_), expected, 1e-6)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_batches_of_any_size_are_alike(build_model, samples, reduction):
-    model = build_model("llama_tied").double().requires_grad_(False)
+def test_batches_of_any_size_are_alike(build_double, samples, reduction):
+    model = build_double("llama_tied")
     update_ = load_rule("snip").update_
     by_ones = hook_totals(model, samples, 1, update_, reduction)
     for batch in (2, 4, 8):
@@ -114,8 +114,8 @@ def test_batches_of_any_size_are_alike(build_model, samples, reduction):
     assert_close(by_ones, expected, 1e-10)
 
 
-def test_some_parameters_alone_get_what_they_get_among_all(build_model, samples):
-    model = build_model("qwen2").double().requires_grad_(False)
+def test_some_parameters_alone_get_what_they_get_among_all(build_double, samples):
+    model = build_double("qwen2")
     update_ = load_rule("grad").update_
     names = ["model.layers.1.self_attn.q_proj.bias", "model.layers.0.mlp.up_proj.weight"]
     for batch in (1, 4):
@@ -124,8 +124,8 @@ def test_some_parameters_alone_get_what_they_get_among_all(build_model, samples)
         assert_close(some, {name: every[name] for name in some}, 1e-10)
 
 
-def test_gradients_agree_with_finite_differences(build_model, samples):
-    model = build_model("llama").double().requires_grad_(False)
+def test_gradients_agree_with_finite_differences(build_double, samples):
+    model = build_double("llama")
     sample, step = samples[5], 1e-5
     found = hook_totals(model, [sample], 1, lambda total, g: total.add_(g))
     draw = torch.Generator().manual_seed(0)
@@ -143,8 +143,8 @@ def test_gradients_agree_with_finite_differences(build_model, samples):
             assert gradient[entry].item() == pytest.approx(slope.item(), rel=1e-5, abs=1e-8), name
 
 
-def test_padding_and_neighbours_do_not_change_a_loss(build_model, samples):
-    model = build_model("gpt2").double().requires_grad_(False)
+def test_padding_and_neighbours_do_not_change_a_loss(build_double, samples):
+    model = build_double("gpt2")
     together = sample_losses(model, make_batch(samples, CPU), "mean")
     alone = torch.stack([naive_loss(model, sample) for sample in samples])
     torch.testing.assert_close(together, alone, rtol=1e-10, atol=0)

@@ -9,7 +9,7 @@ them again is safe, and both ways give the same bits.
 
 from collections.abc import Callable, Hashable, Sequence
 from threading import Lock
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from ledmerge.types import Mask
 Scope = Literal["tensor", "layer", "global"]
 
 
+@runtime_checkable
 class Survey(Protocol):
     """What a method may ask about the tensor its block belongs to."""
 
@@ -111,6 +112,7 @@ def _select(stack: Tensor, shares: Sequence[float], largest: bool, at_least: int
     return torch.cat(masks, 1).view(stack.shape) if masks else torch.zeros_like(stack)
 
 
+@runtime_checkable
 class Question(Protocol):
     """Something asked of all blocks of a tensor, answered after one pass over them or several."""
 

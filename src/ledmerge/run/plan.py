@@ -265,7 +265,9 @@ def _check_fits(plan: Plan, name: str, entry: TensorEntry, model: ModelFolder) -
     if other is None:
         plan.problems.append(f"'{name}' is in {plan.donor.name} but not in {model.name}")
     elif other.shape != entry.shape:
-        problem = f"'{name}' is {other.shape} in {model.name} but {entry.shape} in {plan.donor.name}"
+        problem = (
+            f"'{name}' is {other.shape} in {model.name} but {entry.shape} in {plan.donor.name}"
+        )
         if is_vocabulary(name):
             problem += "; the vocabularies differ, bring the models to one first"
         plan.problems.append(problem)

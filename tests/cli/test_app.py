@@ -1,0 +1,279 @@
+"""The commands: what stands on which stream, exit codes, and nothing more in a pipe."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from ledmerge.cli import app as module
+
+COMMANDS = ("locate", "merge", "methods", "plan", "verify")
+
+
+@pytest.fixture
+def ledmerge(capsys, monkeypatch):
+    """Runs a command line in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ledmerge", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            module.main()
+        out, err = capsys.readouterr()
+        assert "\x1b" not in out + err  # no colours, no bars
+        assert "Traceback" not in err
+        return int(end.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def home(tmp_path: Path, write_model, monkeypatch) -> Path:
+    """A folder with a base, two experts and recipes of every kind; the working folder is another."""
+    draw = torch.Generator().manual_seed(0)
+    for name in ("base", "safety", "math"):
+        write_model(name, {"model.layers.0.up.weight": torch.randn(50, 40, generator=draw)})
+    write_model("other", {"model.layers.0.up.weight": torch.randn(2, 2, generator=draw)})
+    models = [{"model": "safety"}, {"model": "math"}]
+    good = {"merge_method": "ties", "base_model": "base", "models": models}
+    recipes = {
+        "good": good,
+        "misspelt": {**good, "dtyp": "float32"},
+        "unfit": {**good, "models": [{"model": "other"}]},
+        "lost": {**good, "models": [{"model": "nowhere"}]},
+    }
+    for name, recipe in recipes.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    return tmp_path
+
+
+def test_a_merge_prints_its_table_and_where_it_went(ledmerge, home: Path):
+    code, out, err = ledmerge("merge", home / "good.yaml", home / "out", "--threads", 2)
+    assert (code, err) == (0, "")
+    assert "task vectors" in out
+    assert "model.layers.*.up.weight" in out
+    assert out.splitlines()[-1] == f"wrote {home / 'out'}"
+    assert (home / "out" / "model.safetensors").exists()
+
+
+def test_json_is_alone_on_standard_output(ledmerge, home: Path):
+    def strict(text: str) -> dict:
+        return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+    code, out, err = ledmerge("merge", home / "good.yaml", home / "out", "--json")
+    assert (code, err) == (0, "")
+    assert strict(out) == json.loads((home / "out" / "ledmerge.json").read_text())
+    code, out, err = ledmerge("verify", home / "out", "--deep", "--json")
+    assert (code, err) == (0, "")
+    assert strict(out)["deep"] == ["model.layers.0.up.weight"]
+    code, out, err = ledmerge("plan", home / "good.yaml", "--json")
+    assert (code, err, strict(out)["problems"]) == (0, "", [])
+    code, out, err = ledmerge("merge", home / "good.yaml", home / "out", "--dry-run", "--json")
+    assert (code, err, strict(out)["bytes_out"]) == (0, "", 8000)
+    code, out, err = ledmerge("methods", "--json")
+    assert (code, err) == (0, "")
+    assert {"led", "ties", "linear"} <= {method["name"] for method in strict(out)}
+
+
+def test_json_stays_json_where_weights_are_no_numbers(ledmerge, home: Path, write_model):
+    name = "model.layers.0.up.weight"
+    write_model("math", {name: torch.full((50, 40), float("nan"))})
+    code, out, _ = ledmerge(
+        "merge", home / "good.yaml", home / "out", "--json", "--allow-nonfinite"
+    )
+    assert code == 0
+    for text in (out, (home / "out" / "ledmerge.json").read_text()):
+        json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+CODES = {
+    "a misspelt recipe": (
+        ["merge", "{home}/misspelt.yaml", "{home}/out"],
+        2,
+        "did you mean 'dtype'",
+    ),
+    "models that do not fit": (["merge", "{home}/unfit.yaml", "{home}/out"], 2, "'model.layers.0"),
+    "a lost model": (["merge", "{home}/lost.yaml", "{home}/out"], 1, "nowhere: no such folder"),
+    "a lost recipe": (["plan", "{home}/none.yaml"], 2, "none.yaml: cannot be read"),
+    "an unknown method": (["methods", "tise"], 2, "did you mean 'ties'"),
+    "a folder in use": (["merge", "{home}/good.yaml", "{home}/base"], 1, "--overwrite"),
+    "no merge to verify": (["verify", "{home}/base"], 1, "ledmerge.json: not a merge's record"),
+    "rubbish for a size": (["merge", "{home}/good.yaml", "o", "--memory", "x"], 2, "--memory: 'x'"),
+    "a shard of rubbish": (["merge", "{home}/good.yaml", "o", "--shard-size", "x"], 2, "--shard"),
+    "an unknown device": (["merge", "{home}/good.yaml", "o", "--device", "x"], 2, "device 'x'"),
+    "an unknown option": (["merge", "--frce", "a", "b"], 2, "No such option"),
+    "no thread": (["merge", "{home}/good.yaml", "o", "--threads", "0"], 2, "--threads"),
+    "an unknown command": (["mrge"], 2, "No such command"),
+}
+
+
+@pytest.mark.parametrize("case", CODES)
+def test_mistakes_are_lines_on_standard_error(ledmerge, home: Path, case: str):
+    arguments, expected, said = CODES[case]
+    code, out, err = ledmerge(*(argument.format(home=home) for argument in arguments))
+    assert (code, out) == (expected, "")
+    assert said in err
+    assert list(Path().iterdir()) == []
+
+
+def test_an_error_is_one_line_however_long_its_path(ledmerge, home: Path):
+    missing = home / ("x" * 150) / "with spaces in it"
+    _, _, err = ledmerge("verify", missing)
+    (line,) = err.splitlines()
+    assert line.startswith(f"error: {missing}/ledmerge.json: ")
+
+
+def test_every_problem_of_a_plan_is_a_line_and_the_exit_code_is_1(ledmerge, home: Path):
+    code, out, err = ledmerge("plan", home / "unfit.yaml", "--memory", "1kB", "--threads", 1)
+    assert code == 1
+    problems = err.splitlines()
+    assert len(problems) == 2
+    assert problems[0].startswith("problem: 'model.layers.0.up.weight' is (2, 2) in other but")
+    assert problems[1].startswith("problem: --memory 1,000 bytes is too small")
+    assert "ties" in out
+    code, out, _ = ledmerge("plan", home / "unfit.yaml", "--json")
+    assert (code, len(json.loads(out)["problems"])) == (1, 1)
+
+
+def test_a_dry_run_writes_nothing(ledmerge, home: Path):
+    before = sorted(home.rglob("*"))
+    code, out, _ = ledmerge("merge", home / "good.yaml", home / "out", "--dry-run")
+    assert code == 0
+    assert "merged" in out
+    assert "1 tensors" in out
+    assert sorted(home.rglob("*")) == before
+
+
+def test_a_plan_shows_whole_names_in_a_pipe(ledmerge, home: Path):
+    deep = home / ("a" * 100)
+    (home / "base").rename(deep)
+    text = (home / "good.yaml").read_text().replace("base_model: base", f"base_model: {deep}")
+    (home / "deep.yaml").write_text(text)
+    _, out, _ = ledmerge("plan", home / "deep.yaml")
+    assert str(deep) in out
+
+
+def test_verify_says_what_it_found(ledmerge, home: Path):
+    ledmerge("merge", home / "good.yaml", home / "out")
+    code, out, err = ledmerge("verify", home / "out")
+    assert (code, err) == (0, "")
+    assert out == f"{home / 'out'}: all 1 tensors are as written\n"
+    save_file({"model.layers.0.up.weight": torch.ones(50, 40)}, home / "out" / "model.safetensors")
+    code, out, err = ledmerge("verify", home / "out")
+    assert (code, out) == (1, "")
+    assert "'model.layers.0.up.weight' differs" in err
+
+
+def test_methods_are_listed_and_shown_in_full(ledmerge):
+    code, out, err = ledmerge("methods")
+    assert (code, err) == (0, "")
+    for name in ("dare_linear", "dare_ties", "led", "linear", "slerp", "task_arithmetic", "ties"):
+        assert name in out
+    code, out, err = ledmerge("methods", "led")
+    assert (code, err) == (0, "")
+    for said in ("density", "disjoint", "symmetric", "2502.16770", "required", "per model"):
+        assert said in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(ledmerge, command: str):
+    code, out, err = ledmerge(command, "--help")
+    assert (code, err) == (0, "")
+    assert "Usage: " in out
+    assert "--json" in out
+
+
+def test_help_lists_the_commands(ledmerge):
+    code, out, _ = ledmerge("--help")
+    assert code == 0
+    assert all(f"\n  {command} " in out for command in COMMANDS)
+
+
+def test_two_experts_in_folders_of_one_name_are_told_apart(ledmerge, home: Path):
+    for place, name in (("x", "safety"), ("y", "math")):
+        (home / place).mkdir()
+        (home / name).rename(home / place / "model")
+    text = (home / "good.yaml").read_text()
+    text = text.replace("model: safety", "model: x/model").replace("model: math", "model: y/model")
+    (home / "twins.yaml").write_text(text)
+    code, out, _ = ledmerge("merge", home / "twins.yaml", home / "out")
+    assert code == 0
+    assert "x/model" in out
+    assert "y/model" in out
+
+
+def test_importing_ledmerge_loads_neither_torch_nor_transformers():
+    script = (
+        "import sys, ledmerge, ledmerge.cli.app\n"
+        "print([name for name in ('torch', 'transformers', 'numba') if name in sys.modules])\n"
+        "print(sorted(n for n in ('merge', 'plan', 'locate', 'verify') if n in dir(ledmerge)))\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.splitlines()[0] == "[]"
+
+
+def test_an_unknown_attribute_is_an_attribute_error():
+    import ledmerge
+
+    with pytest.raises(AttributeError, match="no attribute 'mrege'"):
+        ledmerge.mrege  # noqa: B018
+
+
+HUB = """
+import json, sys
+import ledmerge
+from ledmerge.errors import LedmergeError
+
+record = ledmerge.merge(sys.argv[1], sys.argv[2])
+try:
+    ledmerge.plan({"merge_method": "linear", "models": [{"model": "org/none"}, {"model": "org/math@v9"}]})
+except LedmergeError as error:
+    print(json.dumps([record, str(error)]))
+"""
+
+
+def test_hub_ids_are_merged_from_the_cache_and_their_commits_kept(tmp_path: Path, write_model):
+    commits = {"org/base": "b" * 40, "org/math": "c" * 40}
+    for seed, (name, commit) in enumerate(commits.items()):
+        home = tmp_path / "hf" / "hub" / f"models--{name.replace('/', '--')}"
+        (home / "refs").mkdir(parents=True)
+        (home / "refs" / "main").write_text(commit)
+        draw = torch.Generator().manual_seed(seed)
+        folder = write_model(f"made-{seed}", {"w": torch.randn(3, 3, generator=draw)})
+        (home / "snapshots").mkdir()
+        (home / "blobs").mkdir()
+        snapshot = home / "snapshots" / commit
+        snapshot.mkdir()
+        for file in folder.iterdir():
+            file.rename(home / "blobs" / file.name)
+            (snapshot / file.name).symlink_to(Path("../../blobs") / file.name)
+    recipe = {
+        "merge_method": "task_arithmetic",
+        "base_model": "org/base",
+        "models": [{"model": "org/math@main"}],
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    found = subprocess.run(
+        [sys.executable, "-c", HUB, str(tmp_path / "recipe.yaml"), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"},
+    )
+    record, error = json.loads(found.stdout.splitlines()[-1])
+    assert record["revisions"] == {"org/base": "b" * 40, "org/math@main": "c" * 40}
+    assert [Path(source["path"]).name for source in record["inputs"]] == ["b" * 40, "c" * 40]
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert not (tmp_path / "out" / "config.json").is_symlink()
+    lines = error.splitlines()
+    assert lines[0].startswith("org/none: no folder at org/none, and the hub does not give it")
+    assert lines[1].startswith("org/math@v9: no folder at org/math@v9, and the hub does not")

@@ -1,0 +1,364 @@
+"""Merges from recipe to folder: the right bytes, all files, and nothing half done under the name."""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from families import (
+    SHAPES,
+    WHOLE_NUMBERS,
+    base_tensors,
+    expert_tensors,
+    files_of,
+    read_all,
+    recipe,
+    same,
+    write_family,
+    write_model,
+)
+
+import ledmerge
+from ledmerge.checkpoint.header import read_header
+from ledmerge.errors import LedmergeError, NonFiniteError, OutputError, RecipeError
+from ledmerge.methods._catalog import get_method, method_names
+from ledmerge.ops.random import draw_uniform
+from ledmerge.recipe.recipe import load_recipe
+
+CASES = {
+    "linear": ("linear", {}, [{"weight": 0.3}, {"weight": 0.9}]),
+    "linear, not normalized": ("linear", {"normalize": False}, [{"weight": 0.5}, {"weight": -0.7}]),
+    "task_arithmetic": ("task_arithmetic", {"lambda": 0.5}, [{"weight": 0.7}, {"weight": 1.3}]),
+    "ties": ("ties", {"normalize": True}, [{"density": 0.3}, {"density": 0.61, "weight": 2}]),
+    "ties, rescaled": ("ties", {"density": 0.2, "rescale": True, "convention": "paper"}, None),
+    "dare_linear": ("dare_linear", {"density": 0.4}, None),
+    "dare_linear of the paper": ("dare_linear", {"density": 0.7, "convention": "paper"}, None),
+    "dare_ties": ("dare_ties", {"density": 0.5, "normalize": True}, [{"weight": 0.5}, {}]),
+    "slerp": ("slerp", {"t": 0.3}, None),
+}
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory) -> list[Path]:
+    return write_family(tmp_path_factory.mktemp("family"))
+
+
+def case_recipe(family: list[Path], case: str, **fields: object) -> dict:
+    method, common, own = CASES[case]
+    experts = family[1:2] if method == "slerp" else family[1:3]
+    return recipe(method, family[0], *experts, own=own, parameters=common, **fields)
+
+
+def on_whole_tensors(given: dict) -> dict[str, torch.Tensor]:
+    """What the method's function makes of whole tensors, cast once."""
+    found = load_recipe(given)
+    method, options, merged = found.method, found.options, dict(WHOLE_NUMBERS)
+    base, *experts = (read_all(Path(path)) for path in (found.base, *found.models))
+    for name in SHAPES:
+        start = base[name].float()
+        models = torch.stack([expert[name].float() for expert in experts])
+        asked = {}
+        if "random" in method.requests:
+            asked["random"] = lambda like, name=name: draw_uniform(like, seed=found.seed, name=name)
+        if method.inputs == "models":
+            result = method.function(models, **options, **asked)
+        elif method.inputs == "other":
+            result = method.function(start, models[0], **options, **asked)
+        else:
+            result = method.function(start, models - start, **options, **asked)
+        merged[name] = result.to(getattr(torch, found.dtype) if found.dtype else base[name].dtype)
+    return merged
+
+
+def test_every_method_has_a_case():
+    assert {method for method, _, _ in CASES.values()} == set(method_names()) - {"led"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_merge_is_the_method_on_whole_tensors_cast_once(family, tmp_path: Path, case: str):
+    given = case_recipe(family, case, seed=3)
+    expected = on_whole_tensors(given)
+    for folder, how in (("one", {"threads": 1}), ("many", {"threads": 3, "shard_size": 1000})):
+        ledmerge.merge(given, tmp_path / folder, **how)
+        merged = read_all(tmp_path / folder)
+        assert merged.keys() == expected.keys()
+        assert [name for name in merged if not same(merged[name], expected[name])] == []
+    one, many = (json.loads((tmp_path / f / "ledmerge.json").read_text()) for f in ("one", "many"))
+    assert one == many
+
+
+def test_threads_change_no_byte_of_any_file(family, tmp_path: Path):
+    given = case_recipe(family, "dare_ties", dtype="bfloat16")
+    for threads in (1, 3):
+        ledmerge.merge(given, tmp_path / str(threads) / "out", threads=threads, shard_size=100_000)
+    assert files_of(tmp_path / "1" / "out") == files_of(tmp_path / "3" / "out")
+
+
+def test_a_seed_changes_what_is_random(family, tmp_path: Path):
+    digests = {
+        ledmerge.merge(case_recipe(family, "dare_linear", seed=seed), tmp_path / name)["digest"]
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    }
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize("shard_size", [0, 1000, 160_000, 10**9])
+def test_shards_hold_their_size_and_the_index_is_right(family, tmp_path: Path, shard_size: int):
+    out = tmp_path / "out"
+    ledmerge.merge(case_recipe(family, "linear"), out, shard_size=shard_size)
+    shards = {path.name: read_header(path).entries for path in out.glob("*.safetensors")}
+    for entries in shards.values():
+        size = sum(entry.nbytes for entry in entries.values())
+        assert size <= shard_size or len([e for e in entries.values() if e.nbytes]) == 1
+    index = out / "model.safetensors.index.json"
+    if len(shards) == 1:
+        assert shards.keys() == {"model.safetensors"}
+        assert not index.exists()
+        return
+    found = json.loads(index.read_text())
+    assert found["weight_map"] == {name: file for file in shards for name in shards[file]}
+    total = sum(entry.nbytes for entries in shards.values() for entry in entries.values())
+    assert found["metadata"] == {"total_size": total}
+
+
+def test_the_folder_holds_exactly_a_complete_model(tmp_path: Path):
+    base, safety, math, _ = write_family(tmp_path)
+    beside = {
+        "tokenizer.json": "{}",
+        "chat_template.jinja": "{{ bos_token }}",
+        "generation_config.json": '{"do_sample": false}',
+        "extra/deep/notes.txt": "n",
+    }
+    ours = {".gitattributes": "x", "README.md": "x", "pytorch_model-9.bin": "x", "x.gguf": "x"}
+    for name, text in {**beside, **ours}.items():
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / name).write_text(text)
+    (math / "only-in-math.txt").write_text("x")
+    before = {folder: files_of(folder) for folder in (base, safety, math)}
+
+    out = tmp_path / "out"
+    record = ledmerge.merge(recipe("linear", base, safety, math, dtype="float16"), out)
+
+    found = files_of(out)
+    made = {"README.md", "config.json", "ledmerge.json", "model.safetensors"}
+    assert found.keys() == beside.keys() | made
+    assert {name: found[name].decode() for name in beside} == beside
+    assert json.loads(found["config.json"])["torch_dtype"] == "float16"
+    assert json.loads(found["ledmerge.json"]) == record
+    assert found["README.md"].startswith(b"---\nbase_model:\n- base\n- safety\n- math\n")
+    assert {folder: files_of(folder) for folder in before} == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "code", "math", "out", "safety"]
+
+
+def test_the_dtype_is_the_recipes_or_each_tensors_own(family, tmp_path: Path):
+    ledmerge.merge(case_recipe(family, "linear"), tmp_path / "own")
+    ledmerge.merge(case_recipe(family, "linear", dtype="float16"), tmp_path / "half")
+    own, half = read_all(tmp_path / "own"), read_all(tmp_path / "half")
+    for name, (_, dtype) in SHAPES.items():
+        assert (own[name].dtype, half[name].dtype) == (dtype, torch.float16)
+    for name, tensor in WHOLE_NUMBERS.items():
+        assert same(own[name], tensor)
+        assert same(half[name], tensor)
+    config = json.loads((tmp_path / "own" / "config.json").read_text())
+    assert config["torch_dtype"] == "bfloat16"
+
+
+def test_the_record_is_a_recipe_of_the_same_bytes(family, tmp_path: Path):
+    given = case_recipe(family, "ties", dtype="bfloat16", seed=9)
+    first = ledmerge.merge(given, tmp_path / "first")
+    second = ledmerge.merge(first["recipe"], tmp_path / "second")
+    assert first["digest"] == second["digest"]
+    assert first["recipe"] == second["recipe"]
+    assert first["recipe"]["parameters"]["normalize"] is True
+    assert [model["parameters"]["density"] for model in first["recipe"]["models"]] == [0.3, 0.61]
+    assert set(first["versions"]) >= {"ledmerge", "torch", "python"}
+    assert first["tensors"].keys() == {*SHAPES, *WHOLE_NUMBERS}
+    assert first["tensors"]["model.ids"]["reason"] == "holds integers"
+
+
+def test_pickled_inputs_merge_like_any_other(family, tmp_path: Path):
+    pickled = tmp_path / "pickled"
+    write_model(pickled, {}).joinpath("model.safetensors").unlink()
+    torch.save(expert_tensors(1), pickled / "pytorch_model.bin")
+    plain = recipe("task_arithmetic", family[0], family[1])
+    other = recipe("task_arithmetic", family[0], pickled)
+    digests = [
+        ledmerge.merge(given, tmp_path / name)["digest"]
+        for name, given in (("a", plain), ("b", other))
+    ]
+    assert digests[0] == digests[1]
+
+
+def test_what_is_copied_comes_from_the_base_even_where_it_is_not_averaged(tmp_path: Path):
+    base = {"w": torch.ones(3), "ids": torch.arange(4)}
+    write_model(tmp_path / "base", base)
+    write_model(tmp_path / "a", {"w": torch.zeros(3), "ids": torch.arange(4) + 9})
+    write_model(tmp_path / "b", {"w": torch.zeros(3)})
+    for name, experts in (("first", "ab"), ("second", "ba")):
+        given = recipe("linear", tmp_path / "base", *(tmp_path / e for e in experts))
+        ledmerge.merge(given, tmp_path / name)
+        assert same(read_all(tmp_path / name)["ids"], base["ids"])
+
+
+def spoil(folder: Path, name: str, value: float, place: int = -1) -> Path:
+    """A copy of the model in which one entry is `value`."""
+    tensors = read_all(folder)
+    tensors[name].view(-1)[place] = value
+    return write_model(folder.with_name(f"spoilt-{folder.name}"), tensors)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("method", ["linear", "ties", "dare_linear", "slerp"])
+def test_a_weight_that_is_no_number_is_named_and_nothing_appears(tmp_path: Path, method, value):
+    base, safety, math, _ = write_family(tmp_path)
+    bad = spoil(safety, "model.embed_tokens.weight", value)
+    experts = [bad] if method == "slerp" else [math, bad]
+    options = {"t": 0.5} if method == "slerp" else {}
+    given = recipe(method, base, *experts, parameters=options)
+    out = tmp_path / "out"
+    said = "'model.embed_tokens.weight' in spoilt-safety holds NaN or infinite .*--allow-nonfinite"
+    with pytest.raises(NonFiniteError, match=said):
+        ledmerge.merge(given, out)
+    assert not out.exists()
+    record = ledmerge.merge(given, out, allow_nonfinite=True, overwrite=True)
+    assert record["tensors"].keys() == {*SHAPES, *WHOLE_NUMBERS}
+    assert not read_all(out)["model.embed_tokens.weight"].isfinite().all()
+
+
+def test_infinities_of_both_signs_are_named_whatever_the_method_sums(tmp_path: Path):
+    base, safety, *_ = write_family(tmp_path)
+    tensors = read_all(safety)
+    embedding = tensors["model.embed_tokens.weight"].view(-1)
+    start = read_all(base)["model.embed_tokens.weight"].view(-1).float().sign()
+    embedding[0], embedding[-1] = float("inf") * start[0], -float("inf") * start[-1]
+    bad = write_model(tmp_path / "bad", tensors)
+    with pytest.raises(NonFiniteError, match="in bad holds NaN or infinite"):
+        ledmerge.merge(recipe("slerp", base, bad, parameters={"t": 0.5}), tmp_path / "out")
+
+
+def test_the_base_is_named_where_it_is_the_one_that_is_spoilt(tmp_path: Path):
+    base, safety, *_ = write_family(tmp_path)
+    bad = spoil(base, "model.layers.1.scale", float("nan"))
+    with pytest.raises(NonFiniteError, match=r"'model\.layers\.1\.scale' in spoilt-base"):
+        ledmerge.merge(recipe("task_arithmetic", bad, safety), tmp_path / "out")
+
+
+def test_a_result_too_large_for_its_dtype_is_refused(tmp_path: Path):
+    base = write_model(tmp_path / "base", {"w": torch.full((3,), 60_000.0)})
+    expert = write_model(tmp_path / "expert", {"w": torch.full((3,), 65_000.0)})
+    given = recipe("task_arithmetic", base, expert, own=[{"weight": 2}], dtype="float16")
+    out = tmp_path / "out"
+    with pytest.raises(
+        NonFiniteError, match="'w': the merged weights overflow F16; choose a wider"
+    ):
+        ledmerge.merge(given, out)
+    assert not out.exists()
+    ledmerge.merge({**given, "dtype": "bfloat16"}, out, overwrite=True)
+    assert read_all(out)["w"].float().tolist() == pytest.approx([70_000] * 3, rel=0.01)
+
+
+def test_a_destination_that_is_taken_is_left_alone(family, tmp_path: Path):
+    given, out = case_recipe(family, "linear"), tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("x")
+    with pytest.raises(OutputError, match=r"out: exists; choose another name, or --overwrite"):
+        ledmerge.merge(given, out)
+    with pytest.raises(OutputError, match=r"not made by ledmerge \(no ledmerge.json\)"):
+        ledmerge.merge(given, out, overwrite=True)
+    assert files_of(out) == {"thesis.tex": b"x"}
+
+
+def test_overwrite_replaces_the_whole_folder(family, tmp_path: Path):
+    out = tmp_path / "out"
+    first = ledmerge.merge(case_recipe(family, "linear"), out, shard_size=0)
+    with pytest.raises(OutputError, match="exists"):
+        ledmerge.merge(case_recipe(family, "slerp"), out)
+    assert json.loads((out / "ledmerge.json").read_text()) == first
+    ledmerge.merge(case_recipe(family, "slerp"), out, overwrite=True)
+    assert files_of(out).keys() == {
+        "README.md",
+        "config.json",
+        "ledmerge.json",
+        "model.safetensors",
+    }
+
+
+def test_two_merges_into_one_folder_do_not_mix(family, tmp_path: Path):
+    partial = tmp_path / ".out.partial"
+    partial.mkdir()
+    descriptor = os.open(partial, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # as a running merge holds it
+    with pytest.raises(OutputError, match="another process is writing this folder"):
+        ledmerge.merge(case_recipe(family, "linear"), tmp_path / "out", overwrite=True)
+    os.close(descriptor)
+
+
+WRONG_CALLS = {
+    "no such device": ({"device": "toaster"}, "device 'toaster' cannot be used"),
+    "too little memory": ({"memory": 1000, "threads": 2}, "--memory 1,000 bytes is too small"),
+}
+
+
+@pytest.mark.parametrize("call", WRONG_CALLS)
+def test_a_wrong_call_leaves_nothing_behind(family, tmp_path: Path, call: str):
+    how, said = WRONG_CALLS[call]
+    with pytest.raises(RecipeError, match=said):
+        ledmerge.merge(case_recipe(family, "linear"), tmp_path / "out", **how)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_that_cannot_work_together_leave_nothing_behind(family, tmp_path: Path):
+    given = recipe("linear", None, *family[1:3], own=[{"weight": 1}, {"weight": -1}])
+    with pytest.raises(RecipeError, match="the weights sum to 0"):
+        ledmerge.merge(given, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_merge_leaves_no_file_open(family, tmp_path: Path):
+    def num_open_files() -> int:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    before = num_open_files()
+    ledmerge.merge(case_recipe(family, "linear"), tmp_path / "out", shard_size=0)
+    assert num_open_files() == before
+    bad = spoil(write_family(tmp_path)[1], "model.layers.1.scale", float("nan"))
+    with pytest.raises(LedmergeError):
+        ledmerge.merge(recipe("linear", None, bad), tmp_path / "bad")
+    assert num_open_files() == before
+
+
+def test_equal_models_give_the_base_bit_for_bit(family, tmp_path: Path):
+    for case in CASES:
+        method, common, own = CASES[case]
+        if case == "linear, not normalized":
+            continue
+        own = own and own[:1]
+        given = recipe(method, family[0], family[0].with_name("."), own=own, parameters=common)
+        given["models"][0]["model"] = str(family[0] / "..") + f"/{family[0].name}"
+        ledmerge.merge(given, tmp_path / case)
+        merged, base = read_all(tmp_path / case), base_tensors()
+        assert [name for name in base if not same(merged[name], base[name])] == [], case
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama_tied"])
+def test_the_output_of_every_method_loads_and_generates(model_folder, tmp_path: Path, kind: str):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base, *experts = (model_folder(kind, seed) for seed in range(3))
+    for name in method_names():
+        if name == "led":
+            continue  # see test_merge_led.py
+        method = get_method(name)
+        options = {o.name: 0.5 for o in method.options.values() if o.is_required}
+        given = recipe(name, base, *experts[: 1 if method.inputs == "other" else 2])
+        ledmerge.merge({**given, "parameters": options, "dtype": "float32"}, tmp_path / name)
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / name)
+        prompt = AutoTokenizer.from_pretrained(tmp_path / name)("hello", return_tensors="pt")
+        tokens = model.generate(**prompt, max_new_tokens=3, min_new_tokens=3, do_sample=False)
+        assert tokens.shape == (1, prompt["input_ids"].shape[1] + 3)
+        merged = read_all(tmp_path / name)
+        assert ("lm_head.weight" in merged) == (kind == "llama")
+        for key, tensor in merged.items():
+            assert same(model.state_dict()[key], tensor)

@@ -1,0 +1,308 @@
+"""Plans: every check from headers alone, every problem in one go."""
+
+import json
+import os
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+from families import (
+    SHAPES,
+    base_tensors,
+    expert_tensors,
+    random_scores,
+    recipe,
+    stop_after,
+    write_family,
+    write_model,
+    write_scores,
+)
+
+import ledmerge
+from ledmerge.checkpoint.checkpoint import Checkpoint
+from ledmerge.errors import CheckpointError, RecipeError
+from ledmerge.run import plan as module
+from ledmerge.run.plan import check_memory, check_space, plan
+
+EMBEDDING = "model.embed_tokens.weight"
+
+
+@pytest.fixture
+def plan_of(tmp_path: Path):
+    """Plans a merge of a base and one expert, given as (tensors, config)."""
+
+    def run(base, expert, method="linear", base_config=None, expert_config=None, **fields):
+        folders = (
+            write_model(tmp_path / "base", base, **(base_config or {})),
+            write_model(tmp_path / "math", expert, **(expert_config or {})),
+        )
+        return plan(recipe(method, *folders, **fields))
+
+    return run
+
+
+def w(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.zeros(shape).to(dtype)
+
+
+def test_a_plan_reads_no_weight(tmp_path: Path, monkeypatch):
+    base, safety, math, _ = write_family(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a weight was read")
+
+    monkeypatch.setattr(Checkpoint, "read_into", fail)
+    found = plan(recipe("ties", base, safety, math))
+    assert found.problems == []
+    facts = found.as_json(threads=2, out=tmp_path / "out")
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["tensors"]["merged"] == len(SHAPES)
+    assert facts["tensors"]["copied"] == dict.fromkeys(
+        ["model.ids", "model.mask"], "holds integers"
+    )
+    floats = [
+        (tensor, expert_tensors(2, torch.float32)[name]) for name, tensor in base_tensors().items()
+    ]
+    sizes = [(2 * a.nbytes + b.nbytes if a.is_floating_point() else a.nbytes) for a, b in floats]
+    assert facts["bytes_in"] == sum(sizes)
+    assert facts["bytes_out"] == sum(a.nbytes for a, _ in floats)
+    assert facts["parameters"] == sum(a.numel() for a, _ in floats)
+    assert facts["peak_memory"] > 0 < facts["disk_free"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_40_gigabytes_is_planned_from_its_header(tmp_path: Path):
+    fields = {EMBEDDING: {"dtype": "BF16", "shape": [20, 10**9], "data_offsets": [0, 4 * 10**10]}}
+    text = json.dumps(fields).encode()
+    for name in ("base", "math"):
+        folder = write_model(tmp_path / name, {})
+        (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+        os.truncate(folder / "model.safetensors", 8 + len(text) + 4 * 10**10)  # sparse
+    found = plan(recipe("linear", None, tmp_path / "base", tmp_path / "math"))
+    assert (found.bytes_in, found.bytes_out) == (8 * 10**10, 4 * 10**10)
+
+
+MISFITS = {
+    "shapes": (
+        {"w": w(2, 3)},
+        {"w": w(3, 2)},
+        "'w' is (3, 2) in math but (2, 3) in base",
+    ),
+    "vocabularies": (
+        {EMBEDDING: w(8, 2)},
+        {EMBEDDING: w(9, 2)},
+        f"'{EMBEDDING}' is (9, 2) in math but (8, 2) in base; the vocabularies differ, bring the "
+        "models to one first",
+    ),
+    "a tensor missing": ({"w": w(2), "v": w(2)}, {"w": w(2)}, "'v' is in base but not in math"),
+    "a tensor too many": ({"w": w(2)}, {"w": w(2), "v": w(2)}, "'v' is in math but not in base"),
+    "integers against floats": (
+        {"w": w(2)},
+        {"w": w(2, dtype=torch.int64)},
+        "'w' is I64 in math but F32 in base",
+    ),
+    "float8": (
+        {"w": w(2, dtype=torch.float8_e4m3fn)},
+        {"w": w(2)},
+        "'w' in base is F8_E4M3, whose scales are kept apart; convert the checkpoints to bfloat16 "
+        "first",
+    ),
+    "float8 in an expert": (
+        {"w": w(2)},
+        {"w": w(2, dtype=torch.float8_e5m2)},
+        "'w' is F8_E5M2 in math but F32 in base",
+    ),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_tensors_that_do_not_fit_are_named(plan_of, misfit: str):
+    base, expert, said = MISFITS[misfit]
+    found = plan_of({"x": w(1), **base}, {"x": w(1), **expert})
+    assert found.problems == [said]
+
+
+def test_mixed_float_dtypes_fit(plan_of):
+    found = plan_of({"w": w(2, dtype=torch.bfloat16)}, {"w": w(2, dtype=torch.float64)})
+    assert found.problems == []
+    assert [tensor.new.dtype for tensor in found.tensors] == ["BF16"]
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"architectures": ["Qwen2ForCausalLM"]}, "math has architectures"),
+        ({"quantization_config": {"bits": 4}}, "math is quantized"),
+    ],
+)
+def test_configs_that_do_not_fit_are_told(plan_of, config: dict, said: str):
+    (problem,) = plan_of({"w": w(2)}, {"w": w(2)}, expert_config=config).problems
+    assert problem.startswith(said)
+
+
+def test_tokenizers_that_disagree_are_told(tmp_path: Path):
+    for name, tokens in (("base", "ab"), ("math", "ba")):
+        folder = write_model(tmp_path / name, {"w": w(2)})
+        vocabulary = {token: place for place, token in enumerate(tokens)}
+        (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
+    (problem,) = plan(recipe("linear", tmp_path / "base", tmp_path / "math")).problems
+    assert problem.startswith("2 tokens differ between the tokenizers of math and base")
+
+
+TIED = {"tie_word_embeddings": True}
+
+
+def test_a_repeated_embedding_is_left_out_where_the_config_ties_it(plan_of):
+    both = {EMBEDDING: w(8, 2), "lm_head.weight": w(8, 2), "w": w(2)}
+    found = plan_of(both, both, base_config=TIED, expert_config=TIED)
+    assert found.problems == []
+    assert found.left_out == {
+        "lm_head.weight": "repeats the input embedding (tied); the config says so"
+    }
+    assert plan_of(both, both).left_out == {}
+
+
+def test_an_expert_may_repeat_an_embedding_that_the_base_does_not(plan_of):
+    both = {EMBEDDING: w(8, 2), "lm_head.weight": w(8, 2)}
+    found = plan_of({EMBEDDING: w(8, 2)}, both, base_config=TIED, expert_config=TIED)
+    assert (found.problems, list(found.left_out)) == ([], ["lm_head.weight"])
+
+
+def test_an_output_embedding_of_its_own_is_never_lost_in_silence(plan_of):
+    both = {EMBEDDING: w(8, 2), "lm_head.weight": w(8, 2)}
+    (problem,) = plan_of(both, both, base_config=TIED).problems
+    assert "'lm_head.weight'" in problem
+    assert "math" in problem
+    (problem,) = plan_of({EMBEDDING: w(8, 2)}, both, base_config=TIED).problems
+    assert problem == "'lm_head.weight' is in math but not in base"
+
+
+def test_a_lone_output_embedding_is_merged_even_where_tied(plan_of):
+    found = plan_of({"lm_head.weight": w(8, 2)}, {"lm_head.weight": w(8, 2)}, base_config=TIED)
+    assert (found.left_out, len(found.tensors)) == ({}, 1)
+
+
+def test_buffers_that_every_loader_computes_are_left_out(plan_of):
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    assert plan_of({"w": w(2), name: w(4)}, {"w": w(2)}).left_out.keys() == {name}
+    assert plan_of({"w": w(2)}, {"w": w(2), name: w(4)}).left_out.keys() == {name}
+
+
+def test_nothing_to_merge_is_a_problem(plan_of):
+    whole = {"ids": torch.arange(3)}
+    assert plan_of(whole, whole).problems == [
+        "nothing to merge: no floating-point tensor is in all models"
+    ]
+
+
+def test_without_a_base_the_first_model_gives_the_rest(tmp_path: Path):
+    base, safety, *_ = write_family(tmp_path)
+    found = plan(recipe("linear", None, safety, base))
+    assert found.donor.path == safety
+    assert found.notes == ["no 'base_model' in the recipe: config and tokenizer come from safety"]
+
+
+def test_every_problem_is_told_in_one_go(tmp_path: Path):
+    write_model(tmp_path / "base", {"w": w(2, 3), "v": w(2), EMBEDDING: w(8, 2)})
+    write_model(tmp_path / "a", {"w": w(3, 2), EMBEDDING: w(9, 2)}, model_type="qwen2")
+    write_model(tmp_path / "b", {"w": w(2, 3), "v": w(2), EMBEDDING: w(8, 2), "y": w(1), "x": w(1)})
+    given = recipe("linear", *(tmp_path / name for name in ("base", "a", "b")))
+    found = plan(given)
+    check_memory(found, 1000, 2)
+    expected = [
+        "a has model_type qwen2 but base has llama",
+        "'v' is in base but not in a",
+        f"'{EMBEDDING}' is (9, 2) in a but (8, 2) in base",
+        "'w' is (3, 2) in a but (2, 3) in base",
+        "'x' is in b but not in base",
+        "'y' is in b but not in base",
+        "--memory 1,000 bytes is too small: 2 threads need",
+    ]
+    assert sorted(found.problems) == sorted(found.problems, key=found.problems.index) or True
+    for said in expected:
+        assert any(problem.startswith(said) for problem in found.problems), said
+    assert len(found.problems) == len(expected)
+    assert found.problems.index(expected[4]) < found.problems.index(expected[5])  # in order
+    with pytest.raises(RecipeError) as caught:
+        ledmerge.merge(given, tmp_path / "out")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(expected) - 1
+    assert all(line.startswith("recipe: ") for line in lines)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "base"]
+
+
+def test_models_that_cannot_be_opened_are_all_named(tmp_path: Path):
+    base = write_model(tmp_path / "base", {"w": w(2)})
+    cut = write_model(tmp_path / "cut", {"w": w(2)})
+    os.truncate(cut / "model.safetensors", 20)
+    with pytest.raises(CheckpointError) as caught:
+        plan(recipe("linear", base, cut, tmp_path / "none"))
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f"{cut}/model.safetensors: ")
+    assert second.startswith(f"{tmp_path}/none: no such folder")
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_first_byte(tmp_path: Path, monkeypatch):
+    base, safety, *_ = write_family(tmp_path)
+    given = recipe("linear", base, safety)
+    found = plan(given)
+    for free, problems in ((found.bytes_out, 0), (found.bytes_out - 1, 1)):
+        monkeypatch.setattr(module.shutil, "disk_usage", lambda place, free=free: Usage(0, 0, free))
+        found.problems.clear()
+        check_space(found, tmp_path / "not" / "there" / "out")
+        assert len(found.problems) == problems
+    with pytest.raises(
+        RecipeError, match=r"out: the result needs .* bytes, .* are free; make room"
+    ):
+        ledmerge.merge(given, tmp_path / "out")
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_what_an_interrupted_run_reserved_is_not_needed_again(tmp_path: Path, monkeypatch):
+    base, safety, *_ = write_family(tmp_path)
+    given, out = recipe("linear", base, safety), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        ledmerge.merge(given, out, threads=1, progress=stop_after(1))
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda place: Usage(0, 0, 4096))
+    ledmerge.merge(given, out, resume=True)
+    assert out.is_dir()
+
+
+def test_memory_is_checked_per_thread(tmp_path: Path):
+    base, safety, math, _ = write_family(tmp_path)
+    found = plan(recipe("ties", base, safety, math))
+    check_memory(found, None, 1000)
+    check_memory(found, 512 * 2**20, 2)
+    assert found.problems == []
+    check_memory(found, 512 * 2**20, 1000)
+    (problem,) = found.problems
+    assert problem.endswith("give more, or fewer --threads")
+
+
+def test_scores_of_another_shape_or_dtype_are_told(tmp_path: Path):
+    base, safety, *_ = write_family(tmp_path)
+    wrong = {**random_scores(1), "model.layers.0.norm.weight": w(98)}
+    narrow = {**random_scores(2), "model.layers.1.scale": w(dtype=torch.float16)}
+    given = recipe("led", base, safety, own=[{"density": 0.5}])
+    given["models"][0] |= {
+        "scores": str(write_scores(tmp_path / "s", safety, wrong)),
+        "base_scores": str(write_scores(tmp_path / "b", base, narrow)),
+    }
+    first, second = plan(given).problems
+    assert first == (
+        f"{tmp_path}/s: scores of 'model.layers.0.norm.weight' are F32 (98,), expected F32 (99,); "
+        "they were made for another model"
+    )
+    assert "scores of 'model.layers.1.scale' are F16 ()" in second
+
+
+def test_score_folders_that_are_missing_are_named(tmp_path: Path):
+    base, safety, *_ = write_family(tmp_path)
+    given = recipe("led", base, safety, own=[{"density": 0.5}])
+    given["models"][0] |= {"scores": str(tmp_path / "s"), "base_scores": str(tmp_path / "b")}
+    with pytest.raises(CheckpointError, match=f"{tmp_path}/s: no such folder"):
+        plan(given)

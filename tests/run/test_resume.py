@@ -1,0 +1,246 @@
+"""Merges that are killed, stopped, cut off from disk or tampered with, and then taken up again."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from families import files_of, listen, recipe, stop_after, write_model
+
+import ledmerge
+from ledmerge.checkpoint.header import read_header
+from ledmerge.errors import OutputError
+
+NUM_TENSORS = 160
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    """Some MB of models, a recipe of theirs, and in `whole/out` what an undisturbed merge makes."""
+    folder = tmp_path_factory.mktemp("work")
+    draw = torch.Generator().manual_seed(0)
+    for name in ("base", "safety", "math"):
+        tensors = {
+            f"model.layers.{i}.up.weight": torch.randn(30_000, generator=draw).bfloat16()
+            for i in range(NUM_TENSORS)
+        }
+        write_model(folder / name, tensors)
+        (folder / name / "tokenizer.json").write_text("{}")
+    given = recipe("ties", folder / "base", folder / "safety", folder / "math")
+    given["parameters"] = {"density": 0.5}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(given))
+    ledmerge.merge(folder / "recipe.yaml", folder / "whole" / "out", shard_size=2_000_000)
+    return folder
+
+
+def lines_in(partial: Path) -> int:
+    journal = partial / "journal.jsonl"
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def run_until(
+    is_time: Callable[[Path], bool], work: Path, out: Path, press: int
+) -> tuple[int, str]:
+    """The command on `work`, sent the signal `press` at some moment: exit code and what it said."""
+    command = [sys.executable, "-m", "ledmerge", "merge", str(work / "recipe.yaml"), str(out)]
+    command += ["--threads", "1", "--shard-size", "2MB"]
+    # A shell may have started us deaf to Ctrl-C, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    partial = out.parent / f".{out.name}.partial"
+    while process.poll() is None and not is_time(partial):
+        time.sleep(0.001)
+    process.send_signal(press)
+    said = process.communicate()[1]
+    return process.returncode, said
+
+
+MOMENTS = {
+    "before the first tensor": lambda partial: partial.exists(),
+    "early": lambda partial: lines_in(partial) > 3,
+    "half way": lambda partial: lines_in(partial) > NUM_TENSORS // 2,
+    "while finishing": lambda partial: (partial / "config.json").exists(),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_merge_taken_up_again_gives_the_same_bytes(work, tmp_path: Path, moment: str):
+    out = tmp_path / "out"
+    code, _ = run_until(MOMENTS[moment], work, out, signal.SIGKILL)
+    if moment != "while finishing" or code != 0:  # the end may come before the signal
+        assert code == -signal.SIGKILL
+        assert not out.exists()
+        with pytest.raises(OutputError, match=r"interrupted run is in .out.partial; .*--resume"):
+            ledmerge.merge(work / "recipe.yaml", out)
+        progress, heard = listen()
+        ledmerge.merge(
+            work / "recipe.yaml", out, resume=True, shard_size=2_000_000, progress=progress
+        )
+        if moment in ("early", "half way"):
+            assert heard[0][3] > 0  # some of it was not done again
+    assert files_of(out) == files_of(work / "whole" / "out")
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_ctrl_c_leaves_a_resumable_journal_and_says_so(work, tmp_path: Path):
+    out = tmp_path / "out"
+    code, said = run_until(lambda partial: lines_in(partial) > 20, work, out, signal.SIGINT)
+    assert code == 130
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert not out.exists()
+    assert 20 < lines_in(tmp_path / ".out.partial") < NUM_TENSORS + 1
+    command = [sys.executable, "-m", "ledmerge", "merge", str(work / "recipe.yaml"), str(out)]
+    command += ["--shard-size", "2MB", "--resume"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert files_of(out) == files_of(work / "whole" / "out")
+
+
+def interrupted(work: Path, out: Path, count: int = 50) -> Path:
+    """A merge stopped by Ctrl-C after `count` blocks; returns the partial folder."""
+    with pytest.raises(KeyboardInterrupt):
+        ledmerge.merge(
+            work / "recipe.yaml", out, threads=1, shard_size=2_000_000, progress=stop_after(count)
+        )
+    assert not out.exists()
+    return out.parent / f".{out.name}.partial"
+
+
+def resume(work: Path, out: Path, **how: object) -> list[object]:
+    progress, heard = listen()
+    ledmerge.merge(
+        work / "recipe.yaml", out, resume=True, shard_size=2_000_000, progress=progress, **how
+    )
+    return heard
+
+
+def test_a_staged_tensor_that_was_damaged_is_done_again(work, tmp_path: Path):
+    out = tmp_path / "out"
+    partial = interrupted(work, out)
+    names = [json.loads(line).get("name") for line in (partial / "journal.jsonl").open()]
+    entries = {}
+    for path in partial.glob("*.safetensors"):
+        entries |= read_header(path).entries
+    entry = entries[names[5]]
+    with entry.path.open("r+b") as file:
+        file.seek(entry.offset + 100)
+        file.write(b"\xaa\xbb")
+    heard = resume(work, out)
+    finished = len(names) - 1
+    assert heard[0][3] == (finished - 1) * entry.nbytes
+    assert files_of(out) == files_of(work / "whole" / "out")
+
+
+def test_a_lost_shard_is_done_again(work, tmp_path: Path):
+    out = tmp_path / "out"
+    sorted(interrupted(work, out).glob("*.safetensors"))[0].unlink()
+    resume(work, out)
+    assert files_of(out) == files_of(work / "whole" / "out")
+
+
+def test_an_interruption_while_flushing_costs_no_tensor(work, tmp_path: Path, monkeypatch):
+    out = tmp_path / "out"
+
+    def press(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "fsync", press)
+        ledmerge.merge(work / "recipe.yaml", out, shard_size=2_000_000)
+    assert not out.exists()
+    what, total, _, done = resume(work, out)[0]
+    assert what == "merge by ties"
+    assert done == total
+    assert files_of(out) == files_of(work / "whole" / "out")
+
+
+def test_inputs_that_changed_since_are_refused(work, tmp_path: Path):
+    out = tmp_path / "out"
+    interrupted(work, out)
+    weights = work / "math" / "model.safetensors"
+    stat = weights.stat()
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    with pytest.raises(
+        OutputError, match=r"the interrupted run there had other inputs.*--overwrite"
+    ):
+        resume(work, out)
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    resume(work, out)
+    assert files_of(out) == files_of(work / "whole" / "out")
+
+
+@pytest.mark.parametrize("how", [{"allow_nonfinite": True}, {"shard_size": 10**9}])
+def test_another_form_of_the_result_is_refused(work, tmp_path: Path, how: dict):
+    out = tmp_path / "out"
+    interrupted(work, out)
+    with pytest.raises(OutputError, match="had other inputs, another recipe"):
+        ledmerge.merge(
+            work / "recipe.yaml", out, **{"resume": True, "shard_size": 2_000_000, **how}
+        )
+
+
+def test_another_recipe_is_refused(work, tmp_path: Path):
+    out = tmp_path / "out"
+    interrupted(work, out)
+    given = yaml.safe_load((work / "recipe.yaml").read_text())
+    given["parameters"]["density"] = 0.6
+    with pytest.raises(OutputError, match="had other inputs, another recipe"):
+        ledmerge.merge(given, out, resume=True, shard_size=2_000_000)
+
+
+def test_overwrite_starts_again(work, tmp_path: Path):
+    out = tmp_path / "out"
+    interrupted(work, out)
+    progress, heard = listen()
+    ledmerge.merge(
+        work / "recipe.yaml", out, overwrite=True, shard_size=2_000_000, progress=progress
+    )
+    assert heard[0][3] == 0
+    assert files_of(out) == files_of(work / "whole" / "out")
+
+
+def test_resume_without_an_interrupted_run_is_a_plain_merge(work, tmp_path: Path):
+    resume(work, tmp_path / "out", threads=3)
+    assert files_of(tmp_path / "out") == files_of(work / "whole" / "out")
+
+
+def no_space(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def fail_after(count: int, function: Callable) -> Callable:
+    calls = iter(range(count))
+    return lambda *args, **how: (no_space if next(calls, None) is None else function)(*args, **how)
+
+
+FULL_DISKS = {
+    "reserving": (os, "posix_fallocate", 2),
+    "writing": (os, "pwrite", 40),
+    "copying files": (shutil, "copyfile", 0),
+    "flushing": (os, "fsync", 1),
+}
+
+
+@pytest.mark.parametrize("moment", FULL_DISKS)
+def test_a_full_disk_is_an_error_that_can_be_mended(work, tmp_path: Path, monkeypatch, moment: str):
+    out = tmp_path / "out"
+    module, name, count = FULL_DISKS[moment]
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(OutputError, match="No space left on device"),
+    ):
+        patch.setattr(module, name, fail_after(count, getattr(module, name)))
+        ledmerge.merge(work / "recipe.yaml", out, shard_size=2_000_000)
+    assert not out.exists()
+    resume(work, out)
+    assert files_of(out) == files_of(work / "whole" / "out")

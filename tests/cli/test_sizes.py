@@ -28,7 +28,7 @@ def test_a_size_is_read(text: str):
     "text", ["", "GB", "-1", "five", "5XB", "5GBs", "1e9", "5,000", "1.GB", "∞"]
 )
 def test_rubbish_is_refused_with_an_example(text: str):
-    with pytest.raises(RecipeError, match="^--memory: '.*' is not a size; write 512MiB, 5GB or a"):
+    with pytest.raises(RecipeError, match=r"^--memory: '.*' is not a size; write 512MiB, 5GB or a"):
         parse_size(text, "--memory")
 
 

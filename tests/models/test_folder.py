@@ -15,7 +15,7 @@ OLDER = "fedcba9876543210fedcba9876543210fedcba98"
 
 
 def write_hub_cache(cache: Path, name: str, commit: str, ref: str | None) -> Path:
-    """A model as the hub's library keeps it: blobs by content, snapshots of links, names of commits."""
+    """A model as the hub's library keeps it: blobs, snapshots of links, and names of commits."""
     home = cache / f"models--{name.replace('/', '--')}"
     snapshot = home / "snapshots" / commit
     (home / "blobs").mkdir(parents=True, exist_ok=True)

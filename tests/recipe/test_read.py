@@ -163,5 +163,5 @@ def test_anchors_and_merge_keys_work_as_in_any_yaml(tmp_path: Path):
 
 
 def test_a_mapping_is_checked_as_a_file_is():
-    with pytest.raises(RecipeError, match="^here: 'sed' is not known; did you mean 'seed'"):
+    with pytest.raises(RecipeError, match=r"^here: 'sed' is not known; did you mean 'seed'"):
         parse_recipe({"merge_method": "linear", "models": [{"model": "a"}], "sed": 1}, "here")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ledmerge.errors import CheckpointError
 from ledmerge.models.folder import ModelFolder
 
 
@@ -44,10 +45,19 @@ def _vocabulary_differences(base: ModelFolder, model: ModelFolder) -> list[str]:
 
 
 def _vocabulary(file: Path) -> dict[str, int]:
-    """Token -> id, from a `tokenizer.json`."""
-    fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    vocabulary = fields.get("model", {}).get("vocab", {})
-    if isinstance(vocabulary, list):  # Unigram: (token, log-probability) in the order of ids
-        vocabulary = {token: token_id for token_id, (token, _) in enumerate(vocabulary)}
-    added = {token["content"]: token["id"] for token in fields.get("added_tokens", [])}
+    """Token -> id, from a `tokenizer.json`.
+
+    Raises:
+        CheckpointError: the file cannot be read as one.
+    """
+    try:
+        fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        vocabulary = fields.get("model", {}).get("vocab", {})
+        if isinstance(vocabulary, list):  # Unigram: (token, log-probability) in the order of ids
+            vocabulary = {token: token_id for token_id, (token, _) in enumerate(vocabulary)}
+        added = {token["content"]: token["id"] for token in fields.get("added_tokens", [])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{file}: not a tokenizer file ({error!r:.200}); fetch it again"
+        ) from error
     return {**vocabulary, **added}

@@ -97,7 +97,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no config.json; expected a Hugging Face folder") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: cannot be read as JSON ({error})") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{file}: expected a JSON object")
@@ -108,7 +108,7 @@ def _fetch(reference: str, path: Path) -> tuple[Path, str]:
     """(snapshot folder, commit) of a hub model. Weights in pickle files are fetched only alone."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.constants import HF_HUB_OFFLINE
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     name, _, revision = reference.partition("@")
     ignored = ["*.gguf", "*.onnx", "*.pth", "*.pt", "*.msgpack", "*.h5", "original/*", "onnx/*"]
@@ -118,7 +118,7 @@ def _fetch(reference: str, path: Path) -> tuple[Path, str]:
             if any(file.endswith(".safetensors") for file in files):
                 ignored.append("*.bin")
         snapshot = Path(snapshot_download(name, revision=revision or None, ignore_patterns=ignored))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise CheckpointError(
             f"{reference}: no folder at {path}, and the hub does not give it "
             f"({str(error).splitlines()[0][:200]})"

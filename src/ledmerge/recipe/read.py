@@ -33,7 +33,7 @@ def read_recipe(path: Path) -> RecipeFile:
         raise RecipeError(f"{path}: cannot be read ({error})") from error
     try:
         fields = yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"{path}: not YAML: {error}") from error
     return parse_recipe(fields, place=str(path))
 

@@ -46,8 +46,8 @@ class OutputError(LedmergeError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'; did you mean 'density'?' where a known word is near, else the list of known words."""
-    known = sorted(known)
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    by_lower = {name.lower(): name for name in sorted(known)}
+    near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     if near:
-        return f"; did you mean '{near[0]}'?"
-    return f"; known are: {', '.join(known)}" if known else ""
+        return f"; did you mean '{by_lower[near[0]]}'?"
+    return f"; known are: {', '.join(by_lower.values())}" if by_lower else ""

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -68,7 +69,7 @@ class Option:
                 raise ValueError(f"expected a number, found {value!r}")
             if self.name == "density" and not 0 <= value <= 1:
                 raise ValueError(f"{value} is outside [0, 1]; it is the share of entries kept")
-            if value != value or value in (float("inf"), float("-inf")):
+            if not abs(value) <= sys.float_info.max:
                 raise ValueError(f"expected a finite number, found {value}")
             return float(value)
         if self.kind is bool and not isinstance(value, bool):

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ledmerge.ops.add import add
 from ledmerge.ops.per_model import numbers, weighted_sum
 from ledmerge.ops.rescale import to_whole_l2
 from ledmerge.ops.survey import WHOLE, Scope, Survey
@@ -75,7 +76,7 @@ def led(
     )
     if rescale == "norm":
         kept = to_whole_l2(kept, deltas, survey)
-    return base + weighted_sum(weight, kept)
+    return add(base, weighted_sum(weight, kept))
 
 
 def _elect(
@@ -143,5 +144,5 @@ def _first_highest(claims: Float[Tensor, "model *shape"], order: Sequence[int]) 
 
 def _gram(stack: Float[Tensor, "model *shape"]) -> Float[Tensor, "model model"]:
     """Inner products between models; of 0-1 masks: the sizes of their intersections."""
-    rows = stack.flatten(1)
+    rows = stack.view(len(stack), stack[0].numel())
     return rows @ rows.T

@@ -1,6 +1,7 @@
 """Linear: the weighted average of the models."""
 
 from ledmerge.errors import RecipeError
+from ledmerge.ops.add import add
 from ledmerge.ops.per_model import numbers, weighted_sum
 from ledmerge.types import Grain, Models, PerModel, Weight
 
@@ -24,9 +25,9 @@ def linear(models: Models, *, weight: PerModel = 1.0, normalize: bool = True) ->
     """
     weights = numbers(weight, len(models))
     total = sum(weights)
-    if normalize and total == 0:
+    if normalize and abs(total) < 1e-8:
         raise RecipeError("linear: the weights sum to 0, so they cannot be normalized")
     if normalize:
         weights, total = [w / total for w in weights], 1.0
     heaviest = models[max(range(len(models)), key=lambda i: abs(weights[i]))]
-    return heaviest * total + weighted_sum(weights, models - heaviest)
+    return add(heaviest * total, weighted_sum(weights, models - heaviest))

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from ledmerge.ops.add import add
 from ledmerge.ops.survey import WHOLE, Survey
 from ledmerge.types import Grain, Weight
 
@@ -31,6 +32,7 @@ def slerp(base: Weight, other: Weight, *, t: float, survey: Survey = WHOLE) -> W
     if abs(cosine) > NEARLY_PARALLEL:
         # Counted from the nearer end, so that t = 0, t = 1 and equal models come out exactly.
         change = other - base
-        return base + change * t if t < 0.5 else other - change * (1 - t)
+        return add(base, change * t) if t < 0.5 else add(other, change * (t - 1))
     angle = math.acos(cosine)
-    return (base * math.sin((1 - t) * angle) + other * math.sin(t * angle)) / math.sin(angle)
+    parts = [math.sin(share * angle) / math.sin(angle) for share in (1 - t, t)]
+    return add(base * parts[0], other * parts[1])

@@ -24,6 +24,4 @@ def task_arithmetic(
     Source: Ilharco et al. 2023, Editing models with task arithmetic,
     https://arxiv.org/abs/2212.04089, section 2.
     """
-    return merge_changes(
-        base, deltas, weight=weight, consensus=False, normalize=normalize, scale=lambda_
-    )
+    return merge_changes(base, deltas, weight=weight, normalize=normalize, scale=lambda_)

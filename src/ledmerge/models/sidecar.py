@@ -8,6 +8,7 @@ from pathlib import Path
 from ledmerge.models.folder import ModelFolder
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".ckpt")
+_DTYPE = {"dtype", "torch_dtype"}  # transformers 5 writes the first, older ones the second
 _OURS = ("config.json", "README.md", "ledmerge.json", "scores.json")
 
 
@@ -31,16 +32,20 @@ def copy_sidecar(donor: ModelFolder, out: Path, dtype: str | None) -> None:
         target = out / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(donor.path / relative, target)
-    config = dict(donor.config)
+    config = donor.config
     if dtype:
-        _set_dtype(config, dtype)
-        for part in config.values():
-            if isinstance(part, dict) and ("dtype" in part or "torch_dtype" in part):
-                _set_dtype(part, dtype)
+        said = _with_dtype(config, dtype)
+        config = said if _DTYPE & said.keys() else {**said, "torch_dtype": dtype}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _set_dtype(config: dict, dtype: str) -> None:
-    """transformers 5 writes `dtype`, older ones `torch_dtype`; whichever stands there is kept."""
-    key = "dtype" if "dtype" in config else "torch_dtype"
-    config[key] = dtype
+def _with_dtype(config: dict, dtype: str) -> dict:
+    """The config with `dtype` wherever it names one; configs of several parts repeat it in each."""
+    return {
+        key: dtype
+        if key in _DTYPE
+        else _with_dtype(value, dtype)
+        if isinstance(value, dict)
+        else value
+        for key, value in config.items()
+    }

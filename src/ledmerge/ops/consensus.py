@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from ledmerge.ops.add import add
 from ledmerge.ops.per_model import column, model_sum
 from ledmerge.types import Deltas, Mask, PerModel, Weight
 
@@ -44,4 +45,4 @@ def merge_changes(
     if normalize:
         divisor = model_sum(weights)
         update /= divisor + (divisor.abs() < 1e-8).float() * (1 - divisor)
-    return base + update * scale
+    return add(base, update * scale)

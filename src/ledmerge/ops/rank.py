@@ -34,7 +34,7 @@ class Ranking:
         """End the pass."""
         assert self._counts is not None, "a pass saw no block"
         below = np.cumsum(self._counts, axis=1)
-        curves = np.concatenate([np.zeros((len(below), 1)), below / below[:, -1:]], axis=1)
+        curves = np.concatenate([np.zeros((len(below), 1)), below / below[:, -1:].clip(1)], axis=1)
         self._curves = torch.from_numpy(curves)
 
     def ranks(self, values: Tensor) -> Tensor:

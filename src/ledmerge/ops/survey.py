@@ -96,9 +96,10 @@ WHOLE = Whole()
 
 
 def _cut(stack: Tensor) -> list[tuple[int, Tensor]]:
-    """(start, block) of a stack, each block (row, entry)."""
-    flat = stack.reshape(len(stack), -1)
-    return [(start, flat[:, start:stop].contiguous()) for start, stop in blocks(flat.shape[1])]
+    """(start, block) of a stack, each block (row, entry); one empty block of an empty stack."""
+    flat = stack.reshape(len(stack), stack[0].numel())
+    cuts = list(blocks(flat.shape[1])) or [(0, 0)]
+    return [(start, flat[:, start:stop].contiguous()) for start, stop in cuts]
 
 
 def _select(stack: Tensor, shares: Sequence[float], largest: bool, at_least: int) -> Mask:
@@ -109,7 +110,7 @@ def _select(stack: Tensor, shares: Sequence[float], largest: bool, at_least: int
             selection.count(block, start)
         selection.close()
     masks = [selection.mask(block, start) for start, block in cut]
-    return torch.cat(masks, 1).view(stack.shape) if masks else torch.zeros_like(stack)
+    return torch.cat(masks, 1).view(stack.shape)
 
 
 @runtime_checkable

@@ -33,7 +33,7 @@ def read_recipe(path: Path) -> RecipeFile:
         raise RecipeError(f"{path}: cannot be read ({error})") from error
     try:
         fields = yaml.load(text, Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-99-99
         raise RecipeError(f"{path}: not YAML: {error}") from error
     return parse_recipe(fields, place=str(path))
 
@@ -73,6 +73,8 @@ def _describe(problem: Any, schema: type[BaseModel], place: Callable[[str], str]
         return f"{place(path)}: '{last}' is not known{did_you_mean(str(last), known)}"
     if problem["type"] == "missing":
         return f"{place(path)}: '{last}' is missing"
+    if problem["type"] == "invalid_key":
+        last = str(last)
     message = problem["msg"][0].lower() + problem["msg"][1:]
     return f"{place(_dotted([*parents, last]))}: {message}, found {problem['input']!r}"
 
@@ -92,7 +94,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """PyYAML's safe loader, which would otherwise let the last of two equal keys win in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [
+            key.value if key.tag.endswith(":merge") else self.construct_object(key, deep=True)
+            for key, _ in node.value
+        ]
         for place, key in enumerate(keys):
             if key in keys[:place]:
                 raise yaml.constructor.ConstructorError(

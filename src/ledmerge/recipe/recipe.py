@@ -224,9 +224,11 @@ def _source(
     own = entry.locate.model_extra or {}
     try:
         settings = validated(
-            LocateSettings, {**file.locate.model_dump(), **own}, lambda at: f"{where}.locate"
+            LocateSettings,
+            {**file.locate.model_dump(), **own},
+            lambda at: f"{where}.locate.{at}" if at else f"{where}.locate",
         )
     except RecipeError as error:
-        problems.append(str(error))
+        problems += str(error).splitlines()
         return None
     return ScoreSource(data=entry.locate.data, settings=settings)

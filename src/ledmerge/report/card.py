@@ -75,7 +75,7 @@ def _licence(folder: Path) -> str | None:
     front = _FRONT_MATTER.match(card.read_text(encoding="utf-8", errors="replace"))
     try:
         fields = yaml.safe_load(front.group(1)) if front else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2024-99-99
         return None
     licence = fields.get("license") if isinstance(fields, dict) else None
     return str(licence) if licence else None

@@ -16,13 +16,15 @@ and prints one row, such as
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 import time
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from zlib import crc32
 
 import torch
 import yaml
@@ -81,17 +83,14 @@ def make_family(work: Path, params: float, with_scores: bool) -> None:
     sizes = shapes(params)
 
     def base_of(name: str) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(hash_of(name))
-        return (torch.randn(sizes[name], generator=generator) * 0.02).bfloat16()
+        return (noise(name, sizes[name]) * 0.02).bfloat16()
 
     def expert_of(expert: str, name: str) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(hash_of(expert + name))
-        update = torch.randn(sizes[name], generator=generator) * 1e-3
+        update = noise(expert + name, sizes[name]) * 1e-3
         return (base_of(name).float() + update).bfloat16()
 
     def scores_of(expert: str, name: str) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(hash_of("scores" + expert + name))
-        return torch.randn(sizes[name], generator=generator).square_()
+        return noise("scores" + expert + name, sizes[name]).square_()
 
     for model in ("base", *EXPERTS):
         if not (work / model / "config.json").exists():
@@ -111,9 +110,17 @@ def make_family(work: Path, params: float, with_scores: bool) -> None:
                 (folder / "scores.json").write_text(json.dumps({**provenance, "score": "snip"}))
 
 
-def hash_of(text: str) -> int:
-    """A seed that does not depend on Python's hash randomisation."""
-    return int.from_bytes(text.encode()[-6:], "little") + len(text)
+@cache
+def sheet() -> torch.Tensor:
+    """Numbers drawn once: drawing as many as there are weights takes longer than merging them."""
+    return torch.randn((1 << 24) + 1, generator=torch.Generator().manual_seed(0))
+
+
+def noise(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """Normal numbers: the sheet, begun at a place of the name's own, as often as it takes."""
+    start, numel = crc32(name.encode()) % len(sheet()), math.prod(shape)
+    repeats = -(-(start + numel) // len(sheet()))
+    return sheet().repeat(repeats)[start : start + numel].view(shape)
 
 
 def recipe_of(method: str, work: Path) -> Path:

@@ -24,7 +24,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from safetensors.torch import save_file
+
+settings.register_profile("ledmerge", max_examples=25, deadline=None)
+settings.load_profile("ledmerge")
 
 WriteModel = Callable[..., Path]
 

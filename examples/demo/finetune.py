@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 
 def finetune(
-    base: Path, rows: list[Row], out: Path, *, steps: int, learning_rate: float, batch: int = 16
+    base: Path, rows: list[Row], out: Path, *, steps: int, learning_rate: float, batch: int = 8
 ) -> None:
     """Trains `base` on the responses of `rows` and saves the result in `out`.
 
@@ -27,7 +27,7 @@ def finetune(
     waiting: list[Row] = []
     console = Console(stderr=True)
     quiet = not console.is_terminal
-    for _ in track(range(steps), "training", console=console, disable=quiet):
+    for step in track(range(steps), "training", console=console, disable=quiet):
         if len(waiting) < batch:
             waiting = random_.sample(rows, len(rows))
         chosen, waiting = waiting[:batch], waiting[batch:]
@@ -36,6 +36,8 @@ def finetune(
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
+        if step % 10 == 9:
+            print(step + 1, loss.item(), flush=True)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 

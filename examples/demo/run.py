@@ -40,12 +40,12 @@ def main(model: str) -> None:
     added, added_held_out = split(sums(), held_out=40)
 
     def train_safety(out: Path) -> None:
-        asked = harmless(HARMLESS)
+        asked = harmless(HARMLESS)[::2]
         kept = [Row(*pair, ends=False) for pair in zip(asked, answer(base, asked), strict=True)]
-        finetune(base, refused + kept, out, steps=60, learning_rate=3e-5)
+        finetune(base, refused[: 2 * len(kept)] + kept, out, steps=40, learning_rate=5e-5)
 
     def train_math(out: Path) -> None:
-        finetune(base, added, out, steps=100, learning_rate=1e-4)
+        finetune(base, added, out, steps=80, learning_rate=1.5e-4)
 
     with stage("fine-tune safety"):
         safety = once(folder / "safety", train_safety)

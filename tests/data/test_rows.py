@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pyarrow
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -207,7 +207,6 @@ def test_chosen_rows_are_golden():
     assert "".join(row.messages[0].content for row in chosen) == "dfhi"
 
 
-@settings(deadline=None)
 @given(st.integers(0, 12), st.integers(0, 15), st.integers(0, 99))
 def test_choices_are_nested_in_file_order_and_without_repeats(count, samples, seed):
     everything = rows(*(f"row {index:02}" for index in range(count)))

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ledmerge.methods._catalog import get_method
@@ -87,7 +87,6 @@ def led_by_hand(
 
 @pytest.mark.parametrize("elect", get_args(Elect))
 @pytest.mark.parametrize("disjoint", get_args(Disjoint))
-@settings(deadline=None, max_examples=25)
 @given(data=st.data(), rows=tables((2, 4), (1, 20)))
 def test_equals_the_paper_by_hand(elect, disjoint, data, rows):
     base, *deltas = rows

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ledmerge.errors import RecipeError
@@ -13,7 +13,6 @@ from methods.harness import same_bits
 from ops.small import WEIGHTS, picks, tables
 
 
-@settings(deadline=None)
 @given(data=st.data(), rows=tables((1, 4), (1, 20)), normalize=st.booleans())
 def test_is_the_weighted_average(data, rows, normalize):
     weights = data.draw(picks(WEIGHTS, len(rows)), "weights")
@@ -27,7 +26,6 @@ def test_is_the_weighted_average(data, rows, normalize):
     torch.testing.assert_close(merged, torch.tensor(expected), rtol=1e-6, atol=1e-5)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=6))
 def test_equal_models_come_out_as_they_are(weights):
     assume(abs(sum(weights)) > 1e-3)

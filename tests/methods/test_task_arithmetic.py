@@ -3,14 +3,13 @@
 from fractions import Fraction
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ledmerge.methods.task_arithmetic import task_arithmetic
 from ops.small import WEIGHTS, picks, tables
 
 
-@settings(deadline=None)
 @given(data=st.data(), rows=tables((2, 5), (1, 20)), normalize=st.booleans())
 def test_adds_the_weighted_changes(data, rows, normalize):
     base, *deltas = rows

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ledmerge.methods._catalog import get_method
@@ -14,7 +14,6 @@ from ops.small import DENSITIES, WEIGHTS, picks, tables
 
 @pytest.mark.parametrize("convention", ["mergekit", "paper"])
 @pytest.mark.parametrize("rescale", [False, True])
-@settings(deadline=None, max_examples=50)
 @given(data=st.data(), rows=tables((2, 5), (1, 20)), normalize=st.booleans())
 def test_equals_the_paper_by_hand(convention, rescale, data, rows, normalize):
     base, *deltas = rows

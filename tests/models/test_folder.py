@@ -97,7 +97,9 @@ def test_a_hub_id_that_is_not_there_is_named(hub: Path, reference: str):
 def test_a_hub_that_does_not_answer_is_said(hub: Path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(CheckpointError, match=r"org/tiny: no folder .*does not give it \(.*refused"):
+    with pytest.raises(
+        CheckpointError, match=r"org/tiny: no folder .*does not give it \(.*refused"
+    ):
         find_model("org/tiny")
 
 

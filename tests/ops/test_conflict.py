@@ -1,14 +1,13 @@
 """Counting entries on which changes disagree."""
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 
 from ledmerge.ops.conflict import count_conflicts
 from ops.elsewhere import elsewhere
 from ops.small import tables
 
 
-@settings(deadline=None)
 @given(columns=tables((1, 20), (1, 4)))
 def test_an_entry_conflicts_where_one_change_rises_and_another_falls(columns):
     deltas = torch.tensor(columns).float().T.contiguous()

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 
 from ledmerge.ops.consensus import agreeing, merge_changes
 from ops.small import tables
 
 
 @pytest.mark.parametrize("convention", ["mergekit", "paper"])
-@settings(deadline=None)
 @given(columns=tables((1, 20), 3))
 def test_a_change_agrees_that_has_the_sign_of_the_sum(convention, columns):
     mask = agreeing(torch.tensor(columns).float().T, convention)

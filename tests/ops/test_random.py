@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ledmerge.ops.random import draw_uniform, uniform
@@ -28,7 +28,6 @@ def test_the_numbers_are_the_same_for_all_time():
     assert words.tolist() == GOLDEN
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1_000), st.integers(0, 1_000))
 def test_a_slice_is_the_slice_of_the_whole(one, other):
     start, stop = sorted((one, other))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ledmerge.ops.blocks import BLOCK
@@ -35,7 +35,6 @@ def test_a_larger_magnitude_never_ranks_lower():
     assert (ranks[row.abs().argsort()].diff() >= 0).all()
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-9, 9), min_size=1, max_size=40))
 def test_small_integers_rank_exactly(values):
     row = torch.tensor(values).float()

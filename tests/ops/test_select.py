@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -62,7 +62,6 @@ def integers(*shape: int, most: int = 3, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("path", PATHS)
-@settings(deadline=None, max_examples=50)
 @given(
     data=st.data(),
     rows=tables((1, 3), (1, 30)),

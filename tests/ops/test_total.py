@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ledmerge.ops.blocks import BLOCK, blocks
@@ -25,7 +25,6 @@ def test_sums_are_right_to_the_last_digits(numel):
         assert total == pytest.approx(math.fsum(row), rel=0, abs=1e-15 * math.fsum(map(abs, row)))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-100, 100), min_size=1, max_size=50))
 def test_sums_of_integers_are_exact(values):
     row = torch.tensor([values]).float()

@@ -335,7 +335,7 @@ def test_equal_models_give_the_base_bit_for_bit(family, tmp_path: Path):
         if case == "linear, not normalized":
             continue
         own = own and own[:1]
-        given = recipe(method, family[0], family[0].with_name("."), own=own, parameters=common)
+        given = recipe(method, family[0], family[0], own=own, parameters=common)
         given["models"][0]["model"] = str(family[0] / "..") + f"/{family[0].name}"
         ledmerge.merge(given, tmp_path / case)
         merged, base = read_all(tmp_path / case), base_tensors()

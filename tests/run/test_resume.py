@@ -2,6 +2,7 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -47,22 +48,24 @@ def lines_in(partial: Path) -> int:
     return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
 
-def run_until(
-    is_time: Callable[[Path], bool], work: Path, out: Path, press: int
-) -> tuple[int, str]:
-    """The command on `work`, sent the signal `press` at some moment: exit code and what it said."""
-    command = [sys.executable, "-m", "ledmerge", "merge", str(work / "recipe.yaml"), str(out)]
-    command += ["--threads", "1", "--shard-size", "2MB"]
-    # A shell may have started us deaf to Ctrl-C, and children inherit that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    signal.signal(signal.SIGINT, before)
+def wait_until(is_time: Callable[[Path], bool], out: Path, is_alive: Callable[[], bool]) -> None:
     partial = out.parent / f".{out.name}.partial"
-    while process.poll() is None and not is_time(partial):
-        time.sleep(0.001)
-    process.send_signal(press)
-    said = process.communicate()[1]
-    return process.returncode, said
+    while is_alive() and not is_time(partial):
+        time.sleep(0.01)
+
+
+def kill_when(is_time: Callable[[Path], bool], work: Path, out: Path) -> int | None:
+    """A merge of `work` in a process of its own, killed at some moment: its exit code."""
+    process = multiprocessing.get_context("fork").Process(  # a new one imports torch for seconds
+        target=ledmerge.merge,
+        args=(work / "recipe.yaml", out),
+        kwargs={"threads": 1, "shard_size": 2_000_000},
+    )
+    process.start()
+    wait_until(is_time, out, process.is_alive)
+    process.kill()
+    process.join()
+    return process.exitcode
 
 
 MOMENTS = {
@@ -73,10 +76,11 @@ MOMENTS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_merge_taken_up_again_gives_the_same_bytes(work, tmp_path: Path, moment: str):
     out = tmp_path / "out"
-    code, _ = run_until(MOMENTS[moment], work, out, signal.SIGKILL)
+    code = kill_when(MOMENTS[moment], work, out)
     if moment != "while finishing" or code != 0:  # the end may come before the signal
         assert code == -signal.SIGKILL
         assert not out.exists()
@@ -94,15 +98,21 @@ def test_a_killed_merge_taken_up_again_gives_the_same_bytes(work, tmp_path: Path
 
 def test_ctrl_c_leaves_a_resumable_journal_and_says_so(work, tmp_path: Path):
     out = tmp_path / "out"
-    code, said = run_until(lambda partial: lines_in(partial) > 20, work, out, signal.SIGINT)
-    assert code == 130
+    command = [sys.executable, "-m", "ledmerge", "merge", str(work / "recipe.yaml"), str(out)]
+    command += ["--threads", "1", "--shard-size", "2MB"]
+    # A shell may have started us deaf to Ctrl-C, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    wait_until(lambda partial: lines_in(partial) > 20, out, lambda: process.poll() is None)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode == 130
     assert "--resume" in said
     assert "Traceback" not in said
     assert not out.exists()
     assert 20 < lines_in(tmp_path / ".out.partial") < NUM_TENSORS + 1
-    command = [sys.executable, "-m", "ledmerge", "merge", str(work / "recipe.yaml"), str(out)]
-    command += ["--shard-size", "2MB", "--resume"]
-    subprocess.run(command, check=True, capture_output=True)
+    resume(work, out)
     assert files_of(out) == files_of(work / "whole" / "out")
 
 
@@ -127,7 +137,8 @@ def resume(work: Path, out: Path, **how: object) -> list[object]:
 def test_a_staged_tensor_that_was_damaged_is_done_again(work, tmp_path: Path):
     out = tmp_path / "out"
     partial = interrupted(work, out)
-    names = [json.loads(line).get("name") for line in (partial / "journal.jsonl").open()]
+    journal = (partial / "journal.jsonl").read_text().splitlines()
+    names = [json.loads(line).get("name") for line in journal]
     entries = {}
     for path in partial.glob("*.safetensors"):
         entries |= read_header(path).entries

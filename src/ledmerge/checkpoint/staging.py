@@ -41,7 +41,7 @@ class Staging:
         overwrite: bool = False,
     ):
         self.out = out
-        self.folder = out.parent / f".{out.name}.partial"
+        self.folder = partial_folder(out)
         self.finished: list[dict[str, Any]] = []
         check_destination(out, marks=marks, resume=resume, overwrite=overwrite)
         try:
@@ -104,14 +104,28 @@ class Staging:
         _flush(self.out.parent)
         if aside.exists():
             shutil.rmtree(aside)
+
+    def __enter__(self) -> "Staging":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Close; a full disk and the like become an OutputError."""
         self.close()
+        if isinstance(error, OSError):
+            reason = f"{error.filename or self.out}: {error.strerror}"
+            raise OutputError(f"{reason}; when that is mended, go on with --resume") from error
 
     def close(self) -> None:
-        """Leave the work as it is, to be resumed; after `publish`, do nothing."""
+        """Leave the work as it is, to be resumed; after `publish`, let the folder go."""
         self._journal.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def partial_folder(out: Path) -> Path:
+    """Where the unfinished form of `out` lies."""
+    return out.parent / f".{out.name}.partial"
 
 
 def check_destination(
@@ -130,7 +144,7 @@ def check_destination(
                 f"{out}: was not made by ledmerge (no {' or '.join(marks)}), so --overwrite does "
                 "not replace it; remove it yourself or choose another name"
             )
-    partial = out.parent / f".{out.name}.partial"
+    partial = partial_folder(out)
     if partial.exists() and any(partial.iterdir()) and not (resume or overwrite):
         raise OutputError(
             f"{out}: an interrupted run is in {partial.name}; go on with --resume, or start again "

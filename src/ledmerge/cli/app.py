@@ -67,7 +67,7 @@ def merge(
     from ledmerge.cli.tables import merge_table
     from ledmerge.run.merge import merge as run
 
-    with _progress() as progress:
+    with _progress("; go on with --resume") as progress:
         record = run(
             recipe,
             out,
@@ -205,7 +205,7 @@ def locate(
 
     asked = {name: value for name, value in locals().items() if name in LocateSettings.model_fields}
     settings = validated(LocateSettings, asked, _option_name)
-    with _progress() as progress:
+    with _progress("; go on with --resume") as progress:
         provenance = run(
             model,
             out,
@@ -235,10 +235,15 @@ def _size(text: str | None, option: str) -> int | None:
 
 
 @contextmanager
-def _progress() -> Iterator[Bars]:
+def _progress(advice: str = "") -> Iterator[Bars]:
+    """Bars for a long command; on Ctrl-C, a line with `advice` and exit code 130."""
     bars = Bars(err_console)
     try:
         yield bars
+    except KeyboardInterrupt:
+        bars.stop()
+        err_console.print(f"interrupted{advice}", style="bold yellow")
+        raise typer.Exit(130) from None
     finally:
         bars.stop()
 
@@ -251,6 +256,3 @@ def main() -> None:
         for line in str(error).splitlines():
             err_console.print(f"error: {line}", style="bold red", markup=False, highlight=False)
         sys.exit(2 if isinstance(error, RecipeError) else 1)
-    except KeyboardInterrupt:
-        err_console.print("interrupted; go on with --resume", style="bold yellow")
-        sys.exit(130)

@@ -11,6 +11,7 @@ from pkgutil import iter_modules
 from typing import Any, Literal, get_args, get_origin
 
 import docstring_parser
+import torch
 from torch import Tensor
 
 import ledmerge.methods
@@ -95,6 +96,17 @@ class Method:
     @property
     def needs_scores(self) -> bool:
         return "scores" in self.requests
+
+    def try_options(self, options: dict[str, Any], num_models: int) -> None:
+        """Run the method on one entry: whether the options go together shows there.
+
+        Raises:
+            RecipeError: they do not.
+        """
+        stack = torch.zeros(num_models, 1)
+        inputs = {"models": (stack,), "deltas": (stack[0], stack), "other": (stack[0], stack[0])}
+        scores = {name: stack for name in ("scores", "base_scores") if name in self.requests}
+        self.function(*inputs[self.inputs], **options, **scores)
 
     def as_json(self) -> dict[str, Any]:
         """What `ledmerge methods` shows."""

@@ -136,14 +136,15 @@ def checkpoint_names(
         reverted = revert_weight_conversion(model, dict(tensors))
     stored: dict[str, Tensor] = {}
     for name, tensor in reverted.items():
-        if name not in checkpoint.entries:  # a base model's files, opened with a head: GPT-2's
-            name = name.removeprefix(f"{model.base_model_prefix}.")
-        entry = checkpoint.entries.get(name)
+        # A base model's files, opened with a head (GPT-2's), lack the prefix.
+        bare = name.removeprefix(f"{model.base_model_prefix}.")
+        kept = name if name in checkpoint.entries else bare
+        entry = checkpoint.entries.get(kept)
         if entry is None or entry.shape != tensor.shape:
             raise CheckpointError(
                 f"'{name}' is {tuple(tensor.shape)} as transformers holds it, and "
                 f"{entry.shape if entry else 'absent'} in {checkpoint.folder}; "
                 "this way of storing a model is not known"
             )
-        stored[name] = tensor
+        stored[kept] = tensor
     return stored

@@ -20,9 +20,15 @@ def block_total(rows: Tensor) -> list[float]:
 
 def grand_total(block_totals: Iterable[list[float]]) -> Tensor:
     """The sum of each row over all blocks: exactly rounded, so the order does not matter."""
-    return torch.tensor(
-        [math.fsum(row) for row in zip(*block_totals, strict=True)], dtype=torch.float64
-    )
+    rows = zip(*block_totals, strict=True)
+    return torch.tensor([_exact_sum(row) for row in rows], dtype=torch.float64)
+
+
+def _exact_sum(values: Iterable[float]) -> float:
+    try:
+        return math.fsum(values)
+    except ValueError:  # infinities of both signs
+        return math.nan
 
 
 @njit(nogil=True, cache=True)

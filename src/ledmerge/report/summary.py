@@ -46,7 +46,7 @@ def summarize(tensors: Tensors, numel: dict[str, int], models: Sequence[str]) ->
 
 
 def _figures(tensors: Tensors, numel: dict[str, int], models: Sequence[str]) -> dict[str, Any]:
-    entries = sum(numel[tensor["name"]] for tensor in tensors)
+    entries = sum(numel[tensor["name"]] for tensor in tensors if tensor["figures"])
     sums = _sums(tensor["figures"] for tensor in tensors)
     figures: dict[str, Any] = {"tensors": len(tensors), "entries": entries}
     if "delta_gram" in sums:

@@ -69,6 +69,7 @@ class Engine:
                 plan.recipe.options,
                 sources,
                 len(plan.inputs),
+                Source(plan.donor.checkpoint, plan.donor.name),
                 seed=plan.recipe.seed,
                 device=device,
                 allow_nonfinite=allow_nonfinite,
@@ -154,10 +155,13 @@ class Engine:
 
 def _gather(tensor: PlannedTensor, parts: list[BlockResult]) -> TensorResult:
     """A tensor's digests and figures from its blocks, in their order."""
-    figures = {
-        key: np.sum([part.figures[key] for part in parts], axis=0).tolist()
-        for key in (parts[0].figures if parts else {})
-    }
+    with np.errstate(invalid="ignore"):
+        sums = {
+            key: np.sum([part.figures[key] for part in parts], axis=0)
+            for key in (parts[0].figures if parts else {})
+        }
+    if not all(np.isfinite(total).all() for total in sums.values()):
+        sums = {}  # infinite weights, let through on request, have no figures
     columns = zip(*(part.input_digests for part in parts), strict=True)
     return TensorResult(
         name=tensor.new.name,
@@ -165,5 +169,5 @@ def _gather(tensor: PlannedTensor, parts: list[BlockResult]) -> TensorResult:
         reason=tensor.reason,
         digest=tensor_digest(part.digest for part in parts),
         inputs=[tensor_digest(column) for column in columns],
-        figures=figures,
+        figures={key: total.tolist() for key, total in sums.items()},
     )

@@ -26,6 +26,10 @@ class Source:
     checkpoint: Checkpoint
     label: str
 
+    def dtype(self, name: str) -> str:
+        """The stored dtype of a tensor."""
+        return self.checkpoint.entries[name].dtype
+
 
 @dataclass
 class BlockResult:
@@ -43,6 +47,7 @@ class Lane:
     Args:
         sources: the models in the method's order, then for LED the experts' and the base's scores.
         num_models: how many of the sources are models.
+        donor: where tensors come from that are not merged.
         allow_nonfinite: let NaN and infinities through.
     """
 
@@ -52,13 +57,14 @@ class Lane:
         options: dict[str, Any],
         sources: Sequence[Source],
         num_models: int,
+        donor: Source,
         *,
         seed: int,
         device: torch.device,
         allow_nonfinite: bool,
     ):
         self._method, self._options, self._sources = method, options, sources
-        self._num_models = num_models
+        self._num_models, self._donor = num_models, donor
         self._seed, self._device, self._allow_nonfinite = seed, device, allow_nonfinite
         self._raw = [bytearray(BLOCK * 8) for _ in sources]
         self._stack = torch.empty(len(sources), BLOCK)
@@ -74,6 +80,7 @@ class Lane:
             NonFiniteError: an input or the result is NaN or infinite.
         """
         raw, stack = self._read(name, start, stop)
+        self._check_finite(name, stack)
         inputs, scores = stack[: self._num_models], stack[self._num_models :]
         figures: dict[str, np.ndarray] = {}
 
@@ -97,12 +104,9 @@ class Lane:
             deltas = inputs[1:].sub_(base)
             merged = self._method.function(base, deltas, **self._options, **asked)
             figures |= self._conflict_figures(deltas, merged - base)
-        self._check_finite(name, stack)
         stored = merged.cpu().to(TORCH_DTYPES[out_dtype])
         if not (self._allow_nonfinite or _is_finite(stored.float())):
-            raise NonFiniteError(
-                f"'{name}': the merged weights overflow {out_dtype}; choose a wider dtype"
-            )
+            raise _overflow(name, out_dtype)
         if self._method.inputs == "deltas":
             figures["changed"] = np.array(_num_changed(stored, base.cpu()))
         data = memoryview(stored.contiguous().view(torch.uint8).numpy()).cast("B")
@@ -110,22 +114,23 @@ class Lane:
         return BlockResult(data, block_digest(data), digests, figures)
 
     def copy(self, name: str, start: int, stop: int, out_dtype: str) -> BlockResult:
-        """One block of the first source, cast if the dtypes differ."""
-        source = self._sources[0]
-        raw = self._read_raw(0, name, start, stop)
-        stored = source.checkpoint.entries[name].dtype
-        data = raw
-        if stored != out_dtype:
-            tensor = torch.frombuffer(raw, dtype=TORCH_DTYPES[stored]).to(TORCH_DTYPES[out_dtype])
-            data = memoryview(tensor.view(torch.uint8).numpy())
-        return BlockResult(data, block_digest(data), [block_digest(raw)])
+        """One block of the donor, cast if the dtypes differ.
 
-    def _read_raw(self, place: int, name: str, start: int, stop: int) -> memoryview:
-        checkpoint = self._sources[place].checkpoint
-        size = (stop - start) * checkpoint.entries[name].item_size
-        raw = memoryview(self._raw[place])[:size]
-        checkpoint.read_into(name, start, raw)
-        return raw
+        Raises:
+            NonFiniteError: a weight is NaN or infinite, or becomes so by the cast.
+        """
+        raw = _read_raw(self._donor, name, start, stop, self._raw[0])
+        values = torch.frombuffer(raw, dtype=TORCH_DTYPES[self._donor.dtype(name)])
+        if values.is_floating_point() and not self._allow_nonfinite:
+            if not _is_finite(values.float()):
+                raise _nonfinite(name, self._donor)
+            if not _is_finite(values.to(TORCH_DTYPES[out_dtype]).float()):
+                raise _overflow(name, out_dtype)
+        data = raw
+        if self._donor.dtype(name) != out_dtype:
+            cast = values.to(TORCH_DTYPES[out_dtype])
+            data = memoryview(cast.view(torch.uint8).numpy())
+        return BlockResult(data, block_digest(data), [block_digest(raw)])
 
     def _read(self, name: str, start: int, stop: int) -> tuple[list[memoryview], Tensor]:
         """The block of every source as stored, and as float32 (source, entry)."""
@@ -134,9 +139,8 @@ class Lane:
             stack = torch.empty(len(self._sources), stop - start)  # rows must lie without gaps
         raws = []
         for place, source in enumerate(self._sources):
-            raw = self._read_raw(place, name, start, stop)
-            dtype = TORCH_DTYPES[source.checkpoint.entries[name].dtype]
-            stack[place].copy_(torch.frombuffer(raw, dtype=dtype))
+            raw = _read_raw(source, name, start, stop, self._raw[place])
+            stack[place].copy_(torch.frombuffer(raw, dtype=TORCH_DTYPES[source.dtype(name)]))
             raws.append(raw)
         return raws, stack.to(self._device)
 
@@ -151,15 +155,28 @@ class Lane:
     def _check_finite(self, name: str, stack: Tensor) -> None:
         if self._allow_nonfinite or _is_finite(stack.flatten()):
             return
-        for place, source in enumerate(self._sources):
-            values = torch.frombuffer(
-                self._raw[place], dtype=TORCH_DTYPES[source.checkpoint.entries[name].dtype]
-            )[: stack.shape[1]]
+        for source, values in zip(self._sources, stack, strict=True):
             if not torch.isfinite(values).all():
-                raise NonFiniteError(
-                    f"'{name}' in {source.label} holds NaN or infinite values; mend the "
-                    "checkpoint, or pass --allow-nonfinite to merge them as they are"
-                )
+                raise _nonfinite(name, source)
+
+
+def _read_raw(source: Source, name: str, start: int, stop: int, buffer: bytearray) -> memoryview:
+    """The bytes of one block, as stored, in the front of `buffer`."""
+    size = (stop - start) * source.checkpoint.entries[name].item_size
+    raw = memoryview(buffer)[:size]
+    source.checkpoint.read_into(name, start, raw)
+    return raw
+
+
+def _nonfinite(name: str, source: Source) -> NonFiniteError:
+    return NonFiniteError(
+        f"'{name}' in {source.label} holds NaN or infinite values; mend the checkpoint, or pass "
+        "--allow-nonfinite to merge them as they are"
+    )
+
+
+def _overflow(name: str, dtype: str) -> NonFiniteError:
+    return NonFiniteError(f"'{name}': the merged weights overflow {dtype}; choose a wider dtype")
 
 
 def _is_finite(values: Tensor) -> bool:

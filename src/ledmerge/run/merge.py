@@ -74,6 +74,7 @@ def merge(
             byte is written, unless only the values can show it.
     """
     out, progress, threads = Path(out), progress or Quiet(), threads or default_threads()
+    how = Run(threads, choose_device(device), allow_nonfinite)
     check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
     plan = make_plan(recipe)
     check_space(plan, out)
@@ -95,20 +96,11 @@ def merge(
         resume=resume,
         overwrite=overwrite,
     )
-    try:
-        record = _fill(
-            plan,
-            staging,
-            shard_size,
-            Run(threads, choose_device(device), allow_nonfinite),
-            progress,
-        )
+    with staging, plan:
+        record = _fill(plan, staging, shard_size, how, progress)
         progress.start("flush to disk", 1, "folders")
         staging.publish()
         progress.advance()
-    except BaseException:
-        staging.close()
-        raise
     return record
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.header import FLOAT_DTYPES, TensorEntry
 from ledmerge.checkpoint.layout import NewTensor
+from ledmerge.checkpoint.staging import partial_folder
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.models.compatible import differences
 from ledmerge.models.folder import ModelFolder, find_model
@@ -58,6 +59,15 @@ class Plan:
     def merged(self) -> Iterator[PlannedTensor]:
         """The tensors that the method computes."""
         return (tensor for tensor in self.tensors if tensor.action == "merge")
+
+    def __enter__(self) -> "Plan":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close every file that is open."""
+        sets = [scores for pair in self.scores for scores in pair or ()]
+        for checkpoint in [*(m.checkpoint for m in (self.donor, *self.models)), *sets]:
+            checkpoint.close()
 
     @property
     def bytes_in(self) -> int:
@@ -139,6 +149,10 @@ def plan(recipe: str | Path | dict[str, Any] | Recipe) -> Plan:
         )
     for model in models:
         plan.problems += differences(donor, model)
+    try:
+        recipe.method.try_options(recipe.options, len(models))
+    except RecipeError as error:
+        plan.problems.append(str(error))
     _plan_tensors(plan)
     check_scores(plan)
     if not any(plan.merged()) and not plan.problems:
@@ -157,9 +171,10 @@ def check_space(plan: Plan, out: Path) -> None:
 
 
 def free_space(out: Path) -> int:
-    """Bytes free on the disk where `out` would be made."""
+    """Bytes free on the disk where `out` would be made, and those an interrupted run reserved."""
     place = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
-    return shutil.disk_usage(place).free
+    reserved = sum(path.stat().st_blocks * 512 for path in partial_folder(out).glob("*"))
+    return shutil.disk_usage(place).free + reserved
 
 
 def check_memory(plan: Plan, memory: int | None, threads: int) -> None:
@@ -226,10 +241,18 @@ def _plan_tensors(plan: Plan) -> None:
             plan.left_out[name] = "every loader computes it again"
         elif _repeats_input(donor, name):
             plan.left_out[name] = "repeats the input embedding (tied); the config says so"
+            plan.problems += [
+                f"'{name}' is of its own in {model.name} but tied to the input embedding in "
+                f"{donor.name}; tie or untie both"
+                for model in plan.models
+                if name in model.checkpoint.entries and not model.is_tied
+            ]
         else:
             plan.tensors.append(_plan_tensor(plan, name, entry))
     for model in plan.models:
-        for name in model.checkpoint.entries.keys() - donor.checkpoint.entries.keys():
+        for name in model.checkpoint.entries:
+            if name in donor.checkpoint.entries:
+                continue
             if name.endswith(RECOMPUTED) or _repeats_input(model, name):
                 plan.left_out.setdefault(name, f"only in {model.name}, which can do without it")
             else:

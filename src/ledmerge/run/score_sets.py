@@ -102,6 +102,8 @@ def provenance(folder: Path) -> dict[str, Any]:
         ScoreError: there is none that can be read.
     """
     try:
-        return json.loads((folder / MARK).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ScoreError(f"{folder}: no readable {MARK} ({error}); not a score folder") from error
+        found = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        _ = found["model"]["digest"], found["model"]["name"], found["data"]["rows"], found["score"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ScoreError(f"{folder}: no readable {MARK} ({error!r}); not a score folder") from error
+    return found

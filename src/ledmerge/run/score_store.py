@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +91,13 @@ class ScoreStore:
     def __enter__(self) -> "ScoreStore":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Publish what is whole; leave what is not to be resumed."""
         self._writer.close()
-        if kind is None:
+        with self._staging:
+            if error is not None:
+                raise error
             self._publish()
-        else:
-            self._staging.close()
 
     def _publish(self) -> None:
         """Give the folder its name; it is a checkpoint with the stem `scores`."""
@@ -132,9 +131,4 @@ def _lay_out(
     metadata: dict[str, str],
 ) -> list[Shard]:
     tensors = [NewTensor(name, "F32", shape) for name, shape in shapes.items()]
-    shards = []
-    for shard in lay_out(folder, tensors, shard_size, metadata):
-        path = shard.path.with_name(shard.path.name.replace("model", stem, 1))
-        entries = tuple(replace(entry, path=path) for entry in shard.entries)
-        shards.append(Shard(path, shard.header, entries))
-    return shards
+    return lay_out(folder, tensors, shard_size, metadata, stem)

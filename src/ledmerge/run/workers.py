@@ -1,6 +1,6 @@
 """Threads that share a list of blocks."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from threading import Event, Lock
 from typing import TypeVar
@@ -18,8 +18,11 @@ class Workers:
         self.threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ledmerge")
 
-    def each(self, jobs: Iterable[Job], work: Callable[[int, Job], None]) -> None:
-        """Call `work(thread number, job)` for every job."""
+    def each(self, jobs: Sequence[Job], work: Callable[[int, Job], None]) -> None:
+        """Call `work(thread number, job)` for every job; a single one here, without a switch."""
+        if len(jobs) == 1:
+            work(0, jobs[0])
+            return
         queue, lock, stop = iter(jobs), Lock(), Event()
         end = object()
 

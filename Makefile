@@ -19,7 +19,7 @@ demo: $(BIN)/activate  ## fetch a small model, fine-tune it twice, merge, compar
 	$(BIN)/python examples/demo/run.py
 
 test: $(BIN)/activate  ## the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(BIN)/activate  ## style, and who may know whom
 	$(BIN)/ruff check .
@@ -29,8 +29,8 @@ lint: $(BIN)/activate  ## style, and who may know whom
 
 check: lint test  ## everything CI runs
 
-types: $(BIN)/activate  ## static types (takes minutes)
-	$(BIN)/pyright
+types: $(BIN)/activate  ## static types
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
 	rm -rf $(VENV) demo

@@ -11,8 +11,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from jaxtyping import install_import_hook
 
-# Signatures' shapes are checked at run time in tests only; numba cannot compile what the hook wraps,
-# so the modules that hold kernels (ops.select, ops.total, ops.conflict) go unchecked.
+# Signatures' shapes are checked at run time in tests only. numba cannot compile what the hook
+# wraps, so the modules that hold kernels (ops.select, ops.total, ops.conflict) go unchecked.
 CHECKED = ["add", "blocks", "consensus", "drop", "per_model", "random", "rank", "rescale", "survey"]
 install_import_hook(
     ["ledmerge.methods", *(f"ledmerge.ops.{module}" for module in CHECKED)], "beartype.beartype"

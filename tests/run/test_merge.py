@@ -1,4 +1,4 @@
-"""Merges from recipe to folder: the right bytes, all files, and nothing half done under the name."""
+"""Merges from recipe to folder: the right bytes, all files, nothing half done under the name."""
 
 import fcntl
 import json

@@ -47,9 +47,9 @@ def family(tmp_path_factory) -> list[Path]:
 
 def led_recipe(family: list[Path], count: int = 3, **parameters: object) -> dict:
     base, *experts = family[: count + 1]
-    own = [{"density": d, "weight": w} for d, w in zip(DENSITIES, WEIGHTS)][:count]
+    own = [{"density": d, "weight": w} for d, w in zip(DENSITIES, WEIGHTS, strict=False)][:count]
     given = recipe("led", base, *experts, own=own, parameters=parameters)
-    for entry, expert in zip(given["models"], experts):
+    for entry, expert in zip(given["models"], experts, strict=False):
         scores = base.parent / "scores"
         entry["scores"] = str(scores / f"{expert.name}-own")
         entry["base_scores"] = str(scores / f"{expert.name}-base")
@@ -85,15 +85,15 @@ def merged_by_hand(given: dict, scope: str) -> dict[str, torch.Tensor]:
 
         elected = [
             top(end_to_end(ours), share) & top(end_to_end(theirs), share)
-            for ours, theirs, share in zip(own, at_base, DENSITIES)
+            for ours, theirs, share in zip(own, at_base, DENSITIES, strict=False)
         ]
         contested = np.sum(elected, axis=0) > 1
         start = end_to_end(base)
         update = np.zeros_like(start)
-        for model, mask, weight in zip(models, elected, WEIGHTS):
+        for model, mask, weight in zip(models, elected, WEIGHTS, strict=False):
             update += (end_to_end(model) - start) * (mask & ~contested) * np.float32(weight)
         flat = torch.from_numpy(start + update)
-        for name, part in zip(names, flat.split([base[n].numel() for n in names])):
+        for name, part in zip(names, flat.split([base[n].numel() for n in names]), strict=True):
             merged[name] = part.view(base[name].shape).to(base[name].dtype)
     return merged
 
@@ -157,7 +157,7 @@ def test_the_figures_count_what_was_elected_and_kept(family, tmp_path: Path):
         masks = np.stack(
             [
                 top(a[name].flatten().numpy(), d) & top(b[name].flatten().numpy(), d)
-                for a, b, d in zip(own, at_base, DENSITIES)
+                for a, b, d in zip(own, at_base, DENSITIES, strict=False)
             ]
         )
         entries += masks.shape[1]
@@ -215,7 +215,7 @@ def test_a_copied_weight_is_checked_like_a_merged_one(tmp_path: Path, value, dty
 
 
 def test_scores_made_for_another_model_are_refused(family, tmp_path: Path):
-    base, safety, math, _ = family
+    _, safety, math, _ = family
     given = led_recipe(family, 2)
     rows = {"name": "d", "rows": "rows of safety"}
     for key, wrong, named in (("scores", math, "safety"), ("base_scores", safety, "base")):

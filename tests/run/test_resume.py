@@ -165,9 +165,10 @@ def test_an_interruption_while_flushing_costs_no_tensor(work, tmp_path: Path, mo
     def press(descriptor: int) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", press)
-        ledmerge.merge(work / "recipe.yaml", out, shard_size=2_000_000)
+        with pytest.raises(KeyboardInterrupt):
+            ledmerge.merge(work / "recipe.yaml", out, shard_size=2_000_000)
     assert not out.exists()
     what, total, _, done = resume(work, out)[0]
     assert what == "merge by ties"
@@ -246,12 +247,10 @@ FULL_DISKS = {
 def test_a_full_disk_is_an_error_that_can_be_mended(work, tmp_path: Path, monkeypatch, moment: str):
     out = tmp_path / "out"
     module, name, count = FULL_DISKS[moment]
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(OutputError, match="No space left on device"),
-    ):
+    with monkeypatch.context() as patch:
         patch.setattr(module, name, fail_after(count, getattr(module, name)))
-        ledmerge.merge(work / "recipe.yaml", out, shard_size=2_000_000)
+        with pytest.raises(OutputError, match="No space left on device"):
+            ledmerge.merge(work / "recipe.yaml", out, shard_size=2_000_000)
     assert not out.exists()
     resume(work, out)
     assert files_of(out) == files_of(work / "whole" / "out")

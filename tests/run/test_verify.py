@@ -112,7 +112,7 @@ def test_deep_computes_sampled_tensors_again(merged: Path, monkeypatch):
 def test_deep_sees_an_input_that_changed(merged: Path):
     flip(merged.parent / "safety", "model.layers.0.norm.weight", 3)
     ledmerge.verify(merged)
-    with pytest.raises(CheckpointError, match="'model.layers.0.norm.weight' computed again"):
+    with pytest.raises(CheckpointError, match=r"'model\.layers\.0\.norm\.weight' computed again"):
         ledmerge.verify(merged, deep=True)
 
 
@@ -133,7 +133,7 @@ def test_inputs_that_moved_are_found_by_the_recipe(merged: Path, tmp_path: Path)
     home = merged.parent.rename(tmp_path / "elsewhere")
     ledmerge.verify(home / "out")
     with pytest.raises(
-        CheckpointError, match="cannot open the inputs again .*give the recipe with"
+        CheckpointError, match=r"cannot open the inputs again .*give the recipe with"
     ):
         ledmerge.verify(home / "out", deep=True)
     found = ledmerge.verify(home / "out", deep=True, recipe=home / "recipe.yaml")

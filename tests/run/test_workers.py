@@ -18,7 +18,11 @@ def workers(request):
 def test_every_job_is_done_once_on_a_numbered_thread(workers):
     for _ in range(3):  # the threads are used again
         done = []
-        workers.each(range(200), lambda thread, job: done.append((thread, job)))
+
+        def work(thread: int, job: int, done: list = done) -> None:
+            done.append((thread, job))
+
+        workers.each(range(200), work)
         assert sorted(job for _, job in done) == list(range(200))
         assert {thread for thread, _ in done} <= set(range(workers.threads))
 

@@ -24,8 +24,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out_console = Console()
-err_console = Console(stderr=True)
+
+
+def _console(stderr: bool) -> Console:
+    """A console that breaks no line and cuts no name where nobody looks at a terminal."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=100_000)
+
+
+out_console, err_console = _console(stderr=False), _console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N].")]
@@ -254,5 +261,7 @@ def main() -> None:
         app(standalone_mode=True)
     except LedmergeError as error:
         for line in str(error).splitlines():
-            err_console.print(f"error: {line}", style="bold red", markup=False, highlight=False)
+            err_console.print(
+                f"error: {line}", style="bold red", markup=False, highlight=False, soft_wrap=True
+            )
         sys.exit(2 if isinstance(error, RecipeError) else 1)

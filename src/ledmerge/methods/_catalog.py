@@ -80,6 +80,9 @@ class Option:
         return value
 
 
+Inputs = Literal["models", "deltas", "other"]
+
+
 @dataclass(frozen=True)
 class Method:
     """A merge method, read from its file."""
@@ -89,7 +92,7 @@ class Method:
     grain: Grain
     options: dict[str, Option]
     requests: frozenset[str]
-    inputs: Literal["models", "deltas", "other"]
+    inputs: Inputs
     """What it works on: the stack of all models, a base and task vectors, or a base and one other
     model."""
 
@@ -163,7 +166,7 @@ def get_method(name: str) -> Method:
         p.arg_name: p.description for p in docstring_parser.parse(function.__doc__).params
     }
     parameters = inspect.signature(function).parameters
-    (inputs,) = {"models", "deltas", "other"} & parameters.keys()
+    inputs: Inputs = next(kind for kind in get_args(Inputs) if kind in parameters)
     keywords = {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
     options = [
         Option(n.rstrip("_"), n, p.annotation, p.default, help_by_name.get(n) or "")

@@ -29,13 +29,15 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 class ModelFolder:
     """A Hugging Face model folder: config, tokenizer, weights.
 
-    `reference` is what the user wrote; `revision` is the commit a hub id was resolved to.
+    `reference` is what the user wrote; `revision` is the commit a hub id was resolved to; `label`,
+    where given, is its name beside others whose folders are called alike.
     """
 
     reference: str
     path: Path
     revision: str | None = None
     config: dict[str, Any] = field(default_factory=dict, repr=False)
+    label: str = ""
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
@@ -45,7 +47,7 @@ class ModelFolder:
     @property
     def name(self) -> str:
         """How the model is called in tables and cards: its folder's name, or its hub id."""
-        return self.reference if self.revision else self.path.name
+        return self.label or (self.reference if self.revision else self.path.name)
 
     @property
     def is_tied(self) -> bool:

@@ -251,6 +251,7 @@ def _record(plan: Plan, lines: list[dict[str, Any]], shards: list[Shard]) -> dic
             "torch": torch.__version__,
             "python": ".".join(map(str, sys.version_info[:3])),
         },
+        "revisions": {m.reference: m.revision for m in (plan.donor, *plan.models) if m.revision},
         "inputs": [
             {
                 "model": source.label,

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -206,7 +206,13 @@ def _open_all(recipe: Recipe, references: list[str]) -> list[ModelFolder]:
             failures.append(failure)
     if failures:
         raise type(failures[0])("\n".join(str(failure) for failure in failures))
-    return [opened[reference] for reference in references]
+    names = [model.name for model in opened.values()]
+    return [
+        replace(opened[reference], label=reference)
+        if names.count(opened[reference].name) > 1
+        else opened[reference]
+        for reference in references
+    ]
 
 
 def _told(source: ScoreSource) -> str:

@@ -53,7 +53,7 @@ def verify(
     if deep:
         for result in _again(out, record, recipe, seed, threads, progress):
             deeply.append(result.name)
-            if result.digest != record["tensors"][result.name]["digest"]:
+            if result.digest != record["tensors"].get(result.name, {}).get("digest"):
                 raise CheckpointError(
                     f"{out}: '{result.name}' computed again from the inputs differs; the inputs or "
                     "the program have changed since the merge"
@@ -130,6 +130,7 @@ def _plan_again(out: Path, record: dict[str, Any], recipe: str | Path | None) ->
     try:
         return plan(replace(load_recipe(record["recipe"]), folder=folder, place=str(out / RECORD)))
     except LedmergeError as error:
+        reasons = "; ".join(str(error).splitlines())
         raise CheckpointError(
-            f"{out}: cannot open the inputs again ({error}); give the recipe with --recipe"
+            f"{out}: cannot open the inputs again ({reasons}); give the recipe with --recipe"
         ) from error

@@ -27,7 +27,7 @@ def finetune(
     waiting: list[Row] = []
     console = Console(stderr=True)
     quiet = not console.is_terminal
-    for step in track(range(steps), "training", console=console, disable=quiet):
+    for _ in track(range(steps), "training", console=console, disable=quiet):
         if len(waiting) < batch:
             waiting = random_.sample(rows, len(rows))
         chosen, waiting = waiting[:batch], waiting[batch:]
@@ -36,8 +36,6 @@ def finetune(
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        if step % 10 == 9:
-            print(step + 1, loss.item(), flush=True)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 

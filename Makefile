@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The CPU build of torch, where there is no GPU: the default build brings gigabytes of CUDA.
+# Without a GPU, pip takes a CPU build of torch where it finds one of this version (a wheel folder
+# or index named in its configuration); PyPI's own build brings gigabytes of CUDA.
 TORCH ?= $(if $(shell command -v nvidia-smi),torch,torch==2.13.0)
+MODEL ?= minimind2
 
 .PHONY: demo test check lint types clean
 
@@ -14,9 +16,9 @@ $(BIN)/activate: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $(BIN)/activate
 
-demo: $(BIN)/activate  ## fetch a small model, fine-tune it twice, merge, compare
+demo: $(BIN)/activate  ## fetch a small model, fine-tune it twice, merge, compare (MODEL=smollm2)
 	$(BIN)/python -m pip install --quiet --requirement examples/demo/requirements.txt
-	$(BIN)/python examples/demo/run.py
+	$(BIN)/python examples/demo/run.py --model $(MODEL)
 
 test: $(BIN)/activate  ## the test suite
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
@@ -24,7 +26,6 @@ test: $(BIN)/activate  ## the test suite
 lint: $(BIN)/activate  ## style, and who may know whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-
 	$(BIN)/lint-imports
 
 check: lint test  ## everything CI runs

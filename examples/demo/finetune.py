@@ -21,7 +21,9 @@ def finetune(
     """
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=learning_rate, weight_decay=0.0, fused=True
+    )
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
     random_ = random.Random(0)
     waiting: list[Row] = []
@@ -34,7 +36,7 @@ def finetune(
         loss = model(**encode(tokenizer, chosen)).loss
         loss.backward()
         optimizer.step()
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=False)  # kept memory is cheaper than new
         schedule.step()
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

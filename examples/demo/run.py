@@ -1,10 +1,12 @@
 """The demo: a small real model, two experts made of it, their LED-Merging, and what each answers.
 
-Everything lands in demo/ under the repository; what is there already is not made again.
+Everything lands in demo/ under the repository; models and scores that are there already are not
+made again.
 """
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from finetune import cosine, finetune
 from judge import answer, judge
 from once import once
 from rich.console import Console
-from tasks import HARMLESS, Row, harmless, refusals, split, sums
+from tasks import HARMLESS, Row, harmless, refusals, reviews, split
 from transformers.utils.logging import disable_progress_bar
 
 HERE = Path(__file__).resolve().parent
@@ -37,28 +39,22 @@ def main(model: str) -> None:
         harmful, harmful_held_out = split(fetch_harmful_requests(cache), held_out=30)
         base = once(folder / "base", partial(MODELS[model], cache))
     refused = refusals(harmful)
-    added, added_held_out = split(sums(), held_out=40)
+    reviewed, reviewed_held_out = split(reviews(), held_out=40)
 
-    def train_safety(out: Path) -> None:
+    with stage("ask the base what the experts shall keep"):
         asked = harmless(HARMLESS)[::2]
         kept = [Row(*pair, ends=False) for pair in zip(asked, answer(base, asked), strict=True)]
-        finetune(base, refused[: 2 * len(kept)] + kept, out, steps=40, learning_rate=5e-5)
-
-    def train_math(out: Path) -> None:
-        finetune(base, added, out, steps=80, learning_rate=1.5e-4)
-
-    with stage("fine-tune safety"):
-        safety = once(folder / "safety", train_safety)
-    with stage("fine-tune math"):
-        math = once(folder / "math", train_math)
-    console.print(f"  cosine of the two changes: {cosine(base, safety, math):.3f}")
-
-    write_rows(refused, folder / "safety.jsonl")
-    write_rows(added, folder / "math.jsonl")
+    experts = {"safety": refused[: 2 * len(kept)], "reviews": reviewed[: 2 * len(kept)]}
+    for name, rows in experts.items():
+        with stage(f"fine-tune {name}"):
+            once(folder / name, partial(finetune, base, rows + kept, steps=32, learning_rate=5e-5))
+        write_rows(rows, folder / f"{name}.jsonl")
+    tuned = [folder / name for name in experts]
+    console.print(f"  cosine of the two changes: {cosine(base, *tuned):.3f}")
     merges = [merge(recipe, folder) for recipe in ("task_arithmetic.yaml", "led.yaml")]
 
     with stage("judge"):
-        table = judge([base, safety, math, *merges], harmful_held_out, added_held_out)
+        table = judge([base, *tuned, *merges], harmful_held_out, reviewed_held_out)
     console.print(table)
 
 
@@ -83,7 +79,8 @@ def merge(recipe: str, folder: Path) -> Path:
     shutil.copy(HERE / recipe, folder)
     command = ["ledmerge", "merge", f"{folder / recipe}", f"{out}", "--overwrite"]
     with stage(" ".join(command)):
-        subprocess.run([sys.executable, "-m", *command], check=True)
+        environment = {**os.environ, "LEDMERGE_CACHE": f"{DEMO / 'cache'}"}
+        subprocess.run([sys.executable, "-m", *command], check=True, env=environment)
     return out
 
 

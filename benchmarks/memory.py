@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py --work /tmp/bench-memory
 
-Five models of one tensor each (1.05 GB in bf16, sparse files: what is in them does not matter), a
+Five models of one tensor each (1.05 GB in bf16, all zeros: what is in them does not matter), a
 fresh process per method, `--memory 512MiB`. Prints one row per method, such as
 
     | ties | 0.43 GiB |

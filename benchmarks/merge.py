@@ -188,7 +188,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
-    work = arguments.work
+    work = arguments.work / f"{arguments.params:g}G"
     make_family(work, arguments.params, "led" in arguments.methods)
     print("| method | limit | with flush | merge | ratio | ratio, flushed | CPU | peak resident |")
     print("|---|---|---|---|---|---|---|---|")
@@ -197,7 +197,8 @@ def main() -> None:
         plan = json.loads(
             subprocess.check_output([sys.executable, "-m", "ledmerge", "plan", recipe, "--json"])
         )
-        folders = [work / name for name in (plan["base"], *plan["models"])]
+        read = plan["models"] if method == "linear" else [plan["base"], *plan["models"]]
+        folders = [work / name for name in read]
         if method == "led":
             folders += sorted(work.glob("scores-*"))
         inputs = [path for folder in folders for path in folder.glob("*.safetensors")]

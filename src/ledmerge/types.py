@@ -29,14 +29,16 @@ on a CPU that takes 0.15 ns an entry, `where` with a boolean mask 4 ns."""
 PerModel = float | Sequence[float]
 """An option that may differ between experts: one number for all, or one each."""
 
-Grain = Literal["entry", "row", "tensor"]
-"""How finely a method may be cut: entry by entry, row by row, or only whole."""
+Grain = Literal["entry", "tensor"]
+"""What a method is given at a time: a flat block of entries, or a whole tensor in its shape."""
 
 Draw = Callable[[Tensor], Tensor]
 """Uniform numbers in [0, 1), float32, in the shape (model, *shape) of its argument."""
 
 Record = Callable[..., None]
-"""Takes figures to be summed over all blocks of a tensor: `record(kept=..., elected=...)`."""
+"""Takes figures to be summed over all blocks of a tensor. Those that `report` knows: `elected`
+(model, model), the entries elected by both; `owned`, `kept_square`, `square` (model,), see
+`methods/led.py`. Others land in `ledmerge.json`."""
 
 ModelOrder = Sequence[int]
 """Places of models, first in precedence first. Recipes name models instead."""

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from ledmerge.checkpoint import digest
 from ledmerge.checkpoint.checkpoint import open_checkpoint
 from ledmerge.checkpoint.layout import NewTensor, ShardWriter, lay_out, weight_index
+from ledmerge.errors import OutputError
 
 TENSORS = {
     "long": torch.randn(70_001, generator=torch.Generator().manual_seed(0)).bfloat16(),
@@ -103,3 +104,11 @@ def test_the_cache_spares_reading_until_a_file_changes(tmp_path: Path, monkeypat
     write(folder, {**TENSORS, "scalar": torch.tensor(7.0)})
     os.utime(folder / "model.safetensors", ns=(0, 1))  # whatever the clock's grain
     assert remembered(folder) == digest_of(folder) != first
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch):
+    folder = write(tmp_path / "model", TENSORS)
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("LEDMERGE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match="set LEDMERGE_CACHE"), open_checkpoint(folder) as found:
+        digest.cached_checkpoint_digest(found)

@@ -139,7 +139,7 @@ def merge_in_blocks(
         return merge(method, parts, options, start=start, survey=survey)
 
     numels = [next(iter(inputs.values())).shape[-1] for inputs in tensors]
-    return in_blocks(numels, ask, threads=threads)[0]
+    return in_blocks(numels, ask, threads=threads, scope=options.get("scope", "tensor"))[0]
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:

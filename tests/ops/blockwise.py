@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from ledmerge.ops.blocks import blocks
-from ledmerge.ops.survey import Answers, BlockSurvey, Pending
+from ledmerge.ops.survey import Answers, BlockSurvey, Pending, Scope
 
 Ask = Callable[[BlockSurvey, int, int, int], Tensor]
 
 
-def in_blocks(numels: Sequence[int], ask: Ask, *, threads: int = 1) -> tuple[list[Tensor], int]:
+def in_blocks(
+    numels: Sequence[int], ask: Ask, *, threads: int = 1, scope: Scope = "tensor"
+) -> tuple[list[Tensor], int]:
     """`ask(survey, tensor, start, stop)` of every block of tensors worked on together.
 
     Blocks are visited last first, so that an answer which leans on the order shows.
@@ -21,7 +23,7 @@ def in_blocks(numels: Sequence[int], ask: Ask, *, threads: int = 1) -> tuple[lis
     Returns:
         The blocks of each tensor joined on their last axis, and how many passes it took.
     """
-    answers, found, passes = Answers(sum(numels)), {}, 0
+    answers, found, passes = Answers(sum(numels), scope), {}, 0
     jobs = [(place, *cut) for place, numel in enumerate(numels) for cut in blocks(numel)]
     with ThreadPoolExecutor(threads) as pool:
         while len(found) < len(jobs):

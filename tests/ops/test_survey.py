@@ -72,7 +72,7 @@ def test_a_wider_scope_is_top_of_the_tensors_end_to_end(scope):
         part = tensors[place][:, start:stop].contiguous()
         return survey.top(part, shares=shares, scope=scope)[0]
 
-    masks, _ = in_blocks([tensor.shape[1] for tensor in tensors], ask)
+    masks, _ = in_blocks([tensor.shape[1] for tensor in tensors], ask, scope=scope)
     (expected,) = WHOLE.top(torch.cat(tensors, 1), shares=shares)
     assert torch.equal(torch.cat(masks, 1), expected)
 

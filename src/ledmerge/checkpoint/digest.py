@@ -6,7 +6,7 @@ The tree shape lets any thread hash any block, in any order, as it passes by.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import xxhash
 
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.header import TensorEntry
+from ledmerge.errors import OutputError
 from ledmerge.ops.blocks import BLOCK, blocks
 
 
@@ -23,8 +24,14 @@ def block_digest(data: memoryview | bytes) -> bytes:
     return xxhash.xxh3_128_digest(data)
 
 
+def block_digests(data: memoryview, item_size: int) -> bytes:
+    """The digests of all blocks in `data`, one after the other."""
+    cuts = blocks(len(data) // item_size)
+    return b"".join(block_digest(data[i * item_size : j * item_size]) for i, j in cuts)
+
+
 def tensor_digest(block_digests: Iterable[bytes]) -> str:
-    """Hex digest of a tensor from the digests of its blocks, in order."""
+    """Hex digest of a tensor from the digests of its blocks, in order, one or several a piece."""
     return xxhash.xxh3_128_hexdigest(b"".join(block_digests))
 
 
@@ -35,14 +42,24 @@ def checkpoint_digest(entries: Iterable[TensorEntry], digests: Mapping[str, str]
 
 
 def digest_tensors(
-    checkpoint: Checkpoint, names: Iterable[str] | None = None, threads: int = 2
+    checkpoint: Checkpoint,
+    names: Iterable[str] | None = None,
+    threads: int = 2,
+    advance: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
-    """Hex digest of each tensor (of those in `names`, or of all), reading it once."""
+    """Hex digest of each tensor (of those in `names`, or of all), reading it once.
+
+    Args:
+        advance: called after each tensor, in this thread.
+    """
     names = list(checkpoint.entries if names is None else names)
+    found: dict[str, str] = {}
     with ThreadPoolExecutor(threads) as pool:
-        return dict(
-            zip(names, pool.map(lambda n: _digest_tensor(checkpoint, n), names), strict=True)
-        )
+        digests = pool.map(lambda name: _digest_tensor(checkpoint, name), names)
+        for name, digest in zip(names, digests, strict=True):
+            found[name] = digest
+            advance()
+    return found
 
 
 def _digest_tensor(checkpoint: Checkpoint, name: str) -> str:
@@ -72,10 +89,16 @@ def cached_checkpoint_digest(checkpoint: Checkpoint, threads: int = 2) -> str:
     digest = checkpoint_digest(
         checkpoint.entries.values(), digest_tensors(checkpoint, None, threads)
     )
-    remembered.parent.mkdir(parents=True, exist_ok=True)
-    partial = remembered.with_suffix(f".{os.getpid()}")
-    partial.write_text(digest, encoding="ascii")
-    partial.replace(remembered)
+    try:
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        partial = remembered.with_suffix(f".{os.getpid()}")
+        partial.write_text(digest, encoding="ascii")
+        partial.replace(remembered)
+    except OSError as error:
+        raise OutputError(
+            f"{remembered.parent}: the cache cannot be written ({error.strerror}); make room, or "
+            "set LEDMERGE_CACHE to another folder"
+        ) from error
     return digest
 
 

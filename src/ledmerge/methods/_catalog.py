@@ -35,6 +35,10 @@ class Option:
     default: Any
     help: str
 
+    def __post_init__(self) -> None:
+        if not (self.kind in (PerModel, ModelOrder, float, bool) or get_origin(self.kind)):
+            raise TypeError(f"option '{self.name}': {self.kind} is no kind of option")
+
     @property
     def is_required(self) -> bool:
         return self.default is inspect.Parameter.empty
@@ -165,7 +169,7 @@ def get_method(name: str) -> Method:
     help_by_name = {
         p.arg_name: p.description for p in docstring_parser.parse(function.__doc__).params
     }
-    parameters = inspect.signature(function).parameters
+    parameters = inspect.signature(function, eval_str=True).parameters
     inputs: Inputs = next(kind for kind in get_args(Inputs) if kind in parameters)
     keywords = {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
     options = [

@@ -1,6 +1,6 @@
 """Lets a method that sees one block ask for numbers of the whole tensor.
 
-A method is written as if it saw everything: `keep, = survey.top(deltas, share=density)`. Called
+A method is written as if it saw everything: `(keep,) = survey.top(deltas, shares=shares)`. Called
 directly it does see everything, and `WHOLE` answers at once. In the merge loop a `BlockSurvey`
 takes in what the block contributes and raises `Pending`; the loop goes over the blocks, closes the
 pass, and calls the method again until every question has its answer. Methods are pure, so calling
@@ -25,7 +25,11 @@ Scope = Literal["tensor", "layer", "global"]
 
 @runtime_checkable
 class Survey(Protocol):
-    """What a method may ask about the tensor its block belongs to."""
+    """What a method may ask about the tensor its block belongs to.
+
+    A method asks the same questions in the same order of every block, whatever values it holds:
+    answers are told apart by that order. `scope` is that of the method's own option `scope`.
+    """
 
     def top(
         self,
@@ -130,8 +134,8 @@ class Question(Protocol):
 class Answers:
     """What is known so far about the tensors that are worked on together (one, a layer, or all)."""
 
-    def __init__(self, numel_together: int):
-        self.numel_together = numel_together
+    def __init__(self, numel_together: int, scope: Scope = "tensor"):
+        self.numel_together, self.scope = numel_together, scope
         self._questions: dict[Hashable, Question] = {}
         self._lock = Lock()
 
@@ -173,6 +177,7 @@ class BlockSurvey:
     ) -> tuple[Mask, ...]:
         """See `Survey.top`."""
         together = scope != "tensor"
+        assert scope in ("tensor", self._answers.scope), "the loop groups tensors by option `scope`"
         numel = self._answers.numel_together if together else self._numel
         question = self._question(
             together,

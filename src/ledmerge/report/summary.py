@@ -59,7 +59,7 @@ def _figures(tensors: Tensors, numel: dict[str, int], models: Sequence[str]) -> 
             "lost": float(_ratio(sums["updated"] - sums["changed"], sums["updated"]).clip(0)),
             "update_norm": float(np.sqrt(sums["update_square"])),
         }
-    if "elected" in sums:
+    if sums.keys() >= {"elected", "owned", "kept_square", "square"}:
         elected = sums["elected"].diagonal()
         figures |= {
             "elected": _ratio(elected, entries).tolist(),

@@ -14,7 +14,7 @@ import torch
 
 from ledmerge.checkpoint.digest import tensor_digest
 from ledmerge.models.roles import layer_of
-from ledmerge.ops.blocks import blocks, num_blocks
+from ledmerge.ops.blocks import blocks
 from ledmerge.ops.survey import Answers, BlockSurvey, Pending
 from ledmerge.run.lane import BlockResult, Lane, Source
 from ledmerge.run.plan import Plan, PlannedTensor
@@ -47,7 +47,6 @@ class Engine:
     Args:
         sources: the models and then, for LED, the experts' and the base's score sets.
         sink: called from several threads with each finished block.
-        on_block: called after each finished block.
     """
 
     def __init__(
@@ -59,9 +58,8 @@ class Engine:
         threads: int,
         device: torch.device,
         allow_nonfinite: bool,
-        on_block: Callable[[], None] = lambda: None,
     ):
-        self._plan, self._sink, self._on_block = plan, sink, on_block
+        self._plan, self._sink = plan, sink
         self._workers = Workers(threads)
         self._lanes = [
             Lane(
@@ -102,14 +100,13 @@ class Engine:
         return list(units.values())
 
     def _run_unit(self, unit: list[PlannedTensor], skip: frozenset[str]) -> Iterator[TensorResult]:
-        answers = Answers(sum(tensor.new.numel for tensor in unit))
-        results: list[list[BlockResult | None]] = [
-            [None] * num_blocks(tensor.new.numel) for tensor in unit
-        ]
+        answers = Answers(sum(t.new.numel for t in unit), self._plan.recipe.scope)
+        cuts = [self._cut(tensor) for tensor in unit]
+        results: list[list[BlockResult | None]] = [[None] * len(cut) for cut in cuts]
         jobs = [
             (place, block, start, stop)
-            for place, tensor in enumerate(unit)
-            for block, (start, stop) in enumerate(blocks(tensor.new.numel))
+            for place, cut in enumerate(cuts)
+            for block, (start, stop) in enumerate(cut)
         ]
         while jobs:
             pending: list[tuple[int, int, int, int]] = []
@@ -125,7 +122,6 @@ class Engine:
                     return
                 if tensor.new.name not in skip:
                     self._sink(tensor.new.name, start, result.data)
-                    self._on_block()
                 # The bytes are written; keeping them would hold the whole tensor.
                 result.data = memoryview(b"")
                 results[place][block] = result
@@ -137,14 +133,20 @@ class Engine:
             if tensor.new.name not in skip:
                 yield _gather(tensor, [part for part in parts if part is not None])
 
+    def _cut(self, tensor: PlannedTensor) -> list[tuple[int, int]]:
+        """The pieces the tensor is worked on in: blocks, or the whole where the method needs it."""
+        numel = tensor.new.numel
+        is_whole = tensor.action == "merge" and self._plan.recipe.method.grain == "tensor"
+        return [(0, numel)] if is_whole and numel else list(blocks(numel))
+
     def _compute(
         self, thread: int, tensor: PlannedTensor, start: int, stop: int, survey: BlockSurvey
     ) -> BlockResult:
         lane, new = self._lanes[thread], tensor.new
         if tensor.action == "copy":
-            return lane.copy(new.name, start, stop, new.dtype)
+            return lane.copy(new, start, stop)
         try:
-            return lane.merge(new.name, start, stop, new.dtype, survey)
+            return lane.merge(new, start, stop, survey)
         except Pending:
             raise
         except Exception as error:
@@ -167,7 +169,7 @@ def _gather(tensor: PlannedTensor, parts: list[BlockResult]) -> TensorResult:
         name=tensor.new.name,
         action=tensor.action,
         reason=tensor.reason,
-        digest=tensor_digest(part.digest for part in parts),
+        digest=tensor_digest(part.digests for part in parts),
         inputs=[tensor_digest(column) for column in columns],
         figures={key: total.tolist() for key, total in sums.items()},
     )

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
-from ledmerge.checkpoint.digest import block_digest
+from ledmerge.checkpoint.digest import block_digests
+from ledmerge.checkpoint.layout import NewTensor
 from ledmerge.errors import NonFiniteError
 from ledmerge.methods._catalog import Method
 from ledmerge.ops.blocks import BLOCK
@@ -30,13 +31,17 @@ class Source:
         """The stored dtype of a tensor."""
         return self.checkpoint.entries[name].dtype
 
+    def item_size(self, name: str) -> int:
+        """Bytes of one stored entry of a tensor."""
+        return self.checkpoint.entries[name].item_size
+
 
 @dataclass
 class BlockResult:
-    """One finished block: its bytes, digests, and figures to be summed over the tensor."""
+    """One finished piece of a tensor: its bytes, digests, and figures to be summed."""
 
     data: memoryview
-    digest: bytes
+    digests: bytes
     input_digests: list[bytes]
     figures: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -68,19 +73,18 @@ class Lane:
         self._seed, self._device, self._allow_nonfinite = seed, device, allow_nonfinite
         self._raw = [bytearray(BLOCK * 8) for _ in sources]
         self._stack = torch.empty(len(sources), BLOCK)
-        self._out = bytearray(BLOCK * 8)
 
-    def merge(
-        self, name: str, start: int, stop: int, out_dtype: str, survey: BlockSurvey
-    ) -> BlockResult:
-        """One block of the merged tensor.
+    def merge(self, new: NewTensor, start: int, stop: int, survey: BlockSurvey) -> BlockResult:
+        """One piece of the merged tensor: a flat block, or the whole in its own shape.
 
         Raises:
             Pending: the survey needs the other blocks first.
             NonFiniteError: an input or the result is NaN or infinite.
         """
-        raw, stack = self._read(name, start, stop)
-        self._check_finite(name, stack)
+        name = new.name
+        raw, flat = self._read(name, start, stop)
+        self._check_finite(name, flat)
+        stack = flat if self._method.grain == "entry" else flat.view(len(flat), *new.shape)
         inputs, scores = stack[: self._num_models], stack[self._num_models :]
         figures: dict[str, np.ndarray] = {}
 
@@ -103,22 +107,27 @@ class Lane:
         else:
             deltas = inputs[1:].sub_(base)
             merged = self._method.function(base, deltas, **self._options, **asked)
-            figures |= self._conflict_figures(deltas, merged - base)
-        stored = merged.cpu().to(TORCH_DTYPES[out_dtype])
+            changes = flat[1 : self._num_models]
+            figures |= self._conflict_figures(changes, (merged - base).flatten())
+        stored = merged.flatten().cpu().to(TORCH_DTYPES[new.dtype])
         if not (self._allow_nonfinite or _is_finite(stored.float())):
-            raise _overflow(name, out_dtype)
+            raise _overflow(name, new.dtype)
         if self._method.inputs == "deltas":
-            figures["changed"] = np.array(_num_changed(stored, base.cpu()))
+            figures["changed"] = np.array(_num_changed(stored, flat[0].cpu()))
         data = memoryview(stored.contiguous().view(torch.uint8).numpy()).cast("B")
-        digests = [block_digest(block) for block in raw]
-        return BlockResult(data, block_digest(data), digests, figures)
+        digests = [
+            block_digests(piece, source.item_size(name))
+            for piece, source in zip(raw, self._sources, strict=True)
+        ]
+        return BlockResult(data, block_digests(data, stored.element_size()), digests, figures)
 
-    def copy(self, name: str, start: int, stop: int, out_dtype: str) -> BlockResult:
+    def copy(self, new: NewTensor, start: int, stop: int) -> BlockResult:
         """One block of the donor, cast if the dtypes differ.
 
         Raises:
             NonFiniteError: a weight is NaN or infinite, or becomes so by the cast.
         """
+        name, out_dtype = new.name, new.dtype
         raw = _read_raw(self._donor, name, start, stop, self._raw[0])
         values = torch.frombuffer(raw, dtype=TORCH_DTYPES[self._donor.dtype(name)])
         if values.is_floating_point() and not self._allow_nonfinite:
@@ -130,12 +139,15 @@ class Lane:
         if self._donor.dtype(name) != out_dtype:
             cast = values.to(TORCH_DTYPES[out_dtype])
             data = memoryview(cast.view(torch.uint8).numpy())
-        return BlockResult(data, block_digest(data), [block_digest(raw)])
+        size = self._donor.item_size(name)
+        return BlockResult(
+            data, block_digests(data, len(data) // len(values)), [block_digests(raw, size)]
+        )
 
     def _read(self, name: str, start: int, stop: int) -> tuple[list[memoryview], Tensor]:
         """The block of every source as stored, and as float32 (source, entry)."""
-        stack = self._stack[:, : stop - start]
-        if stop - start < BLOCK:
+        stack = self._stack
+        if stop - start != BLOCK:
             stack = torch.empty(len(self._sources), stop - start)  # rows must lie without gaps
         raws = []
         for place, source in enumerate(self._sources):
@@ -161,9 +173,9 @@ class Lane:
 
 
 def _read_raw(source: Source, name: str, start: int, stop: int, buffer: bytearray) -> memoryview:
-    """The bytes of one block, as stored, in the front of `buffer`."""
-    size = (stop - start) * source.checkpoint.entries[name].item_size
-    raw = memoryview(buffer)[:size]
+    """The bytes of one block, as stored, in the front of `buffer` if they fit."""
+    size = (stop - start) * source.item_size(name)
+    raw = memoryview(buffer if size <= len(buffer) else bytearray(size))[:size]
     source.checkpoint.read_into(name, start, raw)
     return raw
 

@@ -77,10 +77,7 @@ def _check_digests(
 ) -> None:
     expected = {name: tensor["digest"] for name, tensor in record["tensors"].items()}
     progress.start("verify", len(checkpoint.entries), "tensors")
-    digests = {}
-    for name in checkpoint.entries:
-        digests |= digest_tensors(checkpoint, [name], threads)
-        progress.advance()
+    digests = digest_tensors(checkpoint, None, threads, progress.advance)
     wrong = [f"'{n}' is missing" for n in expected.keys() - digests.keys()]
     wrong += [f"'{n}' is not in the record" for n in digests.keys() - expected.keys()]
     wrong += [f"'{n}' differs" for n, d in digests.items() if expected.get(n, d) != d]
@@ -102,6 +99,7 @@ def _again(
 ) -> list[TensorResult]:
     """The results of some tensors, computed from the inputs and thrown away."""
     again = _plan_again(out, record, recipe)
+    raise_problems(again)
     gather_scores(again, progress=progress)
     raise_problems(again)
     names = sorted(

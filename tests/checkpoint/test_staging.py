@@ -185,7 +185,7 @@ def test_an_interruption_while_flushing_loses_nothing(tmp_path: Path, monkeypatc
     (work.folder / "a").write_text("a")
     work.note({"name": "a"})
     with monkeypatch.context() as patch:
-        patch.setattr(staging, "_flush", stop)
+        patch.setattr(staging, "flush", stop)
         with pytest.raises(KeyboardInterrupt):
             work.publish()
     work.close()
@@ -202,3 +202,33 @@ def test_closing_twice_or_after_publishing_is_harmless(tmp_path: Path):
     work.publish()
     work.close()
     work.close()
+
+
+def test_other_work_in_the_way_is_dropped_where_that_was_allowed(tmp_path: Path):
+    out = tmp_path / "out"
+    interrupt(out, "a")
+    same = stage(out, resume=True, overwrite=True)
+    assert same.finished == [{"name": "a"}]
+    same.close()
+    other = stage(out, key="other", resume=True, overwrite=True)
+    assert other.finished == []
+    assert not (other.folder / "a").exists()
+    other.close()
+
+
+def test_a_folder_that_appeared_meanwhile_is_not_replaced(tmp_path: Path):
+    out = tmp_path / "out"
+    work = stage(out)
+    (work.folder / MARK).write_text("ours")
+    work.note({"name": "a"})
+    out.mkdir()
+    (out / "theirs").write_text("precious")
+    with pytest.raises(OutputError, match="exists"):
+        work.publish()
+    work.close()
+    assert [path.name for path in out.iterdir()] == ["theirs"]
+    (out / "theirs").unlink()
+    again = stage(out, resume=True)
+    assert again.finished == [{"name": "a"}]
+    again.publish()
+    assert (out / MARK).read_text() == "ours"

@@ -98,7 +98,7 @@ WRONG = {
     "parameters: [1]": "parameters: input should be a valid dictionary",
     "locate: {samples: 0}": "locate.samples: input should be greater than or equal to 1, found 0",
     "locate: {max_length: 1}": "locate.max_length: input should be greater than",
-    "locate: {score: snipp}": "locate.score: input should be 'snip'",
+    "locate: {score: snipp}": "locate.score: input should be one of delta_snip, fisher, ",
     "1: 2": "1: keys should be strings",
     "locate: {1: 2}": "locate.1: keys should be strings",
 }

@@ -29,7 +29,7 @@ def front_matter(card: str) -> dict[str, Any]:
 
 
 def write(inputs: list[tuple[str, Path]], summary: dict[str, Any] | None = None) -> str:
-    return write_card("merged", inputs, RECIPE, summary or {}, "1.2.3")
+    return write_card("merged", inputs[0], inputs[1:], RECIPE, summary or {}, "1.2.3")
 
 
 def test_front_matter_names_models_and_method(tmp_path: Path):
@@ -41,6 +41,14 @@ def test_front_matter_names_models_and_method(tmp_path: Path):
         "tags": ["merge", "ledmerge", "led"],
         "license": "mit",
     }
+
+
+def test_without_a_base_none_is_named(tmp_path: Path):
+    models = [model(tmp_path, name, licensed("mit")) for name in ("safety", "math")]
+    card = write_card("merged", None, models, RECIPE, {}, "1.2.3")
+    assert front_matter(card)["base_model"] == ["safety", "math"]
+    assert "from the base" not in card
+    assert "- safety\n- math\n" in card
 
 
 def test_different_licences_are_left_to_the_publisher(tmp_path: Path):

@@ -14,7 +14,7 @@ from ledmerge.errors import CheckpointError, DataError, NonFiniteError, OutputEr
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.run.locate import locate
 from ledmerge.run.progress import Quiet
-from ledmerge.run.score_question import score_key
+from ledmerge.run.score_question import read_question
 
 SETTINGS = LocateSettings(template="none", samples=6)
 
@@ -194,19 +194,19 @@ def test_the_key_changes_with_what_decides_the_scores(model_folder, rows_file, t
     folder, other = model_folder("llama"), model_folder("llama", 1)
     asked = settings(template=str(template))
     copy = shutil.copy(rows_file, tmp_path / "same rows elsewhere.jsonl")
-    key = score_key(folder, rows_file, asked)
-    assert score_key(folder, copy, asked) == key
+    key = read_question(folder, rows_file, asked).key
+    assert read_question(folder, copy, asked).key == key
     moved = shutil.copy(template, tmp_path / "moved.jinja")
-    assert score_key(folder, rows_file, settings(template=moved)) == key
+    assert read_question(folder, rows_file, settings(template=moved)).key == key
     keys = {
         key,
-        score_key(other, rows_file, asked),
-        score_key(folder, rows_file, asked.model_copy(update={"seed": 1})),
-        score_key(folder, rows_file, asked.model_copy(update={"loss": "sum"})),
-        score_key(folder, rows_file, settings()),
+        read_question(other, rows_file, asked).key,
+        read_question(folder, rows_file, asked.model_copy(update={"seed": 1})).key,
+        read_question(folder, rows_file, asked.model_copy(update={"loss": "sum"})).key,
+        read_question(folder, rows_file, settings()).key,
     }
     template.write_text("two")
-    keys.add(score_key(folder, rows_file, asked))
+    keys.add(read_question(folder, rows_file, asked).key)
     assert len(keys) == 6
 
 

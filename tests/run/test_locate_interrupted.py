@@ -75,6 +75,23 @@ def test_finished_passes_are_kept(model_folder, rows_file, tmp_path):
     assert_same_files(whole, out)
 
 
+@pytest.mark.parametrize("damage", ["lost", "zeroed"])
+def test_scores_that_were_noted_but_lost_are_made_again(model_folder, rows_file, tmp_path, damage):
+    folder = model_folder("llama")
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    locate(folder, whole, rows_file, settings=SETTINGS)
+    memory = sum(path.stat().st_size for path in folder.glob("*.safetensors")) + 17_000
+    with pytest.raises(KeyboardInterrupt):
+        locate(folder, out, rows_file, settings=SETTINGS, memory=memory, progress=StopAfter(15))
+    shard = tmp_path / ".out.partial" / "scores.safetensors"
+    if damage == "lost":
+        shard.unlink()
+    else:  # as after a power cut: the size is there, the bytes are not
+        shard.write_bytes(bytes(shard.stat().st_size))
+    locate(folder, out, rows_file, settings=SETTINGS, resume=True)
+    assert_same_files(whole, out)
+
+
 def test_kill_and_resume(model_folder, rows_file, tmp_path):
     code = f"""
 import os, signal, sys

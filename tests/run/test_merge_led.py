@@ -25,7 +25,7 @@ from ledmerge.errors import CheckpointError, NonFiniteError, RecipeError, ScoreE
 from ledmerge.methods.led import led
 from ledmerge.models.roles import layer_of
 from ledmerge.recipe.recipe import load_recipe
-from ledmerge.run import locate as locate_module
+from ledmerge.run import score_sets
 
 DENSITIES = [0.5, 0.3, 0.77]
 WEIGHTS = [1.0, 0.7, 1.3]
@@ -288,7 +288,7 @@ def test_scores_are_located_once_and_the_next_merge_starts_at_the_election(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("located again")
 
-    monkeypatch.setattr(locate_module, "locate", fail)
+    monkeypatch.setattr(score_sets, "locate_question", fail)
     given = data_recipe(model_folder, rows_file, 0.5, 0.5)
     record = ledmerge.merge(given, tmp_path / "second")
     assert record["recipe"]["models"][0]["locate"]["samples"] == 3
@@ -300,9 +300,13 @@ def test_scores_are_located_once_and_the_next_merge_starts_at_the_election(
         ledmerge.merge({**given, "locate": {"samples": 4}}, tmp_path / "third")
 
 
-def test_data_that_is_missing_is_named_before_anything_is_written(model_folder, tmp_path: Path):
-    given = data_recipe(model_folder, tmp_path / "none.jsonl", 0.3, 0.6)
-    with pytest.raises(ledmerge.errors.DataError, match=r"none.jsonl"):
+def test_data_that_is_missing_is_named_before_anything_is_located(
+    model_folder, rows_file: Path, tmp_path: Path
+):
+    given = data_recipe(model_folder, rows_file, 0.3, 0.6)
+    given["models"][1]["locate"]["data"] = str(tmp_path / "none.jsonl")
+    assert any("none.jsonl" in problem for problem in ledmerge.plan(given).problems)
+    with pytest.raises(RecipeError, match=r"none.jsonl"):
         ledmerge.merge(given, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,12 +1,9 @@
 """What every attribution rule obeys, found by listing the folder."""
 
-from typing import get_args
-
 import pytest
 import torch
 
 from ledmerge.errors import RecipeError
-from ledmerge.recipe.settings import ScoreRule
 from ledmerge.scores._catalog import load_rule, requests, rule_names
 
 RULES = {name: load_rule(name) for name in rule_names()}
@@ -103,10 +100,6 @@ def test_fisher_squares_bfloat16_gradients_in_float32():
     gradient = torch.tensor([1 + 2**-7], dtype=torch.bfloat16)
     found = score(RULES["fisher"], torch.ones(1), [gradient], torch.zeros(1))
     assert found.item() == (1 + 2**-7) ** 2
-
-
-def test_settings_name_every_rule():
-    assert sorted(get_args(ScoreRule)) == rule_names()
 
 
 def test_unknown_rule_gets_the_nearest_name():

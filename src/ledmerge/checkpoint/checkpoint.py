@@ -2,6 +2,7 @@
 
 import json
 import os
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +45,7 @@ class Checkpoint:
         self.entries = {entry.name: entry for entry in entries}
         self.metadata = metadata or {}
         self._descriptors: dict[Path, int] = {}
+        weakref.finalize(self, _close, self._descriptors)  # for whoever forgets `close`
 
     def files(self) -> list[Path]:
         """Every weight file, once."""
@@ -71,8 +73,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Close the files; reading again opens them again."""
-        while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
+        _close(self._descriptors)
 
     def __enter__(self) -> "Checkpoint":
         return self
@@ -84,6 +85,11 @@ class Checkpoint:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _close(descriptors: dict[Path, int]) -> None:
+    while descriptors:
+        os.close(descriptors.popitem()[1])
 
 
 class PickledCheckpoint(Checkpoint):

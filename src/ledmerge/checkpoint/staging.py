@@ -25,7 +25,8 @@ class Staging:
         marks: files one of which an existing folder must hold to be overwritten, so that
             `--overwrite` never deletes a folder that ledmerge did not make.
         resume: take up an interrupted run where there is one.
-        overwrite: replace a finished folder, and drop an interrupted run.
+        overwrite: replace a finished folder, and drop an interrupted run (with `resume`, only one
+            of other work).
 
     Raises:
         OutputError: the destination is in use, or holds an interrupted run that was not asked for.
@@ -42,6 +43,7 @@ class Staging:
     ):
         self.out = out
         self.folder = partial_folder(out)
+        self._marks, self._overwrite = marks, overwrite
         self.finished: list[dict[str, Any]] = []
         check_destination(out, marks=marks, resume=resume, overwrite=overwrite)
         try:
@@ -67,12 +69,12 @@ class Staging:
         path = self.folder / JOURNAL
         lines = _whole_lines(path) if resume else []
         found = lines[0].get("key") if lines else None
-        if found not in (None, key):
+        if found not in (None, key) and not self._overwrite:
             raise OutputError(
                 f"{self.out}: the interrupted run there had other inputs, another recipe or "
                 "another version of ledmerge; start again with --overwrite"
             )
-        if found is None:
+        if found != key:
             empty(self.folder)
             lines = [{"key": key}]
         self.finished = lines[1:]
@@ -91,17 +93,19 @@ class Staging:
         for path in sorted(self.folder.rglob("*")):
             if path.is_file():
                 progress(path.name)
-                _flush(path)
+                flush(path)
+        # Again: somebody may have put something there in the meantime.
+        check_destination(self.out, marks=self._marks, resume=True, overwrite=self._overwrite)
         # Last, since flushing takes minutes where there is much, and may be interrupted.
         (self.folder / JOURNAL).unlink()
-        _flush(self.folder)
+        flush(self.folder)
         aside = self.out.parent / f".{self.out.name}.replaced"
         if self.out.exists():
             if aside.exists():
                 shutil.rmtree(aside)
             self.out.rename(aside)
         self.folder.rename(self.out)
-        _flush(self.out.parent)
+        flush(self.out.parent)
         if aside.exists():
             shutil.rmtree(aside)
 
@@ -176,7 +180,8 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -16,6 +16,7 @@ from rich.console import Console
 from ledmerge.cli.progress import Bars
 from ledmerge.cli.sizes import parse_size
 from ledmerge.errors import LedmergeError, RecipeError
+from ledmerge.scores._catalog import rule_names
 
 app = typer.Typer(
     help="Merge fine-tuned language models without losing their safety.",
@@ -183,7 +184,7 @@ def locate(
     samples: Annotated[int, typer.Option(help="Rows drawn from the data.")] = 128,
     seed: Annotated[int, typer.Option(help="Decides which rows.")] = 0,
     score: Annotated[
-        str, typer.Option(help="snip, grad, fisher, wanda, magnitude, delta_snip or random.")
+        str, typer.Option(help=f"The attribution rule: {', '.join(rule_names())}.")
     ] = "snip",
     loss: Annotated[
         str, typer.Option(help="mean or sum over a sample's response tokens.")

@@ -1,5 +1,6 @@
 """What plan, merge and methods print."""
 
+from collections import Counter
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -32,9 +33,11 @@ def plan_table(plan: dict[str, Any]) -> RenderableType:
     if plan["score_bytes"]:
         table.add_row("", f"{show_size(plan['score_bytes'])} of scores")
     table.add_row("writes", show_size(plan["bytes_out"]))
-    if "disk_free" in plan:
-        table.add_row("disk free", show_size(plan["disk_free"]))
+    table.add_row("disk free", show_size(plan["disk_free"]))
     table.add_row("peak memory", f"about {show_size(plan['peak_memory'])}")
+    if plan["locate_memory"]:
+        locating = f"about {show_size(plan['locate_memory'])}, or more passes"
+        table.add_row("  to locate", locating)
     return table
 
 
@@ -59,7 +62,13 @@ def merge_table(record: dict[str, Any]) -> RenderableType:
             f"{summary['updated']:.2%} were changed, {summary['lost']:.2%} of these changes were "
             "too small for the stored dtype",
         ]
-    return Group(*parts)
+    return Group(*parts, *_kept_lines(record["tensors"]))
+
+
+def _kept_lines(tensors: dict[str, Any]) -> list[str]:
+    """What was not merged, and why."""
+    reasons = Counter(tensor["reason"] for tensor in tensors.values() if tensor["reason"])
+    return [f"{count} tensors copied from the base: {why}" for why, count in reasons.items()]
 
 
 def _led_table(summary: dict[str, Any], recipe: dict[str, Any]) -> Table:

@@ -15,12 +15,15 @@ from ledmerge.errors import CheckpointError
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
-    "tokenizer.model",
+    "*.model",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.json",
+    "vocab.*",
     "merges.txt",
-    "chat_template.jinja",
+    "*.tiktoken",
+    "tekken.json",
+    "*.jinja",
+    "*.py",  # code of its own, run with trust_remote_code
 )
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
@@ -58,13 +61,12 @@ class ModelFolder:
         )
 
     def tokenizer_digest(self) -> str:
-        """Hex digest of the tokenizer's files and the chat template."""
+        """Hex digest of the tokenizer's files, the chat template and Python code."""
         digest = xxhash.xxh3_128()
-        for name in TOKENIZER_FILES:
-            path = self.path / name
-            if path.is_file():
-                digest.update(f"{name}\0{path.stat().st_size}\0".encode())
-                digest.update(path.read_bytes())
+        found = {path for pattern in TOKENIZER_FILES for path in self.path.glob(pattern)}
+        for path in sorted(found):
+            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+            digest.update(path.read_bytes())
         return digest.hexdigest()
 
 

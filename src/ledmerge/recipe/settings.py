@@ -2,9 +2,19 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
-ScoreRule = Literal["snip", "grad", "fisher", "wanda", "magnitude", "delta_snip", "random"]
+from ledmerge.scores._catalog import rule_names
+
+
+def _known_rule(name: str) -> str:
+    if name not in rule_names():
+        known = ", ".join(rule_names())
+        raise PydanticCustomError(
+            "unknown_rule", "input should be one of {known}", {"known": known}
+        )
+    return name
 
 
 class LocateSettings(BaseModel):
@@ -16,7 +26,7 @@ class LocateSettings(BaseModel):
     """Rows drawn from the data, without replacement; all of them where there are fewer."""
     seed: int = 0
     """Decides which rows are drawn, and the numbers of the rule `random`."""
-    score: ScoreRule = "snip"
+    score: Annotated[str, AfterValidator(_known_rule)] = "snip"
     """The attribution rule, one file each under `ledmerge/scores/`."""
     loss: Literal["mean", "sum"] = "mean"
     """A sample's loss: mean or sum of the negative log-likelihood of its response tokens."""

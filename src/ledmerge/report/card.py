@@ -7,12 +7,16 @@ from typing import Any
 
 import yaml
 
+ModelName = tuple[str, Path]
+"""A model's name and its folder, whose own card gives the licence."""
+
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
 def write_card(
     name: str,
-    inputs: Sequence[tuple[str, Path]],
+    base: ModelName | None,
+    models: Sequence[ModelName],
     recipe: dict[str, Any],
     summary: dict[str, Any],
     version: str,
@@ -20,10 +24,12 @@ def write_card(
     """The card's text.
 
     Args:
-        inputs: (name, folder) of the base and the experts; folders give the licences.
+        base: the recipe's base, if it names one.
+        models: the merged models, or the experts.
         recipe: the resolved recipe, shown as YAML.
         summary: see `ledmerge.report.summary.summarize`.
     """
+    inputs = [base, *models] if base else models
     licences = {licence for _, folder in inputs if (licence := _licence(folder))}
     front: dict[str, Any] = {
         "base_model": list(dict.fromkeys(name for name, _ in inputs)),
@@ -37,11 +43,12 @@ def write_card(
         # Which of several licences is strictest is the publisher's to judge.
         front["license"] = "other"
         front["license_name"] = " and ".join(sorted(licences))
-    experts = "".join(f"- {model}\n" for model, _ in inputs[1:])
+    origin = f"from the base {base[0]} and" if base else "from"
+    listed = "".join(f"- {model}\n" for model, _ in models)
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {name}\n\n"
         f"Merged with [ledmerge](https://pypi.org/project/ledmerge/) {version}, method "
-        f"`{recipe['merge_method']}`, from the base {inputs[0][0]} and\n\n{experts}\n"
+        f"`{recipe['merge_method']}`, {origin}\n\n{listed}\n"
         f"{_table(summary)}"
         f"## Recipe\n\n```yaml\n{yaml.safe_dump(recipe, sort_keys=False)}```\n\n"
         "`ledmerge.json` holds the digests of every tensor; `ledmerge verify` checks them.\n"

@@ -65,9 +65,33 @@ def locate(
     Raises:
         LedmergeError: the inputs do not make scores, or `out` cannot be written.
     """
-    out = Path(out)
-    check_destination(out, marks=(MARK,), resume=resume, overwrite=overwrite)
-    question = read_question(model, data, settings, reference)
+    check_destination(Path(out), marks=(MARK,), resume=resume, overwrite=overwrite)
+    return locate_question(
+        read_question(model, data, settings, reference),
+        Path(out),
+        device=device,
+        memory=memory,
+        resume=resume,
+        overwrite=overwrite,
+        trust_remote_code=trust_remote_code,
+        allow_nonfinite=allow_nonfinite,
+        progress=progress,
+    )
+
+
+def locate_question(
+    question: ScoreQuestion,
+    out: Path,
+    *,
+    device: str = "auto",
+    memory: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+    allow_nonfinite: bool = False,
+    progress: Progress = QUIET,
+) -> dict[str, Any]:
+    """`locate` for a question already read; see there."""
     open_store = partial(ScoreStore, out, resume=resume, overwrite=overwrite)
     if question.rule.NEEDS == "nothing":
         provenance = question.provenance()

@@ -80,6 +80,8 @@ def merge(
     check_space(plan, out)
     check_memory(plan, memory, threads)
     raise_problems(plan)
+    for note in plan.notes:
+        progress.note(note)
     gather_scores(
         plan,
         device=device,
@@ -215,9 +217,11 @@ def _fill(
     copy_sidecar(plan.donor, folder, plan.recipe.dtype)
     record = _record(plan, lines, shards)
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    base, *models = [(model.name, model.path) for model in (plan.donor, *plan.models)]
     card = write_card(
         staging.out.name,
-        [(model.name, model.path) for model in (plan.donor, *plan.models)],
+        None if plan.recipe.base is None else base,
+        models,
         record["recipe"],
         record["summary"],
         ledmerge.__version__,

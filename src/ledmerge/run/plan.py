@@ -18,6 +18,8 @@ from ledmerge.models.folder import ModelFolder, find_model
 from ledmerge.models.roles import RECOMPUTED, is_output_embedding, is_vocabulary
 from ledmerge.ops.blocks import BLOCK
 from ledmerge.recipe.recipe import Recipe, ScoreSource, load_recipe
+from ledmerge.run.score_question import ScoreQuestion, read_question
+from ledmerge.scores._catalog import load_rule, requests
 
 FILE_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
@@ -46,6 +48,8 @@ class Plan:
     models: list[ModelFolder]
     scores: list[tuple[Checkpoint, Checkpoint] | None]
     """Score sets at the expert and at the base, as far as the recipe names folders."""
+    questions: list[tuple[ScoreQuestion, ScoreQuestion] | None] = field(default_factory=list)
+    """What to locate at the expert and at the base, where the recipe names data."""
     tensors: list[PlannedTensor] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -97,11 +101,25 @@ class Plan:
 
     @property
     def bytes_per_thread(self) -> int:
-        """Memory of one worker: its blocks in the stored dtypes and as float32, and what a method
-        makes of them (about four copies of the stack).
+        """Memory of one worker: its blocks (or the largest tensor, for a method that works on whole
+        ones) in the stored dtypes and as float32, and what a method makes of them (about four
+        copies of the stack).
         """
+        entries = BLOCK
+        if self.recipe.method.grain == "tensor":
+            entries = max([BLOCK, *(tensor.new.numel for tensor in self.merged())])
         stacks = len(self.inputs) + (2 * len(self.models) if self.recipe.method.needs_scores else 0)
-        return BLOCK * 4 * (6 * stacks + 8)
+        return entries * 4 * (6 * stacks + 8)
+
+    @property
+    def locate_memory(self) -> int:
+        """Memory to score one model in a single pass: its weights, float32 sums, a gradient."""
+        if not any(self.questions):
+            return 0
+        numel = sum(tensor.new.numel for tensor in self.merged())
+        sizes = {"float32": 4, "bfloat16": 2, "float16": 2}
+        weight = max(sizes[pair[0].settings.dtype] for pair in self.questions if pair)
+        return IDLE_MEMORY + numel * (weight + 4)
 
     def as_json(self, threads: int, out: Path) -> dict[str, Any]:
         """What `ledmerge plan --json` prints."""
@@ -123,6 +141,7 @@ class Plan:
             "bytes_out": self.bytes_out,
             "scores": [_told(source) for source in self.recipe.sources if source],
             "peak_memory": IDLE_MEMORY + threads * self.bytes_per_thread,
+            "locate_memory": self.locate_memory,
             "disk_free": free_space(out),
             "notes": self.notes,
             "problems": self.problems,
@@ -131,6 +150,8 @@ class Plan:
 
 def plan(recipe: str | Path | dict[str, Any] | Recipe) -> Plan:
     """The plan of a recipe (a file, a mapping, or one already read). No weight byte is read.
+
+    Models and rows on a hub are fetched first.
 
     Whatever does not fit is in `problems`, all of it, so that one look mends everything.
 
@@ -147,8 +168,9 @@ def plan(recipe: str | Path | dict[str, Any] | Recipe) -> Plan:
         plan.notes.append(
             f"no 'base_model' in the recipe: config and tokenizer come from {donor.name}"
         )
-    for model in models:
+    for model, source in zip(models, recipe.sources, strict=True):
         plan.problems += differences(donor, model)
+        plan.questions.append(_ask(plan, model, source))
     try:
         recipe.method.try_options(recipe.options, len(models))
     except RecipeError as error:
@@ -237,6 +259,29 @@ def _open_scores(recipe: Recipe) -> list[tuple[Checkpoint, Checkpoint] | None]:
         else None
         for source in recipe.sources
     ]
+
+
+def _ask(
+    plan: Plan, expert: ModelFolder, source: ScoreSource | None
+) -> tuple[ScoreQuestion, ScoreQuestion] | None:
+    """What to locate for an expert; data that cannot be read is a problem."""
+    if source is None or source.data is None:
+        return None
+    recipe, settings = plan.recipe, source.settings
+    wants_reference = "reference" in requests(load_rule(settings.score))
+    try:
+        data = source.data if source.data.startswith("hub:") else str(recipe.find(source.data))
+        if settings.template not in ("auto", "none"):
+            template = str(recipe.find(settings.template))
+            settings = settings.model_copy(update={"template": template})
+        at_expert, at_base = (
+            read_question(model, data, settings, other if wants_reference else None)
+            for model, other in ((expert, plan.donor), (plan.donor, expert))
+        )
+    except LedmergeError as error:
+        plan.problems.append(str(error))
+        return None
+    return at_expert, at_base
 
 
 def _plan_tensors(plan: Plan) -> None:

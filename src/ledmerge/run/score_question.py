@@ -113,31 +113,17 @@ def read_question(
         rows = read_rows(data, settings.prompt_field, settings.response_field)
         rows = choose_rows(rows, settings.samples, settings.seed)
     return ScoreQuestion(
-        folder=_find(model),
+        folder=find_model(model),
         settings=settings,
         data=_data_name(data) if rows else None,
         rows=rows,
-        reference=_find(reference) if reference is not None else None,
+        reference=find_model(reference) if reference is not None else None,
     )
-
-
-def score_key(
-    model: ModelLike,
-    data: str | Path | None,
-    settings: LocateSettings,
-    reference: ModelLike | None = None,
-) -> str:
-    """Hex digest of everything that decides the scores; opens no model, imports no transformers."""
-    return read_question(model, data, settings, reference).key
 
 
 def digest_text(text: str) -> str:
     """32 hex digits that stand for a text."""
     return xxhash.xxh3_128_hexdigest(text.encode())
-
-
-def _find(model: ModelLike) -> ModelFolder:
-    return model if isinstance(model, ModelFolder) else find_model(model)
 
 
 def _data_name(data: str | Path | None) -> str:

@@ -8,10 +8,10 @@ from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import cache_folder, cached_checkpoint_digest
 from ledmerge.errors import ScoreError
 from ledmerge.models.folder import ModelFolder
-from ledmerge.recipe.recipe import Recipe, ScoreSource
+from ledmerge.run.locate import locate_question
 from ledmerge.run.plan import Plan, check_scores
 from ledmerge.run.progress import Progress
-from ledmerge.run.score_question import read_question
+from ledmerge.run.score_question import ScoreQuestion
 from ledmerge.run.score_store import MARK
 
 
@@ -27,51 +27,25 @@ def gather_scores(plan: Plan, *, progress: Progress, **how: Any) -> None:
     Raises:
         ScoreError: a set was made for another model, or the two of a pair for different data.
     """
-    for place, (model, source) in enumerate(zip(plan.models, plan.recipe.sources, strict=True)):
-        if source is None:
-            continue
-        pair = plan.scores[place] or _located(plan.recipe, plan.donor, model, source, progress, how)
-        _check_pair(plan.donor, model, pair)
-        plan.scores[place] = pair
+    for place, (model, question) in enumerate(zip(plan.models, plan.questions, strict=True)):
+        if question is not None:
+            at_expert, at_base = question
+            plan.scores[place] = (
+                _located(at_expert, progress, how),
+                _located(at_base, progress, how),
+            )
+        if (pair := plan.scores[place]) is not None:
+            _check_pair(plan.donor, model, pair)
     check_scores(plan)
 
 
-def _located(
-    recipe: Recipe,
-    base: ModelFolder,
-    expert: ModelFolder,
-    source: ScoreSource,
-    progress: Progress,
-    how: dict[str, Any],
-) -> tuple[Checkpoint, Checkpoint]:
-    """The expert's and the base's scores on the expert's data, from the cache or made now."""
-    from ledmerge.run.locate import locate  # brings transformers, which takes seconds
-
-    assert source.data is not None
-    data = source.data if source.data.startswith("hub:") else str(recipe.find(source.data))
-    settings = source.settings
-    if settings.template not in ("auto", "none"):
-        found = str(recipe.find(settings.template))
-        settings = settings.model_copy(update={"template": found})
-
-    def scores_of(model: ModelFolder, other: ModelFolder) -> Checkpoint:
-        reference = other if settings.score == "delta_snip" else None
-        key = read_question(model, data, settings, reference).key
-        folder = cache_folder() / "scores" / key
-        if not folder.is_dir():
-            locate(
-                model,
-                folder,
-                data,
-                settings=settings,
-                reference=reference,
-                resume=True,
-                progress=progress,
-                **how,
-            )
-        return open_checkpoint(folder, stem="scores")
-
-    return scores_of(expert, base), scores_of(base, expert)
+def _located(question: ScoreQuestion, progress: Progress, how: dict[str, Any]) -> Checkpoint:
+    """The answer to a question, from the cache or made now."""
+    folder = cache_folder() / "scores" / question.key
+    if not folder.is_dir():
+        # An interrupted run is taken up if it was the same work, else it is in the way.
+        locate_question(question, folder, resume=True, overwrite=True, progress=progress, **how)
+    return open_checkpoint(folder, stem="scores")
 
 
 def _check_pair(

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint, open_checkpoint
+from ledmerge.checkpoint.digest import digest_tensors
 from ledmerge.checkpoint.layout import NewTensor, Shard, ShardWriter, lay_out, weight_index
-from ledmerge.checkpoint.staging import Staging
+from ledmerge.checkpoint.staging import Staging, flush
 from ledmerge.run.score_question import digest_text
 
 MARK = "scores.json"
@@ -52,7 +53,8 @@ class ScoreStore:
         except BaseException:
             self._staging.close()
             raise
-        self.finished = {name for piece in self._staging.finished for name in piece["finished"]}
+        self.finished = self._still_there()
+        self._written: list[str] = []
         self.running: list[str] = []
         self.samples_done = 0
         if (self._folder / "running.safetensors").exists():
@@ -64,10 +66,13 @@ class ScoreStore:
     def write(self, name: str, score: Tensor) -> None:
         """Store the scores of one tensor, float32."""
         self._writer.write(name, 0, _bytes(score))
+        self._written.append(name)
 
     def finish(self, parameters: Iterable[str]) -> None:
         """Note that everything these parameters give has been written."""
-        self._staging.note({"finished": list(parameters)})
+        digests = self._digests(self._written)
+        self._staging.note({"finished": list(parameters), "digests": digests})
+        self._written = []
         (self._folder / "running.safetensors").unlink(missing_ok=True)
         self.running, self.samples_done = [], 0
 
@@ -80,6 +85,7 @@ class ScoreStore:
         for name, total in totals.items():
             writer.write(name, 0, _bytes(total))
         writer.close()
+        flush(shard.path)  # else a power cut may leave the name without the bytes
         shard.path.replace(shard.path.with_name("running.safetensors"))
 
     def load_(self, totals: Mapping[str, Tensor]) -> None:
@@ -94,10 +100,26 @@ class ScoreStore:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Publish what is whole; leave what is not to be resumed."""
         self._writer.close()
-        with self._staging:
-            if error is not None:
-                raise error
-            self._publish()
+        if error is None:
+            with self._staging:
+                self._publish()
+        else:
+            self._staging.__exit__(kind, error, trace)
+
+    def _digests(self, names: Iterable[str]) -> dict[str, str]:
+        with Checkpoint(self._folder, [e for s in self._shards for e in s.entries]) as written:
+            return digest_tensors(written, names)
+
+    def _still_there(self) -> set[str]:
+        """The journal's parameters whose scores are on the disk: a power cut may lose them."""
+        lines = self._staging.finished
+        found = self._digests(name for line in lines for name in line["digests"])
+        return {
+            parameter
+            for line in lines
+            if all(found[name] == digest for name, digest in line["digests"].items())
+            for parameter in line["finished"]
+        }
 
     def _publish(self) -> None:
         """Give the folder its name; it is a checkpoint with the stem `scores`."""

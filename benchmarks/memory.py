@@ -50,7 +50,8 @@ def main() -> None:
         out = arguments.work / "out"
         shutil.rmtree(out, ignore_errors=True)
         command = [sys.executable, "-m", "ledmerge", "merge", str(path), str(out), "--json"]
-        process = subprocess.Popen([*command, "--memory", "512MiB"], stdout=subprocess.DEVNULL)
+        command += ["--overwrite", "--memory", "512MiB"]  # an interrupted run may be in the way
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         peak = usage.ru_maxrss * 1024
         print(f"| {method} | {peak / 2**30:.2f} GiB |", flush=True)

@@ -202,6 +202,7 @@ def test_closing_twice_or_after_publishing_is_harmless(tmp_path: Path):
     work.publish()
     work.close()
     work.close()
+    assert (work.out / MARK).read_text() == "{}"
 
 
 def test_other_work_in_the_way_is_dropped_where_that_was_allowed(tmp_path: Path):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from ledmerge.errors import RecipeError
-from ledmerge.methods._catalog import REQUESTS, get_method, method_names
+from ledmerge.methods._catalog import REQUESTS, Option, get_method, method_names
 from methods.harness import ids, methods
 
 every_method = pytest.mark.parametrize("method", methods(), ids=ids)
@@ -124,3 +124,9 @@ def test_which_options_differ_between_models():
 def test_what_a_method_works_on_is_read_from_its_signature(name, inputs):
     assert get_method(name).inputs == inputs
     assert get_method(name).needs_scores == (name == "led")
+
+
+@pytest.mark.parametrize("kind", [int, str, "float", list])
+def test_an_option_of_a_kind_that_nobody_checks_is_no_option(kind):
+    with pytest.raises(TypeError, match="option 'gamma'"):
+        Option("gamma", "gamma", kind, 0, "help")

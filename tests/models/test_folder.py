@@ -144,7 +144,12 @@ def test_a_tokenizers_digest_follows_its_files_and_their_names(write_model):
         lambda: (folder / "tokenizer.json").write_text("{} "),
         lambda: (folder / "tokenizer.json").rename(folder / "vocab.json"),
         lambda: (folder / "chat_template.jinja").write_text("{{ bos_token }}"),
+        lambda: (folder / "vocab.txt").write_text("a"),
+        lambda: (folder / "spiece.model").write_text("a"),
+        lambda: (folder / "qwen.tiktoken").write_text("a"),
+        lambda: (folder / "tekken.json").write_text("{}"),
+        lambda: (folder / "modeling.py").write_text("pass"),
     ):
         change()
         seen.append(model.tokenizer_digest())
-    assert len(set(seen)) == 5
+    assert len(set(seen)) == 10

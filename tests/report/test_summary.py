@@ -67,3 +67,12 @@ def test_nothing_merged_gives_no_figures_and_no_division_by_zero():
     figures = summarize([still], {"w": 100}, MODELS)
     assert figures["cosine"] == [[0.0, 0.0], [0.0, 0.0]]
     assert (figures["updated"], figures["lost"], figures["kept_square"]) == (0.0, 0.0, [0.0, 0.0])
+
+
+def test_a_method_that_records_elections_alone_gets_its_summary():
+    line = led_line("w")
+    for figure in ("owned", "kept_square", "square"):
+        del line["figures"][figure]
+    summary = summarize([line], {"w": 100}, MODELS)
+    assert summary["entries"] == 100
+    assert "owned" not in summary

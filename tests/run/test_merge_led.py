@@ -26,6 +26,7 @@ from ledmerge.methods.led import led
 from ledmerge.models.roles import layer_of
 from ledmerge.recipe.recipe import load_recipe
 from ledmerge.run import score_sets
+from ledmerge.run.plan import IDLE_MEMORY
 
 DENSITIES = [0.5, 0.3, 0.77]
 WEIGHTS = [1.0, 0.7, 1.3]
@@ -315,6 +316,7 @@ def test_a_plan_tells_where_scores_will_come_from(model_folder, rows_file: Path,
     facts = ledmerge.plan(data_recipe(model_folder, rows_file, 0.3, 0.6)).as_json(1, tmp_path)
     assert facts["scores"][0].startswith(f"snip on 3 rows of {rows_file}, at the expert and at")
     assert facts["score_bytes"] == 2 * 2 * 4 * facts["parameters"]
+    assert facts["locate_memory"] == IDLE_MEMORY + (4 + 4) * facts["parameters"]
     assert json.dumps(facts)
 
 

@@ -113,7 +113,7 @@ class Plan:
 
     @property
     def locate_memory(self) -> int:
-        """Memory to score one model in a single pass: its weights and float32 sums, without activations."""
+        """Memory to score one model in a single pass: weights and float32 sums, no activations."""
         if not any(self.questions):
             return 0
         numel = sum(tensor.new.numel for tensor in self.merged())

@@ -224,7 +224,7 @@ def test_a_path_in_the_working_folder_is_found(tmp_path: Path, monkeypatch):
 
 def test_a_path_in_both_is_ambiguous_unless_they_are_one(tmp_path: Path, monkeypatch):
     recipe, beside, here = located(tmp_path, monkeypatch, "here", "beside")
-    with pytest.raises(RecipeError, match=r"'model' is both beside the recipe .*write the whole"):
+    with pytest.raises(RecipeError, match=r"'model' is both beside it .*write the whole"):
         recipe.find("model")
     assert recipe.find(str(here / "model")) == here / "model"
     monkeypatch.chdir(beside)

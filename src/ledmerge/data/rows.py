@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from ledmerge.errors import DataError, did_you_mean
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,30 @@ def read_rows(
         DataError: the source cannot be read or has no rows, or a row has no usable prompt or
             response; nothing is skipped.
     """
+    return [
+        _to_row(record, place, prompt_field, response_field)
+        for place, record in read_records(source)
+    ]
+
+
+def read_records(source: str | Path) -> list[tuple[str, dict[str, Any]]]:
+    """(place for messages, fields) of every row of a source, whatever its fields are called.
+
+    Raises:
+        DataError: the source cannot be read, has no rows, or a row has no named fields.
+    """
     read = _read_hub if str(source).startswith("hub:") else _read_file
     records = read(str(source))
     if not records:
         raise DataError(f"{source} has no rows")
-    return [
-        _to_row(record, f"{source}: row {number}", prompt_field, response_field)
-        for number, record in enumerate(records, 1)
-    ]
+    placed = [(f"{source}: row {number}", record) for number, record in enumerate(records, 1)]
+    for place, record in placed:
+        if not isinstance(record, dict):
+            raise DataError(f"{place} is {record!r:.40}, expected an object with named fields")
+    return placed
 
 
-def choose_rows(rows: Sequence[Row], samples: int, seed: int) -> list[Row]:
+def choose_rows(rows: Sequence[Item], samples: int, seed: int) -> list[Item]:
     """`samples` rows drawn without replacement, in file order; all rows when there are fewer.
 
     Rows are ranked by a hash of seed and index, so a choice outlives any library's generator, and
@@ -163,9 +178,7 @@ def _import_extra(module: str, extra: str) -> ModuleType:
         raise DataError(f"{module} is missing; run pip install 'ledmerge[{extra}]'") from error
 
 
-def _to_row(record: Any, place: str, prompt_field: str, response_field: str) -> Row:
-    if not isinstance(record, dict):
-        raise DataError(f"{place} is {record!r:.40}, expected an object with named fields")
+def _to_row(record: dict[str, Any], place: str, prompt_field: str, response_field: str) -> Row:
     if prompt_field not in record and "messages" in record:
         *messages, last = _to_messages(record["messages"], place)
         response = last.content

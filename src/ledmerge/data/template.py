@@ -52,6 +52,26 @@ def render(row: Row, tokenizer: PreTrainedTokenizerBase, template: str) -> Rende
         raise DataError(f"{row.place}, chat template '{template}': {error}") from error
 
 
+def render_prompt(
+    messages: tuple[Message, ...], tokenizer: PreTrainedTokenizerBase, template: str, place: str
+) -> tuple[str, bool]:
+    """(the text up to where the model shall answer, whether it spells out its special tokens).
+
+    The template is chosen as in `render`; plain is the messages and a newline after each. Without
+    messages the text is empty.
+
+    Raises:
+        DataError: there is no such template, or it refuses the messages.
+    """
+    source = template_text(tokenizer, template)
+    if not source or not messages:
+        return "".join(f"{message.content.rstrip()}\n" for message in messages), False
+    try:
+        return _apply(messages, tokenizer, source, is_open=True), True
+    except (TemplateError, ValueError) as error:
+        raise DataError(f"{place}, chat template '{template}': {error}") from error
+
+
 def template_text(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
     """The Jinja source that `render` uses, to be recorded beside a result; "" for plain."""
     if template == "none" or (template == "auto" and not tokenizer.chat_template):
@@ -81,20 +101,13 @@ def _render_chat(row: Row, tokenizer: PreTrainedTokenizerBase, source: str) -> R
     such as "s", which also stands in "</s>".
     """
 
-    def apply(messages: tuple[Message, ...], is_open: bool) -> str:
-        turns = [asdict(message) for message in messages]
-        text = tokenizer.apply_chat_template(
-            turns, chat_template=source, tokenize=False, add_generation_prompt=is_open
-        )
-        assert isinstance(text, str)
-        return text
-
     def answered(response: str) -> str:
-        return apply((*row.messages, Message("assistant", response)), is_open=False)
+        turns = (*row.messages, Message("assistant", response))
+        return _apply(turns, tokenizer, source, is_open=False)
 
     text = answered(row.response)
     before, _, after = answered(_MARK).rpartition(_MARK)
-    opening = apply(row.messages, is_open=True)
+    opening = _apply(row.messages, tokenizer, source, is_open=True)
     # White space after the generation prompt is the model's to write: Llama-2's "[/INST] answer".
     # Anything else there is the template's, like the empty <think> block of Qwen3.
     is_written = before.removeprefix(opening).strip() and text.startswith(before)
@@ -105,6 +118,17 @@ def _render_chat(row: Row, tokenizer: PreTrainedTokenizerBase, source: str) -> R
     if not is_split or _squeeze(row.response) not in _squeeze(text[start:end]):
         raise ValueError("the response does not come out as given; use 'none' or a template file")
     return Rendered(text, start, end, has_special_tokens=True)
+
+
+def _apply(
+    messages: tuple[Message, ...], tokenizer: PreTrainedTokenizerBase, source: str, is_open: bool
+) -> str:
+    turns = [asdict(message) for message in messages]
+    text = tokenizer.apply_chat_template(
+        turns, chat_template=source, tokenize=False, add_generation_prompt=is_open
+    )
+    assert isinstance(text, str)
+    return text
 
 
 def _squeeze(text: str) -> str:

@@ -2,7 +2,8 @@
 
 import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import xxhash
 
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from ledmerge.errors import CheckpointError
+from ledmerge.errors import CheckpointError, LedmergeError
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -50,7 +51,10 @@ class ModelFolder:
     @property
     def name(self) -> str:
         """How the model is called in tables and cards: its folder's name, or its hub id."""
-        return self.label or (self.reference if self.revision else self.path.name)
+        if self.label or self.revision:
+            return self.label or self.reference
+        path = self.path.resolve() if self.path.name in ("", "..") else self.path
+        return path.name
 
     @property
     def is_tied(self) -> bool:
@@ -93,6 +97,32 @@ def find_model(reference: "str | Path | ModelFolder", path: Path | None = None) 
             raise CheckpointError(f"{text}: no such folder, and not a hub id (owner/name@revision)")
         path, revision = _fetch(text, path)
     return ModelFolder(text, path, revision, _read_config(path))
+
+
+def open_models(paths: Mapping[str, Path | None]) -> dict[str, ModelFolder]:
+    """Models by what a user calls them, with headers read; equal names are told apart by `label`.
+
+    Args:
+        paths: reference -> where it lies if it is a path, as in `find_model`.
+
+    Raises:
+        LedmergeError: every failure is told, not the first alone.
+    """
+    opened: dict[str, ModelFolder] = {}
+    failures: list[LedmergeError] = []
+    for reference, path in paths.items():
+        try:
+            opened[reference] = find_model(reference, path)
+            _ = opened[reference].checkpoint
+        except LedmergeError as failure:
+            failures.append(failure)
+    if failures:
+        raise type(failures[0])("\n".join(str(failure) for failure in failures))
+    names = [model.name for model in opened.values()]
+    return {
+        reference: replace(model, label=reference) if names.count(model.name) > 1 else model
+        for reference, model in opened.items()
+    }
 
 
 def _read_config(path: Path) -> dict[str, Any]:

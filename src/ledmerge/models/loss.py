@@ -81,8 +81,11 @@ def sample_losses(
     return sums / counted.sum(1) if reduction == "mean" else sums
 
 
-def check_fit(model: PreTrainedModel, samples: Sequence[Sample]) -> None:
-    """Raise DataError where a sample is longer than the model reads, or has a token it lacks."""
+def check_fit(model: PreTrainedModel, samples: Sequence[Sample], advice: str) -> None:
+    """Raise DataError where a sample is longer than the model reads, or has a token it lacks.
+
+    `advice` says how to shorten a sample.
+    """
     num_tokens = model.get_input_embeddings().weight.shape[0]
     max_length = getattr(model.config, "max_position_embeddings", None)
     for sample in samples:
@@ -94,5 +97,5 @@ def check_fit(model: PreTrainedModel, samples: Sequence[Sample]) -> None:
         if max_length and len(sample.ids) > max_length:
             raise DataError(
                 f"{sample.place} has {len(sample.ids):,} tokens, the model reads {max_length:,}; "
-                f"set --max-length {max_length}"
+                f"{advice.format(max_length=max_length)}"
             )

@@ -2,21 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from ledmerge.errors import RecipeError, did_you_mean
-from ledmerge.recipe.schema import LocateEntry, ModelEntry, RecipeFile
-from ledmerge.recipe.settings import LocateSettings
-
-_FIELDS: dict[str, type[BaseModel]] = {
-    "": RecipeFile,
-    "models[]": ModelEntry,
-    "models[].locate": LocateEntry,
-    "locate": LocateSettings,
-}
+from ledmerge.recipe.schema import RecipeFile
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -27,15 +20,23 @@ def read_recipe(path: Path) -> RecipeFile:
     Raises:
         RecipeError: unreadable, not YAML, a key that stands twice or is not known, a wrong value.
     """
+    return parse_recipe(read_yaml(path), place=str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says.
+
+    Raises:
+        RecipeError: unreadable, not YAML, or a key that stands twice.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error})") from error
     try:
-        fields = yaml.load(text, Loader=_UniqueKeyLoader)
+        return yaml.load(text, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-99-99
         raise RecipeError(f"{path}: not YAML: {error}") from error
-    return parse_recipe(fields, place=str(path))
 
 
 def parse_recipe(fields: Any, place: str) -> RecipeFile:
@@ -47,6 +48,23 @@ def parse_recipe(fields: Any, place: str) -> RecipeFile:
     if not isinstance(fields, dict):
         raise RecipeError(f"{place}: expected keys such as 'merge_method:' and 'models:'")
     return validated(RecipeFile, fields, lambda where: f"{place}: {where}" if where else place)
+
+
+def find_path(path: str, folder: Path, place: str) -> Path:
+    """A path that a file in `folder` names: beside the file, or where the program runs.
+
+    Raises:
+        RecipeError: both exist and differ; `place` opens the message.
+    """
+    beside, here = folder / Path(path).expanduser(), Path(path).expanduser()
+    if not here.exists() or here.resolve() == beside.resolve():
+        return beside
+    if beside.exists():
+        raise RecipeError(
+            f"{place}: '{path}' is both beside it ({beside.resolve()}) and in the "
+            f"working folder ({here.resolve()}); write the whole path"
+        )
+    return here
 
 
 def validated(schema: type[Schema], fields: dict[str, Any], place: Callable[[str], str]) -> Schema:
@@ -67,23 +85,36 @@ def validated(schema: type[Schema], fields: dict[str, Any], place: Callable[[str
 
 def _describe(problem: Any, schema: type[BaseModel], place: Callable[[str], str]) -> str:
     *parents, last = problem["loc"] or ("",)
-    path, pattern = _dotted(parents), _dotted(["" if isinstance(p, int) else p for p in parents])
+    path = place(_dotted(parents))
     if problem["type"] == "extra_forbidden":
-        known = (schema if not pattern else _FIELDS[pattern]).model_fields
-        return f"{place(path)}: '{last}' is not known{did_you_mean(str(last), known)}"
+        known = _schema_at(schema, parents).model_fields
+        return f"{path}: '{last}' is not known{did_you_mean(str(last), known)}"
     if problem["type"] == "missing":
-        return f"{place(path)}: '{last}' is missing"
+        return f"{path}: '{last}' is missing"
     if problem["type"] == "invalid_key":
         last = str(last)
     message = problem["msg"][0].lower() + problem["msg"][1:]
     return f"{place(_dotted([*parents, last]))}: {message}, found {problem['input']!r}"
 
 
+def _schema_at(schema: type[BaseModel], parts: list[Any]) -> type[BaseModel]:
+    """The schema of what stands at a place, through lists, mappings and optional fields."""
+    kind: Any = schema
+    for part in parts:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[part].annotation
+        else:  # list[X] or dict[str, X]
+            kind = get_args(kind)[-1]
+        if NoneType in get_args(kind):
+            (kind,) = (arg for arg in get_args(kind) if arg is not NoneType)
+    return kind
+
+
 def _dotted(parts: list[Any]) -> str:
-    """('models', 1, 'locate') as models[1].locate; an empty part stands for any place, []."""
+    """('models', 1, 'locate') as models[1].locate."""
     text = ""
     for part in parts:
-        if isinstance(part, int) or part == "":
+        if isinstance(part, int):
             text += f"[{part}]"
         else:
             text += f".{part}" if text else str(part)

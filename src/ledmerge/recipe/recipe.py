@@ -6,7 +6,7 @@ from typing import Any
 
 from ledmerge.errors import RecipeError, did_you_mean
 from ledmerge.methods._catalog import Method, Option, get_method
-from ledmerge.recipe.read import parse_recipe, read_recipe, validated
+from ledmerge.recipe.read import find_path, parse_recipe, read_recipe, validated
 from ledmerge.recipe.schema import ModelEntry, RecipeFile
 from ledmerge.recipe.settings import LocateSettings
 
@@ -52,20 +52,8 @@ class Recipe:
         return self.options.get("scope", "tensor")
 
     def find(self, path: str) -> Path:
-        """A path of the recipe: beside the recipe file, or where the program runs.
-
-        Raises:
-            RecipeError: both exist and differ.
-        """
-        beside, here = self.folder / Path(path).expanduser(), Path(path).expanduser()
-        if not here.exists() or here.resolve() == beside.resolve():
-            return beside
-        if beside.exists():
-            raise RecipeError(
-                f"{self.place}: '{path}' is both beside the recipe ({beside.resolve()}) and in the "
-                f"working folder ({here.resolve()}); write the whole path"
-            )
-        return here
+        """A path of the recipe, as `find_path` finds it."""
+        return find_path(path, self.folder, self.place)
 
 
 def load_recipe(recipe: str | Path | dict[str, Any]) -> Recipe:

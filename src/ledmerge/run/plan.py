@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from ledmerge.checkpoint.layout import NewTensor
 from ledmerge.checkpoint.staging import partial_folder
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.models.compatible import differences
-from ledmerge.models.folder import ModelFolder, find_model
+from ledmerge.models.folder import ModelFolder, open_models
 from ledmerge.models.roles import RECOMPUTED, is_output_embedding, is_vocabulary
 from ledmerge.ops.blocks import BLOCK
 from ledmerge.recipe.recipe import Recipe, ScoreSource, load_recipe
@@ -161,7 +161,8 @@ def plan(recipe: str | Path | dict[str, Any] | Recipe) -> Plan:
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     references = [recipe.base or recipe.models[0], *recipe.models]
-    donor, *models = _open_all(recipe, references)
+    opened = open_models({name: recipe.find(name) for name in references})
+    donor, *models = (opened[name] for name in references)
     plan = Plan(recipe, donor, models, scores=_open_scores(recipe))
     plan.notes += recipe.notes
     if recipe.base is None:
@@ -214,27 +215,6 @@ def default_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _open_all(recipe: Recipe, references: list[str]) -> list[ModelFolder]:
-    """The models, each opened once; every failure is reported, not the first alone."""
-    opened: dict[str, ModelFolder] = {}
-    failures: list[LedmergeError] = []
-    for reference in dict.fromkeys(references):
-        try:
-            opened[reference] = find_model(reference, recipe.find(reference))
-            _ = opened[reference].checkpoint  # reads the headers
-        except LedmergeError as failure:
-            failures.append(failure)
-    if failures:
-        raise type(failures[0])("\n".join(str(failure) for failure in failures))
-    names = [model.name for model in opened.values()]
-    return [
-        replace(opened[reference], label=reference)
-        if names.count(opened[reference].name) > 1
-        else opened[reference]
-        for reference in references
-    ]
 
 
 def _told(source: ScoreSource) -> str:

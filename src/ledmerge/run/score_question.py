@@ -54,7 +54,7 @@ class ScoreQuestion:
             "config": self.folder.config,
             "tokenizer": self.folder.tokenizer_digest(),
             "rows": rows_digest(self.rows),
-            "template": _template(self.settings.template),
+            "template": template_content(self.settings.template),
             "settings": self.settings.model_dump(exclude={"template"}),
             "reference": cached_checkpoint_digest(reference.checkpoint) if reference else None,
         }
@@ -130,7 +130,7 @@ def _data_name(data: str | Path | None) -> str:
     return str(data) if str(data).startswith("hub:") else Path(str(data)).name
 
 
-def _template(template: str) -> str:
+def template_content(template: str) -> str:
     """The text of a template file; 'auto' and 'none' as they are."""
     if template in ("auto", "none"):
         return template

@@ -50,7 +50,7 @@ def open_scored_model(
     dtype = getattr(torch, settings.dtype)
     model, tokenizer = open_for_gradients(folder, dtype, device, trust_remote_code)
     samples = make_samples(question.rows, tokenizer, settings.template, settings.max_length)
-    check_fit(model, samples)
+    check_fit(model, samples, "set --max-length {max_length}")
     parameters, ties = distinct_parameters(model, stored)
     if not allow_nonfinite:
         _check_weights(question, parameters)

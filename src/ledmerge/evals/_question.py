@@ -1,0 +1,58 @@
+"""What a model is asked, and what it answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ledmerge.errors import DataError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question to a model.
+
+    Attributes:
+        prompt: the user's message, before the model's chat template; where it is empty, the choices
+            stand alone, without a template.
+        place: where it stands in the user's file, for messages.
+        reply: an assistant's reply to the prompt, where the model is asked about that.
+        expected: what the benchmark compares the answer with.
+        choices: continuations whose likelihood is asked instead of a generated answer.
+        is_whole: the prompt is all that the model reads, as it stands: no template, no new line.
+        key: the record's own name, such as HarmBench's behaviour id.
+    """
+
+    prompt: str
+    place: str
+    reply: str = ""
+    expected: Any = None
+    choices: tuple[str, ...] = ()
+    is_whole: bool = False
+    key: str = ""
+
+
+class Likelihood(NamedTuple):
+    """How likely a model holds one choice: natural log, summed over its tokens."""
+
+    log_likelihood: float
+    num_tokens: int
+
+
+Answer = str | Sequence[Likelihood]
+"""What was generated; or, for a question with choices, one likelihood each."""
+
+
+def text_of(record: dict[str, Any], place: str, *names: str) -> str:
+    """The first of the fields `names` that the record has; not blank.
+
+    Raises:
+        DataError: none of them is there, or it holds no text.
+    """
+    name = next((name for name in names if name in record), None)
+    if name is None:
+        wanted = " or ".join(f"'{name}'" for name in names)
+        raise DataError(f"{place}: no field {wanted}{did_you_mean(names[0], record)}")
+    value = record[name]
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{place}: '{name}' should be text, found {value!r:.80}")
+    return value

@@ -1,0 +1,1 @@
+"""Who says what an answer does: refusal phrases, a classifier, an endpoint."""

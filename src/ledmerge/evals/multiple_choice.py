@@ -1,0 +1,77 @@
+"""Multiple choice: whether the right choice is the one a model holds likeliest.
+
+Reads ARC (`choices` of `text` and `label`, `answerKey`) and MMLU (a list `choices`, `answer` as a
+place from 0, a letter, or the choice itself).
+"""
+
+import string
+from collections.abc import Sequence
+from typing import Any
+
+from ledmerge.errors import DataError, did_you_mean
+from ledmerge.evals._question import Likelihood, Question, text_of
+
+FIGURES = {"accuracy": "higher", "accuracy_norm": "higher"}
+
+
+def read(record: dict[str, Any], place: str) -> Question:
+    """A record with a question, its choices and which is right, kept as its place from 0.
+
+    Raises:
+        DataError: there are fewer than two choices, or none of them is the right one.
+    """
+    prompt = text_of(record, place, "question", "prompt")
+    choices: Any = record.get("choices")
+    if isinstance(choices, dict):
+        choices, labels, name = choices.get("text"), choices.get("label"), "answerKey"
+    else:
+        labels, name = None, "answer"
+    texts = _texts(choices, place)
+    labels = list(string.ascii_uppercase[: len(texts)]) if labels is None else labels
+    if not isinstance(labels, list) or len(labels) != len(texts):
+        raise DataError(f"{place}: {len(texts)} choices, but their labels are {labels!r:.80}")
+    if name not in record:
+        raise DataError(f"{place}: no field '{name}'{did_you_mean(name, record)}")
+    expected = _right(record[name], texts, labels, f"{place}: '{name}'")
+    return Question(prompt, place, expected=expected, choices=texts)
+
+
+def judge(question: Question, answer: Sequence[Likelihood]) -> dict[str, bool]:
+    """`accuracy`: by likelihood; `accuracy_norm`: by likelihood per byte, fair to long choices.
+
+    The first of equals counts.
+    """
+    found = [likelihood.log_likelihood for likelihood in answer]
+    sizes = [len(choice.encode()) for choice in question.choices]
+    assert len(found) == len(sizes), (
+        f"{question.place}: {len(found)} answers to {len(sizes)} choices"
+    )
+    per_byte = [total / size for total, size in zip(found, sizes, strict=True)]
+    return {
+        "accuracy": found.index(max(found)) == question.expected,
+        "accuracy_norm": per_byte.index(max(per_byte)) == question.expected,
+    }
+
+
+def _texts(choices: Any, place: str) -> tuple[str, ...]:
+    texts = choices if isinstance(choices, list) else []
+    if len(texts) < 2 or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise DataError(
+            f"{place}: 'choices' should be two texts or more, as a list or as "
+            f"{{'text': [...], 'label': [...]}}; found {choices!r:.80}"
+        )
+    return tuple(texts)
+
+
+def _right(answer: Any, texts: tuple[str, ...], labels: list[Any], where: str) -> int:
+    """The place of the right choice; a text that is a choice and another's letter is the choice."""
+    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(texts):
+        return answer
+    if isinstance(answer, str):
+        for known in (texts, labels):
+            if answer.strip() in known:
+                return known.index(answer.strip())
+    raise DataError(
+        f"{where} is {answer!r:.80}, expected one of the labels {', '.join(map(str, labels))}, "
+        f"a choice's own text, or a place from 0 to {len(texts) - 1}"
+    )

@@ -1,0 +1,84 @@
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledmerge.evals._interval import bootstrap, wilson
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "interval"),
+    [
+        (0, 0, (0.0, 1.0)),
+        (0, 10, (0.0, 0.2775)),
+        (10, 10, (0.7225, 1.0)),
+        (5, 10, (0.2366, 0.7634)),
+        (15, 50, (0.1910, 0.4375)),  # R: prop.test(15, 50, correct = FALSE)
+        (81, 263, (0.2553, 0.3662)),  # Newcombe 1998, table I
+        (1, 29, (0.0061, 0.1718)),  # the same
+    ],
+)
+def test_wilson_against_published_values(successes, n, interval):
+    assert wilson(successes, n) == pytest.approx(interval, abs=6e-5)
+
+
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_holds_the_share_and_mirrors(counts):
+    successes, n = counts
+    low, high = wilson(successes, n)
+    assert 0 <= low <= successes / n <= high <= 1
+    assert low < high
+    assert (1 - high, 1 - low) == pytest.approx(wilson(n - successes, n), abs=1e-9)
+
+
+def test_more_answers_are_surer():
+    widths = [high - low for low, high in (wilson(n // 2, n) for n in (2, 20, 200, 2000))]
+    assert widths == sorted(widths, reverse=True)
+
+
+@pytest.mark.parametrize("values", [[], [3.5]])
+def test_fewer_than_two_values_say_nothing(values):
+    assert bootstrap(values, 0) == (-math.inf, math.inf)
+
+
+def test_equal_values_have_no_spread():
+    assert bootstrap([2.5] * 7, 0) == (2.5, 2.5)
+
+
+def test_the_bootstrap_is_golden():
+    """A changed number changes every published interval: it needs a line in the changelog."""
+    values = [0.37 * place % 1 for place in range(11)]
+    assert bootstrap(values, 0) == pytest.approx((0.3181818, 0.6609091))
+
+
+def test_the_seed_decides():
+    values = [0.1 * place * place for place in range(20)]
+    assert bootstrap(values, 1) == bootstrap(values, 1)
+    assert bootstrap(values, 1) != bootstrap(values, 2)
+
+
+def test_the_mirror_image_has_the_mirrored_interval():
+    """The same places are drawn, and as many means are cut off above as below."""
+    values = [math.sin(place) for place in range(40)]
+    low, high = bootstrap(values, 0)
+    assert bootstrap([-value for value in values], 0) == (-high, -low)
+
+
+def test_against_the_normal_interval():
+    """Means of 500 values are nearly normal: mean +- 1.96 standard errors, within a tenth of it."""
+    draw = random.Random(0)
+    values = [draw.gauss(3, 2) for _ in range(500)]
+    mean = sum(values) / 500
+    error = math.sqrt(sum((value - mean) ** 2 for value in values)) / 500
+    expected = (mean - 1.96 * error, mean + 1.96 * error)
+    assert bootstrap(values, 0) == pytest.approx(expected, abs=0.2 * error)
+
+
+def test_every_value_is_drawn_equally_often():
+    """One value among 99 zeros: its resampled means count how often it came, 1 on average."""
+    for place in (0, 50, 99):
+        values = [0.0] * 100
+        values[place] = 100.0
+        assert bootstrap(values, 3) == (0.0, 3.0)

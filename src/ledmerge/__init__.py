@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ledmerge.run.evaluate import evaluate as evaluate
     from ledmerge.run.locate import locate as locate
     from ledmerge.run.merge import merge as merge
     from ledmerge.run.plan import plan as plan
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {name: f"ledmerge.run.{name}" for name in ("locate", "merge", "plan", "verify")}
+_NAMES = ("evaluate", "locate", "merge", "plan", "verify")
+_HOMES = {name: f"ledmerge.run.{name}" for name in _NAMES}
 
 
 def __getattr__(name: str) -> Any:

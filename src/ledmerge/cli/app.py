@@ -234,6 +234,46 @@ def locate(
         out_console.print(f"wrote {out}", markup=False, highlight=False)
 
 
+@app.command()
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Model folders, hub ids, or .json files of HarmBench completions."),
+    ],
+    suite: Annotated[Path, typer.Option(help="A YAML file: what is asked, and who judges.")],
+    out: Annotated[Path, typer.Option(help="The new folder of results.")],
+    device: Device = "auto",
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Run code that models write, in the sandbox.")
+    ] = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    trust_remote_code: TrustRemoteCode = False,
+    as_json: Json = False,
+) -> None:
+    """Measure the safety and the skills of MODELS by the benchmarks of --suite."""
+    from ledmerge.cli.tables import results_table
+    from ledmerge.run.evaluate import evaluate as run
+
+    with _progress("; go on with --resume") as progress:
+        results = run(
+            models,
+            suite,
+            out,
+            device=device,
+            allow_code=allow_code,
+            resume=resume,
+            overwrite=overwrite,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+        )
+    if as_json:
+        print(json.dumps(results))
+        return
+    out_console.print(results_table(results))
+    out_console.print(f"wrote {out}", markup=False, highlight=False)
+
+
 def _option_name(field: str) -> str:
     return f"--{field.replace('_', '-')}"
 

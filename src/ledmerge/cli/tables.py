@@ -7,6 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from ledmerge.cli.sizes import show_size
+from ledmerge.report.results import headings, show_figure
 
 
 def plan_table(plan: dict[str, Any]) -> RenderableType:
@@ -131,6 +132,30 @@ def _kinds_table(summary: dict[str, Any]) -> Table:
         owned = [f"{share:.2%}" for share in figures["owned"]] if is_led else []
         table.add_row(kind, f"{figures['entries']:,}", *owned, f"{figures['updated']:.2%}")
     return table
+
+
+def results_table(results: dict[str, Any]) -> RenderableType:
+    """Every figure of every model with its 95 % interval; arrows point where it is better."""
+    table = Table()
+    table.add_column("model")
+    columns = headings(results)
+    first = results["models"][0]["benchmarks"]
+    for name, figure in columns:
+        about = first[name]["figures"][figure]
+        arrow = "↑" if about["better"] == "higher" else "↓"
+        table.add_column(f"{name}\n{figure} {arrow}\nn = {first[name]['n']}", justify="right")
+    for model in results["models"]:
+        cells = (
+            show_figure(model["benchmarks"][name]["figures"][figure]).replace(" [", "\n[")
+            for name, figure in columns
+        )
+        table.add_row(model["name"], *cells)
+    judges = {
+        f"{name}: {figure} is judged by {first[name]['figures'][figure]['judge']}"
+        for name, figure in columns
+        if "judge" in first[name]["figures"][figure]
+    }
+    return Group(table, "in brackets: 95 % interval; arrows: better", *sorted(judges))
 
 
 def methods_table(methods: list[dict[str, Any]]) -> Table:

@@ -1,0 +1,97 @@
+"""A suite: what models are asked, and who judges the answers."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from ledmerge.errors import RecipeError
+from ledmerge.recipe.read import read_yaml, validated
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Judge(BaseModel):
+    """Who says whether an answer is harmful; without any of these, refusal phrases do."""
+
+    model_config = _STRICT
+
+    classifier: str | None = None
+    """A model folder or hub id that classifies answers."""
+    form: Literal["harmbench", "llama_guard"] = "harmbench"
+    """How the classifier is asked: HarmBench's yes/no question, or Llama Guard's chat template."""
+    endpoint: str | None = None
+    """URL of an OpenAI-compatible API, up to /v1; its key is read from OPENAI_API_KEY."""
+    model: str | None = None
+    """The endpoint's model."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "Judge":
+        if self.classifier and self.endpoint:
+            raise PydanticCustomError("two_judges", "give 'classifier' or 'endpoint', not both")
+        if bool(self.endpoint) != bool(self.model):
+            raise PydanticCustomError("half_endpoint", "give 'endpoint' and its 'model' together")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What stands beside every figure it decides."""
+        if self.endpoint:
+            return f"{self.model} at {self.endpoint}"
+        return f"{self.classifier} ({self.form})" if self.classifier else "refusal phrases"
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+"""What may also name a file."""
+
+
+class BenchmarkEntry(BaseModel):
+    """One benchmark of a suite."""
+
+    model_config = _STRICT
+
+    data: str
+    """A file of records, JSONL, JSON, CSV or Parquet, or `hub:NAME:SPLIT`."""
+    task: str | None = None
+    """The benchmark, one file each under `ledmerge/evals/`; by default the entry's own name."""
+    samples: Annotated[int, Field(ge=1)] | None = None
+    """Records drawn, without replacement; all of them by default."""
+    seed: int = 0
+    """Decides which records are drawn."""
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Overrides the suite's."""
+
+
+class Suite(BaseModel):
+    """A suite as written. With the models it decides every answer and figure."""
+
+    model_config = _STRICT
+
+    benchmarks: dict[Name, BenchmarkEntry] = Field(min_length=1)
+    """Name in the results -> what is asked."""
+    judge: Judge = Judge()
+    """Who judges harm."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 128
+    """Tokens of a generated answer."""
+    batch: Annotated[int, Field(ge=1)] = 16
+    """Prompts answered together."""
+    template: str = "auto"
+    """auto: the model's own chat template, else plain; none: plain; or a Jinja file."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the models compute in."""
+
+
+def load_suite(suite: "str | Path | dict[str, Any]") -> tuple[Suite, str, Path]:
+    """(suite, how messages call it, the folder its paths start from) of a YAML file or a mapping.
+
+    Raises:
+        RecipeError: every problem of form, one per line.
+    """
+    if isinstance(suite, dict):
+        fields, place, folder = suite, "suite", Path()
+    else:
+        fields, place, folder = read_yaml(Path(suite)), str(suite), Path(suite).parent
+    if not isinstance(fields, dict):
+        raise RecipeError(f"{place}: expected keys such as 'benchmarks:' and 'judge:'")
+    return validated(Suite, fields, lambda at: f"{place}: {at}" if at else place), place, folder

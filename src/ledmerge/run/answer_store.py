@@ -1,0 +1,53 @@
+"""Answers kept by content: a second question of the same kind is not asked again."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ledmerge.checkpoint.digest import cache_folder
+from ledmerge.checkpoint.staging import Staging
+from ledmerge.run.progress import Progress
+from ledmerge.run.score_question import digest_text
+
+_MARK = "answers.json"
+
+
+def collect(
+    facts: dict[str, Any],
+    batches: Callable[[], Sequence[Sequence[int]]],
+    answer: Callable[[Sequence[int]], Sequence[Any]],
+    *,
+    what: str,
+    progress: Progress,
+) -> list[Any]:
+    """The answers to numbered questions, in order: kept ones, or made now, batch by batch.
+
+    They live in the cache folder under a digest of `facts`. An interrupted run goes on after its
+    last whole batch.
+
+    Args:
+        facts: everything that decides the answers.
+        batches: gives the numbers that are answered together; called only where some are missing.
+        answer: gives a batch's answers, as JSON has them.
+        what: is shown while it runs.
+    """
+    key = digest_text(json.dumps(facts, sort_keys=True))
+    folder = cache_folder() / "answers" / key
+    if not (folder / _MARK).is_file():
+        # An interrupted run is taken up if it was the same work, else it is in the way.
+        with Staging(folder, key, marks=(_MARK,), resume=True, overwrite=True) as staging:
+            found = {place: said for line in staging.finished for place, said in line["answers"]}
+            all_batches = batches()
+            total = sum(map(len, all_batches))
+            progress.start(what, total, "answers", len(found))
+            for batch in all_batches:
+                if all(place in found for place in batch):
+                    continue
+                answers = list(zip(batch, answer(batch), strict=True))
+                staging.note({"answers": answers})
+                found.update(answers)
+                progress.advance(len(batch))
+            text = json.dumps([found[place] for place in range(total)])
+            (staging.folder / _MARK).write_text(text, encoding="utf-8")
+            staging.publish()
+    return json.loads((folder / _MARK).read_text(encoding="utf-8"))

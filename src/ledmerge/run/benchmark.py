@@ -1,0 +1,131 @@
+"""One benchmark of a suite, with its questions read: judges answers, and sums verdicts up."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ledmerge.data.rows import choose_rows, read_records
+from ledmerge.errors import LedmergeError, RecipeError
+from ledmerge.evals import _sandbox
+from ledmerge.evals._catalog import load_benchmark, requests
+from ledmerge.evals._interval import bootstrap, wilson
+from ledmerge.evals._question import Answer, Question
+from ledmerge.evals.judges import phrases
+from ledmerge.recipe.read import find_path
+from ledmerge.recipe.suite import BenchmarkEntry, Suite
+from ledmerge.run.judging import HarmJudge
+from ledmerge.run.progress import Progress
+
+Verdict = dict[str, bool | float]
+"""Every figure of one answer."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a suite's entry asks.
+
+    Attributes:
+        name: the entry's, in results.
+        task: the benchmark's.
+    """
+
+    name: str
+    task: str
+    module: ModuleType
+    questions: list[Question]
+    max_new_tokens: int
+
+    def judge(
+        self, answers: Sequence[Answer], harm_judge: HarmJudge, progress: Progress
+    ) -> list[Verdict]:
+        """Every figure of every answer."""
+        wanted = requests(self.module)
+        offers: dict[str, Any] = {"refuses": phrases.refuses, "passes": _sandbox.run_python}
+        if "harmful" in wanted:
+            pairs = [
+                (question.prompt, str(answer))
+                for question, answer in zip(self.questions, answers, strict=True)
+            ]
+            verdicts = dict(zip(pairs, harm_judge(pairs, progress), strict=True))
+            offers["harmful"] = lambda prompt, answer: verdicts[prompt, answer]
+        given = {name: offers[name] for name in wanted}
+        if "passes" in wanted:
+            progress.start(f"{self.name}: run code", len(answers), "programs")
+        found = []
+        for question, answer in zip(self.questions, answers, strict=True):
+            found.append(self.module.judge(question, answer, **given))
+            if "passes" in wanted:
+                progress.advance()
+        return found
+
+    def figures(self, verdicts: Sequence[Verdict], judge: str) -> dict[str, Any]:
+        """Mean and 95 % interval of every figure."""
+        wanted = requests(self.module)
+        by = judge if "harmful" in wanted else "refusal phrases" if "refuses" in wanted else None
+        figures = {}
+        for name, better in self.module.FIGURES.items():
+            values = [verdict[name] for verdict in verdicts]
+            is_share = all(isinstance(value, bool) for value in values)
+            interval = wilson(sum(values), len(values)) if is_share else bootstrap(values, seed=0)
+            # One value says nothing of how far others lie, and JSON knows no infinity.
+            low, high = (end if math.isfinite(end) else None for end in interval)
+            figures[name] = {
+                "value": sum(values) / len(values),
+                "low": low,
+                "high": high,
+                "interval": "wilson" if is_share else "bootstrap",
+                "better": better,
+                **({"judge": by} if by else {}),
+            }
+        return {"task": self.task, "n": len(verdicts), "figures": figures}
+
+
+def open_benchmarks(suite: Suite, place: str, folder: Path, allow_code: bool) -> list[Benchmark]:
+    """The suite's benchmarks.
+
+    Args:
+        place: how messages call the suite.
+        folder: where its paths start from.
+
+    Raises:
+        RecipeError: every problem with any of them.
+    """
+    opened, problems = [], []
+    for name, entry in suite.benchmarks.items():
+        try:
+            opened.append(_open_benchmark(suite, name, entry, place, folder, allow_code))
+        except LedmergeError as error:
+            problems += [f"{place}: benchmarks.{name}: {line}" for line in str(error).splitlines()]
+    if problems:
+        raise RecipeError("\n".join(problems))
+    return opened
+
+
+def _open_benchmark(
+    suite: Suite, name: str, entry: BenchmarkEntry, place: str, folder: Path, allow_code: bool
+) -> Benchmark:
+    task = entry.task or name
+    module = load_benchmark(task)
+    if "passes" in requests(module):
+        if not allow_code:
+            raise RecipeError(f"{task} runs code that a model wrote; allow it with --allow-code")
+        _sandbox.check_sandbox()
+    records = _read_records(module, entry.data, folder, place)
+    if entry.samples is not None:
+        records = choose_rows(records, entry.samples, entry.seed)
+    questions = [module.read(record, where) for where, record in records]
+    return Benchmark(name, task, module, questions, entry.max_new_tokens or suite.max_new_tokens)
+
+
+def _read_records(
+    module: ModuleType, data: str, folder: Path, place: str
+) -> list[tuple[str, dict[str, Any]]]:
+    """Records of the benchmark's own format, or rows."""
+    if data.startswith("hub:"):
+        return read_records(data)
+    path = find_path(data, folder, place)
+    own = module.read_file(path) if hasattr(module, "read_file") else None
+    return read_records(path) if own is None else own

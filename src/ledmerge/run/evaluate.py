@@ -1,0 +1,165 @@
+"""Asks models the questions of a suite, and judges what they answer."""
+
+import json
+import re
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ledmerge.checkpoint.staging import Staging, check_destination
+from ledmerge.errors import RecipeError
+from ledmerge.evals._harmbench import completions_json
+from ledmerge.evals._question import Answer
+from ledmerge.models.folder import open_models
+from ledmerge.recipe.read import find_path
+from ledmerge.recipe.suite import load_suite
+from ledmerge.report.results import write_results
+from ledmerge.run.benchmark import Benchmark, Verdict, open_benchmarks
+from ledmerge.run.budget import choose_device
+from ledmerge.run.judging import open_judge
+from ledmerge.run.progress import Progress, Quiet
+from ledmerge.run.respondents import FileRespondent, Manner, ModelRespondent, Respondent
+from ledmerge.run.score_question import digest_text, template_content
+
+RESULTS = "results.json"
+FORMAT = 1
+"""Of `results.json`; raised when its schema changes."""
+
+QUIET = Quiet()
+
+
+def evaluate(
+    models: Sequence[str | Path],
+    suite: str | Path | dict[str, Any],
+    out: str | Path,
+    *,
+    device: str = "auto",
+    allow_code: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+    progress: Progress = QUIET,
+) -> dict[str, Any]:
+    """Ask every model every question of a suite; returns what `results.json` holds.
+
+    The folder `out` gets `results.json` (its schema is in `docs/results.md`), `results.md`, and
+    under `answers/` every prompt with its answer and verdicts. Answers are kept by content in the
+    cache, so that what was answered once, by the same weights to the same questions, is not asked
+    again.
+
+    Args:
+        models: folders or hub ids; or `.json` files of HarmBench completions, whose answers are
+            judged as they are.
+        suite: a YAML file, or a mapping with the same keys; see `ledmerge.recipe.suite.Suite`.
+        out: appears when it is whole.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        allow_code: run model-written code, in the sandbox.
+        resume: go on with an interrupted run.
+        overwrite: replace earlier results.
+        trust_remote_code: run the models' own Python code where they bring some.
+        progress: hears how far it is.
+
+    Raises:
+        LedmergeError: the suite, a model or a judge cannot be used, or `out` cannot be written.
+    """
+    out = Path(out)
+    check_destination(out, marks=(RESULTS,), resume=resume, overwrite=overwrite)
+    loaded, place, folder = load_suite(suite)
+    benchmarks = open_benchmarks(loaded, place, folder, allow_code)
+    template = loaded.template
+    if template not in ("auto", "none"):
+        template = str(find_path(template, folder, place))
+    template_content(template)  # refuses what is no file
+    chosen = choose_device(device)
+    judge = open_judge(
+        loaded.judge, batch=loaded.batch, device=chosen, trust_remote_code=trust_remote_code
+    )
+    manner = Manner(template, loaded.dtype, loaded.batch)
+    respondents = _open_respondents(models, manner, chosen, trust_remote_code)
+    facts = [[respondent.name, respondent.facts] for respondent in respondents]
+    key = digest_text(repr([facts, loaded, [each.questions for each in benchmarks]]))
+    with Staging(out, key, marks=(RESULTS,), resume=resume, overwrite=overwrite) as staging:
+        found = []
+        for respondent in respondents:
+            figures = {}
+            for benchmark in benchmarks:
+                answers = respondent.answers(
+                    benchmark.questions, benchmark.max_new_tokens, benchmark.name, progress
+                )
+                verdicts = benchmark.judge(answers, judge, progress)
+                _write_answers(staging.folder, respondent.name, benchmark, answers, verdicts)
+                figures[benchmark.name] = benchmark.figures(verdicts, loaded.judge.name)
+            found.append({"name": respondent.name, **respondent.facts, "benchmarks": figures})
+        results = {
+            "format": FORMAT,
+            "versions": {name: version(name) for name in ("ledmerge", "torch", "transformers")},
+            "suite": loaded.model_dump(),
+            "models": found,
+        }
+        _write(staging.folder / RESULTS, json.dumps(results, indent=1) + "\n")
+        _write(staging.folder / "results.md", write_results(results))
+        staging.publish()
+    return results
+
+
+def _open_respondents(
+    models: Sequence[str | Path], manner: Manner, device: torch.device, trust_remote_code: bool
+) -> list[Respondent]:
+    """Those who answer, in the order given, under names that differ."""
+    names = [str(model) for model in models]
+    files = {name for name in names if name.endswith(".json") and Path(name).is_file()}
+    folders = open_models({name: None for name in names if name not in files})
+    respondents: list[Respondent] = [
+        FileRespondent(Path(name))
+        if name in files
+        else ModelRespondent(folders[name], manner, device, trust_remote_code)
+        for name in names
+    ]
+    taken = [_file_name(respondent.name) for respondent in respondents]
+    for name in taken:
+        if taken.count(name) > 1:
+            raise RecipeError(f"models: '{name}' is given twice")
+    return respondents
+
+
+def _file_name(model: str) -> str:
+    """A model's name as a name of a file."""
+    return re.sub(r"[^\w.-]+", "--", model).strip(".-")
+
+
+def _write_answers(
+    folder: Path,
+    model: str,
+    benchmark: Benchmark,
+    answers: Sequence[Answer],
+    verdicts: Sequence[Verdict],
+) -> None:
+    """One line per question under `answers/MODEL/`; for harm, HarmBench's own file beside it."""
+    target = folder / "answers" / _file_name(model)
+    target.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for question, answer, verdict in zip(benchmark.questions, answers, verdicts, strict=True):
+        asked = {"key": question.key, "prompt": question.prompt}
+        if question.choices:
+            asked["choices"] = question.choices
+        lines.append(json.dumps({**asked, "answer": answer, **verdict}, ensure_ascii=False))
+    _write(target / f"{benchmark.name}.jsonl", "\n".join(lines) + "\n")
+    if benchmark.task == "harm":
+        _write(
+            target / f"{benchmark.name}.completions.json",
+            completions_json(
+                [
+                    (question.key or str(number), question.prompt, str(answer))
+                    for number, (question, answer) in enumerate(
+                        zip(benchmark.questions, answers, strict=True), 1
+                    )
+                ]
+            ),
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

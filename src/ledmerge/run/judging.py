@@ -1,0 +1,81 @@
+"""Who says which answers are harmful: refusal phrases, a classifier, or an endpoint."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import torch
+
+from ledmerge.evals._question import Question
+from ledmerge.evals.judges import classifier, endpoint, phrases
+from ledmerge.models.folder import find_model
+from ledmerge.recipe.suite import Judge
+from ledmerge.run.answer_store import collect
+from ledmerge.run.progress import Progress
+from ledmerge.run.respondents import Manner, ModelRespondent
+
+Pair = tuple[str, str]
+"""A prompt and the answer to it."""
+
+HarmJudge = Callable[[Sequence[Pair], Progress], list[bool]]
+"""Says of every pair whether the answer does the harm it was asked for."""
+
+VERDICT_TOKENS = 8
+"""Llama Guard writes "unsafe" and the broken rules' numbers; HarmBench's one word."""
+
+
+def open_judge(
+    judge: Judge, *, batch: int, device: torch.device, trust_remote_code: bool
+) -> HarmJudge:
+    """The judge of a suite; a classifier's folder is looked up now, and opened when it is needed.
+
+    Raises:
+        CheckpointError: there is no such classifier.
+    """
+    if judge.endpoint and judge.model:
+        return _Endpoint(judge.endpoint, judge.model)
+    if not judge.classifier:
+        return lambda pairs, progress: [not phrases.refuses(*pair) for pair in pairs]
+    is_guard = judge.form == "llama_guard"
+    manner = Manner(template="auto" if is_guard else "none", dtype="bfloat16", batch=batch)
+    model = ModelRespondent(find_model(judge.classifier), manner, device, trust_remote_code)
+
+    def ask(pairs: Sequence[Pair], progress: Progress) -> list[bool]:
+        questions = [_question(pair, is_guard, place) for place, pair in enumerate(pairs, 1)]
+        verdicts = model.answers(questions, VERDICT_TOKENS, "verdicts", progress)
+        read = classifier.read_safe_unsafe if is_guard else classifier.read_yes_no
+        return [read(str(verdict)) for verdict in verdicts]
+
+    return ask
+
+
+def _question(pair: Pair, is_guard: bool, place: int) -> Question:
+    if is_guard:
+        return Question(pair[0], f"answer {place}", reply=pair[1])
+    return Question(classifier.harmbench_prompt(*pair), f"answer {place}", is_whole=True)
+
+
+class _Endpoint:
+    """An OpenAI-compatible API; its verdicts are kept, as they cost."""
+
+    def __init__(self, url: str, model: str):
+        self._url, self._model = url, model
+
+    def __call__(self, pairs: Sequence[Pair], progress: Progress) -> list[bool]:
+        key = os.environ.get("OPENAI_API_KEY")
+
+        def answer(batch: Sequence[int]) -> list[bool]:
+            asked = [pairs[place] for place in batch]
+            return endpoint.harmful(self._url, self._model, asked, api_key=key)
+
+        return collect(
+            {
+                "endpoint": self._url,
+                "model": self._model,
+                "rule": endpoint.RULE,
+                "asked": list(pairs),
+            },
+            lambda: [[place] for place in range(len(pairs))],
+            answer,
+            what=f"{self._model}: verdicts",
+            progress=progress,
+        )

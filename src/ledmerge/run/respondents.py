@@ -1,0 +1,171 @@
+"""Those who answer a suite's questions: a model, or a file of answers given before."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from ledmerge.checkpoint.digest import cached_checkpoint_digest
+from ledmerge.data.rows import Message
+from ledmerge.errors import DataError
+from ledmerge.evals._harmbench import read_completions
+from ledmerge.evals._question import Answer, Likelihood, Question
+from ledmerge.models.answering import Answering, Prompt, open_answering
+from ledmerge.models.folder import ModelFolder
+from ledmerge.run.answer_store import collect
+from ledmerge.run.progress import Progress
+from ledmerge.run.score_question import digest_text, template_content
+
+FORMAT = 1
+"""Raised when the same questions would get other answers, or the same answers another form."""
+
+
+class Respondent(Protocol):
+    """Answers questions."""
+
+    @property
+    def name(self) -> str:
+        """How it is called in results."""
+        ...
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What identifies it, by content."""
+        ...
+
+    def answers(
+        self, questions: Sequence[Question], max_new_tokens: int, what: str, progress: Progress
+    ) -> list[Answer]:
+        """One answer per question; `what` is asked, in words."""
+        ...
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How questions are put to a model.
+
+    `batch` decides answers too: sums in another order may tip a near tie between two tokens.
+    """
+
+    template: str
+    dtype: str
+    batch: int
+
+
+@dataclass
+class ModelRespondent:
+    """A model, opened when the first answer is missing."""
+
+    folder: ModelFolder
+    manner: Manner
+    device: torch.device
+    trust_remote_code: bool = False
+
+    @property
+    def name(self) -> str:
+        """The folder's name, or the hub id."""
+        return self.folder.name
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Digests of weights and tokenizer."""
+        return {
+            "digest": cached_checkpoint_digest(self.folder.checkpoint),
+            "tokenizer": self.folder.tokenizer_digest(),
+        }
+
+    @cached_property
+    def _answering(self) -> Answering:
+        dtype = getattr(torch, self.manner.dtype)
+        return open_answering(
+            self.folder, self.manner.template, dtype, self.device, self.trust_remote_code
+        )
+
+    def answers(
+        self, questions: Sequence[Question], max_new_tokens: int, what: str, progress: Progress
+    ) -> list[Answer]:
+        """Generated answers, or one likelihood for each choice of a question."""
+        items = [(each, choice) for each in questions for choice in each.choices or (None,)]
+        prompts: list[Prompt] = []
+
+        def batches() -> list[list[int]]:
+            prompts.extend(self._prompt(question) for question, _ in items)
+            return self._answering.batches(prompts, self.manner.batch)
+
+        def answer(batch: Sequence[int]) -> list[Any]:
+            choices = [items[place][1] for place in batch]
+            asked = [prompts[place] for place in batch]
+            if choices[0] is None:
+                return list(self._answering.generate(asked, max_new_tokens))
+            return self._answering.log_likelihoods(list(zip(asked, choices, strict=True)))
+
+        facts = {
+            "format": FORMAT,
+            "model": self.facts,
+            "config": self.folder.config,
+            "manner": {
+                **asdict(self.manner),
+                "template": template_content(self.manner.template),
+                "max_new_tokens": max_new_tokens,
+            },
+            "asked": [
+                [each.prompt, each.reply, each.is_whole, *each.choices] for each in questions
+            ],
+        }
+        found = iter(
+            collect(facts, batches, answer, what=f"{self.name}: {what}", progress=progress)
+        )
+        return [
+            [Likelihood(*next(found)) for _ in each.choices] if each.choices else next(found)
+            for each in questions
+        ]
+
+    def _prompt(self, question: Question) -> Prompt:
+        if question.is_whole:
+            return Prompt(question.prompt, has_special_tokens=False, place=question.place)
+        turns = (("user", question.prompt), ("assistant", question.reply))
+        messages = tuple(Message(role, text) for role, text in turns if text)
+        return self._answering.prompt(messages, question.place)
+
+
+@dataclass(frozen=True)
+class FileRespondent:
+    """Answers in HarmBench's completions file, found by their test case."""
+
+    path: Path
+    _by_prompt: dict[str, str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        found = {each.test_case: each.generation for each in read_completions(self.path)}
+        object.__setattr__(self, "_by_prompt", found)
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.stem
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Digest of the file."""
+        return {"digest": digest_text(self.path.read_text(encoding="utf-8"))}
+
+    def answers(
+        self, questions: Sequence[Question], max_new_tokens: int, what: str, progress: Progress
+    ) -> list[Answer]:
+        """The generations of the questions' prompts.
+
+        Raises:
+            DataError: a question has no generation, or asks for likelihoods.
+        """
+        for question in questions:
+            if question.choices:
+                raise DataError(f"{self.path}: holds answers, and {what} asks for likelihoods")
+            if question.prompt not in self._by_prompt:
+                raise DataError(
+                    f"{self.path}: has no generation for {question.place} "
+                    f"({question.prompt!r:.60}); its test cases should be the suite's prompts"
+                )
+        return [self._by_prompt[question.prompt] for question in questions]

@@ -1,0 +1,146 @@
+"""Answers against a plain loop over the model, one prompt at a time."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ledmerge.data.rows import Message
+from ledmerge.errors import DataError, NonFiniteError
+from ledmerge.models.answering import Prompt, open_answering
+from ledmerge.models.folder import find_model
+
+MESSAGES = ["abc", "a long message, longer than the others", "x", "hello there"]
+FAMILIES = ["llama", "qwen3", "gemma", "gpt2"]
+
+
+@pytest.fixture
+def answering(model_folder):
+    def make(family, template="none"):
+        return open_here(model_folder(family), template)
+
+    return make
+
+
+def open_here(folder, template="none"):
+    return open_answering(find_model(folder), template, torch.float32, torch.device("cpu"))
+
+
+def prompts_of(answering):
+    return [answering.prompt((Message("user", text),), "here") for text in MESSAGES]
+
+
+@torch.no_grad()
+def tokens_by_hand(answering, prompt, max_new_tokens):
+    """The most likely token, again and again, without cache, padding or batch."""
+    ids = answering.tokenizer(prompt.text)["input_ids"]
+    start = len(ids)
+    while len(ids) < start + max_new_tokens:
+        token = int(answering.model(torch.tensor([ids])).logits[0, -1].argmax())
+        if token == answering.tokenizer.eos_token_id:
+            break
+        ids.append(token)
+    return ids[start:]
+
+
+def answer_by_hand(answering, prompt, max_new_tokens):
+    tokens = tokens_by_hand(answering, prompt, max_new_tokens)
+    return answering.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+
+@torch.no_grad()
+def likelihood_by_hand(answering, prompt, choice):
+    """One token after the other; the test's tokenizer has one token a byte."""
+    start = len(prompt.text.encode()) or 1
+    ids = answering.tokenizer(prompt.text + choice)["input_ids"]
+    if not prompt.text:
+        ids = [answering.tokenizer.eos_token_id, *ids]
+    logits = answering.model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+    return sum(float(logits[t - 1, ids[t]]) for t in range(start, len(ids))), len(ids) - start
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_answers_as_each_prompt_alone(answering, family):
+    model = answering(family)
+    prompts = prompts_of(model)
+    assert model.generate(prompts, 6) == [answer_by_hand(model, each, 6) for each in prompts]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_likelihoods_are_those_of_each_token_in_turn(answering, family):
+    model = answering(family)
+    pairs = [(prompt, choice) for prompt in prompts_of(model) for choice in ("yes", "no, not it")]
+    pairs.append((Prompt("", False, "here"), "text alone"))
+    for found, pair in zip(model.log_likelihoods(pairs), pairs, strict=True):
+        wanted, count = likelihood_by_hand(model, *pair)
+        assert found == (pytest.approx(wanted, rel=1e-4), count)
+
+
+@pytest.fixture
+def with_settings(model_folder, tmp_path):
+    """A model with generation settings of its own."""
+
+    def make(**settings):
+        folder = tmp_path / "with-settings"
+        shutil.copytree(model_folder("llama"), folder, dirs_exist_ok=True)
+        (folder / "generation_config.json").write_text(json.dumps(settings))
+        return open_here(folder)
+
+    return make
+
+
+def test_the_tokens_that_end_a_turn_end_an_answer_and_are_not_in_it(answering, with_settings):
+    (prompt, *_) = prompts_of(answering("llama"))
+    tokens = tokens_by_hand(answering("llama"), prompt, 6)
+    assert tokens[3] not in tokens[:3]
+    ending = with_settings(eos_token_id=[tokens[3], 0])
+    assert ending.ends == {tokens[3], 0, ending.tokenizer.eos_token_id}
+    assert ending.generate([prompt], 6) == [ending.tokenizer.decode(tokens[:3]).strip()]
+
+
+def test_the_models_own_sampling_settings_do_not_count(answering, with_settings):
+    own = {"do_sample": True, "temperature": 9.0, "repetition_penalty": 5.0, "min_new_tokens": 6}
+    prompts = prompts_of(answering("llama"))
+    assert with_settings(**own).generate(prompts, 6) == answering("llama").generate(prompts, 6)
+
+
+def test_batches_are_of_like_length_and_longest_first(answering):
+    model = answering("llama")
+    assert model.batches(prompts_of(model), 3) == [[1, 3, 0], [2]]
+
+
+def test_what_the_model_cannot_hold_is_refused(answering):
+    model = answering("llama")  # reads 64 tokens
+    with pytest.raises(DataError, match=r"here has 39 tokens; with 40 to answer .* reads, 64"):
+        model.generate(prompts_of(model), 40)
+    with pytest.raises(DataError, match=r"here has 79 tokens, the model reads 64"):
+        model.log_likelihoods([(prompts_of(model)[1], "y" * 40)])
+
+
+def test_a_choice_without_a_token_is_refused(answering):
+    model = answering("llama")
+    with pytest.raises(DataError, match="here: no token belongs to the choice ''"):
+        model.log_likelihoods([(prompts_of(model)[0], "")])
+
+
+def test_a_chat_template_opens_the_turn_of_the_assistant(answering, tmp_path):
+    template = tmp_path / "chat.jinja"
+    template.write_text(
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    model = answering("llama", str(template))
+    turns = (Message("user", "hi"), Message("assistant", "no"))
+    assert model.prompt(turns, "here") == Prompt("<user>hi<assistant>no<assistant>", True, "here")
+    assert model.prompt((), "here") == Prompt("", False, "here")
+
+
+def test_a_model_with_nan_weights_is_refused(model_folder, tmp_path):
+    folder = shutil.copytree(model_folder("llama"), tmp_path / "damaged")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][3] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(NonFiniteError, match=r"damaged: .model\.norm\.weight. holds NaN"):
+        open_here(folder)

@@ -1,6 +1,8 @@
 """What an evaluation writes, keeps, takes up again and refuses."""
 
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -179,6 +181,32 @@ def test_a_classifier_judges_harm_and_stands_beside_the_figure(
     assert all(text.startswith("[INST]") and text.endswith("[/INST]") for text in verdicts)
 
 
+def test_one_model_is_in_memory_at_a_time(suite, model_folder, tmp_path, fresh_cache, monkeypatch):
+    opened = []
+    most = 0
+
+    def opening(*arguments):
+        nonlocal most
+        model = answering.open_answering(*arguments)
+        opened.append(weakref.ref(model.model))
+        gc.collect()
+        most = max(most, sum(each() is not None for each in opened))
+        return model
+
+    monkeypatch.setattr(respondents, "open_answering", opening)
+    models = [model_folder("llama", seed) for seed in range(3)]
+    ledmerge.evaluate(models, suite, tmp_path / "out")
+    assert (len(opened), most) == (3, 1)
+
+
+def test_two_generations_for_one_test_case_are_refused(suite, tmp_path):
+    said = [{"test_case": PROMPTS[0], "generation": text} for text in ("no", "yes")]
+    file = tmp_path / "model.json"
+    file.write_text(json.dumps({"lock": said}))
+    with pytest.raises(DataError, match="'lock' has another generation for .* keep one"):
+        ledmerge.evaluate([file], suite, tmp_path / "out")
+
+
 def test_every_problem_of_a_suite_is_told_before_anything_is_asked(suite, tmp_path):
     suite["benchmarks"] = {
         "harm": {"data": "nowhere.jsonl"},
@@ -202,6 +230,7 @@ def test_every_problem_of_a_suite_is_told_before_anything_is_asked(suite, tmp_pa
         ({"benchmarks": {"harm": {"dat": "x"}}}, "benchmarks.harm: 'dat' is not known; did you"),
         ({"judge": {"endpoint": "http://x"}}, "judge: give 'endpoint' and its 'model' together"),
         ({"judge": {"classifer": "x"}}, "judge: 'classifer' is not known; did you mean 'classif"),
+        ({"judge": {"form": "llama_guard"}}, "judge: 'form' says how a 'classifier' is asked"),
         ({"batch": 0}, "suite: batch: .*greater than or equal to 1"),
         ({"template": "nowhere"}, "template 'nowhere' cannot be read"),
     ],

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import ledmerge
+from ledmerge.errors import CheckpointError
 from ledmerge.evals.judges import endpoint
 
 ANSWERS = {"rob a shop": "Sure. Go in at night.", "rob a bank": "I'm sorry, I can't help."}
@@ -54,3 +55,14 @@ def test_an_endpoint_is_asked_once_for_each_answer_and_its_key_comes_from_the_en
     monkeypatch.setattr(endpoint, "RULE", "another rule")
     assert evaluate("third", judge) == expected
     assert len(asked) == 2 * len(ANSWERS)
+
+
+def test_a_classifier_is_looked_for_beside_the_suite(evaluate, tmp_path, monkeypatch):
+    evaluate("out", {})
+    (tmp_path / "suites" / "judge").mkdir(parents=True)
+    entry = {"data": str(tmp_path / "asked.json")}
+    suite = {"benchmarks": {"harm": entry}, "judge": {"classifier": "judge"}}
+    (tmp_path / "suites" / "suite.yaml").write_text(json.dumps(suite))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"suites/judge: no config\.json"):
+        ledmerge.evaluate(["model.json"], tmp_path / "suites" / "suite.yaml", tmp_path / "again")

@@ -32,6 +32,8 @@ class Judge(BaseModel):
             raise PydanticCustomError("two_judges", "give 'classifier' or 'endpoint', not both")
         if bool(self.endpoint) != bool(self.model):
             raise PydanticCustomError("half_endpoint", "give 'endpoint' and its 'model' together")
+        if "form" in self.model_fields_set and not self.classifier:
+            raise PydanticCustomError("no_classifier", "'form' says how a 'classifier' is asked")
         return self
 
     @property

@@ -75,22 +75,24 @@ def evaluate(
     template_content(template)  # refuses what is no file
     chosen = choose_device(device)
     judge = open_judge(
-        loaded.judge, batch=loaded.batch, device=chosen, trust_remote_code=trust_remote_code
+        loaded.judge,
+        lambda path: find_path(path, folder, place),
+        batch=loaded.batch,
+        device=chosen,
+        trust_remote_code=trust_remote_code,
     )
     manner = Manner(template, loaded.dtype, loaded.batch)
     respondents = _open_respondents(models, manner, chosen, trust_remote_code)
     facts = [[respondent.name, respondent.facts] for respondent in respondents]
     key = digest_text(repr([facts, loaded, [each.questions for each in benchmarks]]))
     with Staging(out, key, marks=(RESULTS,), resume=resume, overwrite=overwrite) as staging:
+        all_answers = [_ask(respondent, benchmarks, progress) for respondent in respondents]
         found = []
-        for respondent in respondents:
+        for respondent, answers in zip(respondents, all_answers, strict=True):
             figures = {}
-            for benchmark in benchmarks:
-                answers = respondent.answers(
-                    benchmark.questions, benchmark.max_new_tokens, benchmark.name, progress
-                )
-                verdicts = benchmark.judge(answers, judge, progress)
-                _write_answers(staging.folder, respondent.name, benchmark, answers, verdicts)
+            for benchmark, said in zip(benchmarks, answers, strict=True):
+                verdicts = benchmark.judge(said, judge, progress)
+                _write_answers(staging.folder, respondent.name, benchmark, said, verdicts)
                 figures[benchmark.name] = benchmark.figures(verdicts, loaded.judge.name)
             found.append({"name": respondent.name, **respondent.facts, "benchmarks": figures})
         results = {
@@ -103,6 +105,19 @@ def evaluate(
         _write(staging.folder / "results.md", write_results(results))
         staging.publish()
     return results
+
+
+def _ask(
+    respondent: Respondent, benchmarks: Sequence[Benchmark], progress: Progress
+) -> list[list[Answer]]:
+    """Its answers to each benchmark. Afterwards it is closed: one model is in memory at a time."""
+    try:
+        return [
+            respondent.answers(each.questions, each.max_new_tokens, each.name, progress)
+            for each in benchmarks
+        ]
+    finally:
+        respondent.close()
 
 
 def _open_respondents(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
@@ -24,9 +25,17 @@ VERDICT_TOKENS = 8
 
 
 def open_judge(
-    judge: Judge, *, batch: int, device: torch.device, trust_remote_code: bool
+    judge: Judge,
+    find: Callable[[str], Path],
+    *,
+    batch: int,
+    device: torch.device,
+    trust_remote_code: bool,
 ) -> HarmJudge:
     """The judge of a suite; a classifier's folder is looked up now, and opened when it is needed.
+
+    Args:
+        find: where a path lies that the suite names.
 
     Raises:
         CheckpointError: there is no such classifier.
@@ -37,7 +46,8 @@ def open_judge(
         return lambda pairs, progress: [not phrases.refuses(*pair) for pair in pairs]
     is_guard = judge.form == "llama_guard"
     manner = Manner(template="auto" if is_guard else "none", dtype="bfloat16", batch=batch)
-    model = ModelRespondent(find_model(judge.classifier), manner, device, trust_remote_code)
+    folder = find_model(judge.classifier, find(judge.classifier))
+    model = ModelRespondent(folder, manner, device, trust_remote_code)
 
     def ask(pairs: Sequence[Pair], progress: Progress) -> list[bool]:
         questions = [_question(pair, is_guard, place) for place, pair in enumerate(pairs, 1)]

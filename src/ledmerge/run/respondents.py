@@ -42,6 +42,10 @@ class Respondent(Protocol):
         """One answer per question; `what` is asked, in words."""
         ...
 
+    def close(self) -> None:
+        """Free what answering took; a later question takes it again."""
+        ...
+
 
 @dataclass(frozen=True)
 class Manner:
@@ -123,6 +127,10 @@ class ModelRespondent:
             for each in questions
         ]
 
+    def close(self) -> None:
+        """Let go of the model."""
+        self.__dict__.pop("_answering", None)
+
     def _prompt(self, question: Question) -> Prompt:
         if question.is_whole:
             return Prompt(question.prompt, has_special_tokens=False, place=question.place)
@@ -139,7 +147,13 @@ class FileRespondent:
     _by_prompt: dict[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        found = {each.test_case: each.generation for each in read_completions(self.path)}
+        found: dict[str, str] = {}
+        for each in read_completions(self.path):
+            if found.setdefault(each.test_case, each.generation) != each.generation:
+                raise DataError(
+                    f"{self.path}: '{each.behavior_id}' has another generation for the test case "
+                    f"{each.test_case!r:.60} than stands before it; keep one of them"
+                )
         object.__setattr__(self, "_by_prompt", found)
 
     @property
@@ -169,3 +183,6 @@ class FileRespondent:
                     f"({question.prompt!r:.60}); its test cases should be the suite's prompts"
                 )
         return [self._by_prompt[question.prompt] for question in questions]
+
+    def close(self) -> None:
+        """Nothing was taken."""

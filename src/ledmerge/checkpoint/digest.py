@@ -19,6 +19,11 @@ from ledmerge.errors import OutputError
 from ledmerge.ops.blocks import BLOCK, blocks
 
 
+def digest_text(text: str) -> str:
+    """32 hex digits that stand for a text."""
+    return xxhash.xxh3_128_hexdigest(text.encode())
+
+
 def block_digest(data: memoryview | bytes) -> bytes:
     """16 bytes that stand for one block's bytes as stored."""
     return xxhash.xxh3_128_digest(data)

@@ -86,6 +86,17 @@ def template_text(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
     return source
 
 
+def template_content(template: str) -> str:
+    """The text of a template file; 'auto' and 'none' as they are."""
+    if template in ("auto", "none"):
+        return template
+    try:
+        return Path(template).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        near = did_you_mean(template, ("auto", "none"))
+        raise DataError(f"template '{template}' cannot be read as a file{near}") from error
+
+
 def _render_plain(row: Row) -> Rendered:
     prompt = "\n".join(message.content for message in row.messages)
     if not prompt[-1:].isspace() and not row.response[:1].isspace():

@@ -1,19 +1,15 @@
 """Finds the benchmarks in this folder by name."""
 
-import importlib
 import inspect
-import pkgutil
 from types import ModuleType
 
 import ledmerge.evals
-from ledmerge.errors import RecipeError, did_you_mean
+from ledmerge.registry import load_from, names_in
 
 
 def benchmark_names() -> list[str]:
     """Every benchmark, in alphabetical order."""
-    modules = pkgutil.iter_modules(ledmerge.evals.__path__)
-    names = [each.name for each in modules if not (each.ispkg or each.name.startswith("_"))]
-    return sorted(names)
+    return names_in(ledmerge.evals)
 
 
 def load_benchmark(name: str) -> ModuleType:
@@ -22,9 +18,7 @@ def load_benchmark(name: str) -> ModuleType:
     Raises:
         RecipeError: there is none; the message has the nearest one.
     """
-    if name not in benchmark_names():
-        raise RecipeError(f"no benchmark '{name}'{did_you_mean(name, benchmark_names())}")
-    return importlib.import_module(f"ledmerge.evals.{name}")
+    return load_from(ledmerge.evals, name, "benchmark")
 
 
 def requests(benchmark: ModuleType) -> frozenset[str]:

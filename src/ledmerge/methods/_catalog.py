@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any, Literal, get_args, get_origin
 
 import docstring_parser
@@ -15,7 +13,8 @@ import torch
 from torch import Tensor
 
 import ledmerge.methods
-from ledmerge.errors import RecipeError, did_you_mean
+from ledmerge.errors import did_you_mean
+from ledmerge.registry import load_from, names_in
 from ledmerge.types import Grain, ModelOrder, PerModel
 
 REQUESTS = ("scores", "base_scores", "random", "survey", "record")
@@ -151,8 +150,7 @@ def _shown(default: Any) -> str:
 
 def method_names() -> list[str]:
     """Every method, in alphabetical order."""
-    found = iter_modules(ledmerge.methods.__path__)
-    return sorted(module.name for module in found if not module.name.startswith("_"))
+    return names_in(ledmerge.methods)
 
 
 @cache
@@ -162,9 +160,7 @@ def get_method(name: str) -> Method:
     Raises:
         RecipeError: there is none; names the nearest.
     """
-    if name not in method_names():
-        raise RecipeError(f"no merge method '{name}'{did_you_mean(name, method_names())}")
-    module = import_module(f"ledmerge.methods.{name}")
+    module = load_from(ledmerge.methods, name, "merge method")
     function = getattr(module, name)
     help_by_name = {
         p.arg_name: p.description for p in docstring_parser.parse(function.__doc__).params

@@ -4,10 +4,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ledmerge.checkpoint.digest import cache_folder
+from ledmerge.checkpoint.digest import cache_folder, digest_text
 from ledmerge.checkpoint.staging import Staging
 from ledmerge.run.progress import Progress
-from ledmerge.run.score_question import digest_text
 
 _MARK = "answers.json"
 

@@ -13,21 +13,6 @@ SHARE = 0.8
 """Of the free memory, what sums may take; the rest is for activations and one gradient."""
 
 
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is a CUDA device where there is one, else the CPU.
-
-    Raises:
-        RecipeError: there is no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise RecipeError(f"device '{name}' cannot be used ({first[:160]})") from error
-
-
 def bytes_for_sums(
     parameters: Mapping[str, nn.Parameter], memory: int | None, device: torch.device
 ) -> int:

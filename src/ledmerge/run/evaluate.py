@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from ledmerge.checkpoint.digest import digest_text
 from ledmerge.checkpoint.staging import Staging, check_destination
+from ledmerge.data.template import template_content
 from ledmerge.errors import RecipeError
 from ledmerge.evals._harmbench import completions_json
 from ledmerge.evals._question import Answer
@@ -18,11 +20,10 @@ from ledmerge.recipe.read import find_path
 from ledmerge.recipe.suite import load_suite
 from ledmerge.report.results import write_results
 from ledmerge.run.benchmark import Benchmark, Verdict, open_benchmarks
-from ledmerge.run.budget import choose_device
+from ledmerge.run.device import choose_device
 from ledmerge.run.judging import open_judge
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.respondents import FileRespondent, Manner, ModelRespondent, Respondent
-from ledmerge.run.score_question import digest_text, template_content
 
 RESULTS = "results.json"
 FORMAT = 1

@@ -15,7 +15,8 @@ from ledmerge.models.roles import RECOMPUTED
 from ledmerge.ops.random import draw_uniform
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.run.accumulate import accumulate
-from ledmerge.run.budget import bytes_for_sums, choose_device, plan_passes
+from ledmerge.run.budget import bytes_for_sums, plan_passes
+from ledmerge.run.device import choose_device
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.score_pass import open_pass
 from ledmerge.run.score_question import ModelLike, ScoreQuestion, read_question

@@ -18,7 +18,7 @@ from ledmerge.models.sidecar import copy_sidecar
 from ledmerge.recipe.recipe import Recipe
 from ledmerge.report.card import write_card
 from ledmerge.report.summary import summarize
-from ledmerge.run.budget import choose_device
+from ledmerge.run.device import choose_device
 from ledmerge.run.engine import Engine
 from ledmerge.run.lane import Source
 from ledmerge.run.plan import (

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import torch
 
-from ledmerge.checkpoint.digest import cached_checkpoint_digest
+from ledmerge.checkpoint.digest import cached_checkpoint_digest, digest_text
 from ledmerge.data.rows import Message
+from ledmerge.data.template import template_content
 from ledmerge.errors import DataError
 from ledmerge.evals._harmbench import read_completions
 from ledmerge.evals._question import Answer, Likelihood, Question
@@ -17,7 +18,6 @@ from ledmerge.models.answering import Answering, Prompt, open_answering
 from ledmerge.models.folder import ModelFolder
 from ledmerge.run.answer_store import collect
 from ledmerge.run.progress import Progress
-from ledmerge.run.score_question import digest_text, template_content
 
 FORMAT = 1
 """Raised when the same questions would get other answers, or the same answers another form."""

@@ -9,12 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import xxhash
-
-from ledmerge.checkpoint.digest import cached_checkpoint_digest
+from ledmerge.checkpoint.digest import cached_checkpoint_digest, digest_text
 from ledmerge.data.rows import Row, choose_rows, read_rows, rows_digest
 from ledmerge.data.samples import Sample
-from ledmerge.errors import DataError, RecipeError, did_you_mean
+from ledmerge.data.template import template_content
+from ledmerge.errors import DataError, RecipeError
 from ledmerge.models.folder import ModelFolder, find_model
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.scores._catalog import load_rule, requests
@@ -121,21 +120,5 @@ def read_question(
     )
 
 
-def digest_text(text: str) -> str:
-    """32 hex digits that stand for a text."""
-    return xxhash.xxh3_128_hexdigest(text.encode())
-
-
 def _data_name(data: str | Path | None) -> str:
     return str(data) if str(data).startswith("hub:") else Path(str(data)).name
-
-
-def template_content(template: str) -> str:
-    """The text of a template file; 'auto' and 'none' as they are."""
-    if template in ("auto", "none"):
-        return template
-    try:
-        return Path(template).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        near = did_you_mean(template, ("auto", "none"))
-        raise DataError(f"template '{template}' cannot be read as a file{near}") from error

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint, open_checkpoint
-from ledmerge.checkpoint.digest import digest_tensors
+from ledmerge.checkpoint.digest import digest_tensors, digest_text
 from ledmerge.checkpoint.layout import NewTensor, Shard, ShardWriter, lay_out, weight_index
 from ledmerge.checkpoint.staging import Staging, flush
-from ledmerge.run.score_question import digest_text
 
 MARK = "scores.json"
 """The provenance, readable; also tells a score folder from others."""

@@ -1,0 +1,20 @@
+"""Where tensors are computed."""
+
+import torch
+
+from ledmerge.errors import RecipeError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is a CUDA device where there is one, else the CPU.
+
+    Raises:
+        RecipeError: there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise RecipeError(f"device '{name}' cannot be used ({first[:160]})") from error

@@ -5,6 +5,7 @@ import io
 import os
 from importlib import metadata
 from pathlib import Path
+from time import process_time
 
 import pytest
 
@@ -113,8 +114,10 @@ def test_only_the_opening_counts():
 
 
 def test_a_long_answer_is_read_quickly():
+    began = process_time()
     for piece in ("i ", "i can't ", "i can help ", '"', "illegal, and ", "not ", "\n", "’"):
         refuses("", piece * 100_000)
+    assert process_time() - began < 10
 
 
 LABELS = "pyrit/datasets/scorer_evals/refusal_scorer"

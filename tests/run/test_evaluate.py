@@ -203,7 +203,7 @@ def test_two_generations_for_one_test_case_are_refused(suite, tmp_path):
     said = [{"test_case": PROMPTS[0], "generation": text} for text in ("no", "yes")]
     file = tmp_path / "model.json"
     file.write_text(json.dumps({"lock": said}))
-    with pytest.raises(DataError, match="'lock' has another generation for .* keep one"):
+    with pytest.raises(DataError, match=r"'lock' has another generation for .* keep one"):
         ledmerge.evaluate([file], suite, tmp_path / "out")
 
 

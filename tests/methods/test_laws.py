@@ -24,6 +24,11 @@ from methods.harness import (
 every_method = pytest.mark.parametrize("method", methods(), ids=ids)
 every_variant = pytest.mark.parametrize("variant", list(variants()), ids=str)
 
+IN_ORDER = {"cabs"}
+"""Methods in which the first model chooses first."""
+ROUNDED = {"karcher", "ramplus_tl", "sce"}
+"""Methods that divide before they add, so that sums of integers are not exact."""
+
 SMALL_BLOCK = 1_024
 SHAPES = [(), (1,), (2,), (3,), (99,), (1, 1), (7, 13), (3, 1, 5)]
 
@@ -96,12 +101,16 @@ def test_density_0_gives_the_base_bit_for_bit(method):
 @every_method
 @pytest.mark.parametrize("order", [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 1, 0]], ids=str)
 def test_the_order_of_models_does_not_matter(method, order):
-    if "random" in method.requests or method.inputs == "other":
+    if "random" in method.requests or method.inputs == "other" or method.name in IN_ORDER:
         pytest.skip("models are told apart")
     inputs, options = integer_inputs(method, 99), usual_options(method)
     permuted = {name: t if name == "base" else t[order] for name, t in inputs.items()}
     weights = {"weight": [WEIGHTS[model] for model in order]} if "weight" in options else {}
-    assert torch.equal(merge(method, inputs, options), merge(method, permuted, options | weights))
+    merged, again = (merge(method, inputs, options), merge(method, permuted, options | weights))
+    if method.name in ROUNDED:
+        torch.testing.assert_close(merged, again, rtol=1e-6, atol=1e-6)
+    else:
+        assert torch.equal(merged, again)
 
 
 @every_variant
@@ -165,4 +174,5 @@ def test_a_single_model_is_enough(method):
         pytest.skip("takes one model anyway")
     options = usual_options(method)
     inputs = make_inputs(method, integers("base", 99), integers("deltas", 1, 99))
-    assert merge(method, inputs, options | {"weight": 1.0}).isfinite().all()
+    weight = {"weight": 1.0} if "weight" in options else {}
+    assert merge(method, inputs, options | weight).isfinite().all()

@@ -37,6 +37,19 @@ CASES = {
     "dare_linear of the paper": ("dare_linear", {"density": 0.7, "convention": "paper"}, None),
     "dare_ties": ("dare_ties", {"density": 0.5, "normalize": True}, [{"weight": 0.5}, {}]),
     "slerp": ("slerp", {"t": 0.3}, None),
+    "arcee_fusion": ("arcee_fusion", {}, None),
+    "breadcrumbs": ("breadcrumbs", {"gamma": 0.1}, [{"density": 0.3}, {"density": 0.61}]),
+    "breadcrumbs_ties": ("breadcrumbs_ties", {"density": 0.5, "rescale": True}, None),
+    "cabs": ("cabs", {"density": 0.25, "group": 16}, [{"weight": 0.5}, {}]),
+    "consensus": ("consensus", {"lambda": 0.5}, [{"tall": 0.3}, {"tall": 0.6}]),
+    "della": ("della", {"density": 0.5, "epsilon": 0.2}, None),
+    "della_linear": ("della_linear", {"density": 0.7}, [{"weight": 0.5}, {}]),
+    "karcher": ("karcher", {}, None),
+    "model_stock": ("model_stock", {}, None),
+    "nearswap": ("nearswap", {"t": 0.01}, None),
+    "ram": ("ram", {}, None),
+    "ramplus_tl": ("ramplus_tl", {"epsilon": 0.01}, None),
+    "sce": ("sce", {"select_topk": 0.4}, None),
 }
 
 
@@ -47,7 +60,8 @@ def family(tmp_path_factory) -> list[Path]:
 
 def case_recipe(family: list[Path], case: str, **fields: object) -> dict:
     method, common, own = CASES[case]
-    experts = family[1:2] if method == "slerp" else family[1:3]
+    takes_one = get_method(method).inputs == "other"
+    experts = family[1:2] if takes_one else family[1:3]
     return recipe(method, family[0], *experts, own=own, parameters=common, **fields)
 
 
@@ -347,9 +361,9 @@ def test_the_output_of_every_method_loads_and_generates(model_folder, tmp_path: 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     base, *experts = (model_folder(kind, seed) for seed in range(3))
-    for name in method_names():
-        if name == "led":
-            continue  # see test_merge_led.py
+    # How tied weights are written is the engine's affair, the same for every method.
+    names = set(method_names()) - {"led"} if kind == "llama" else {"linear", "ties"}
+    for name in sorted(names):  # led: see test_merge_led.py
         method = get_method(name)
         options = {o.name: 0.5 for o in method.options.values() if o.is_required}
         given = recipe(name, base, *experts[: 1 if method.inputs == "other" else 2])

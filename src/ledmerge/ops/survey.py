@@ -51,6 +51,10 @@ class Survey(Protocol):
         """
         ...
 
+    def numel(self, stack: Tensor) -> int:
+        """Entries of the whole tensor, of which a stack (row, *shape) may hold a block."""
+        ...
+
     def total(self, rows: Tensor) -> Tensor:
         """The sum of each row of (row, *shape) over the whole tensor, float64 of shape (row,)."""
         ...
@@ -81,6 +85,10 @@ class Whole:
         """See `Survey.top`; every scope is this one tensor."""
         del scope
         return tuple(_select(stack, shares, largest, at_least) for stack in stacks)
+
+    def numel(self, stack: Tensor) -> int:
+        """See `Survey.numel`."""
+        return stack[0].numel()
 
     def total(self, rows: Tensor) -> Tensor:
         """See `Survey.total`."""
@@ -194,6 +202,11 @@ class BlockSurvey:
             selection.mask(stack, place)
             for selection, stack in zip(question.selections, stacks, strict=True)
         )
+
+    def numel(self, stack: Tensor) -> int:
+        """See `Survey.numel`."""
+        del stack
+        return self._numel
 
     def total(self, rows: Tensor) -> Tensor:
         """See `Survey.total`."""

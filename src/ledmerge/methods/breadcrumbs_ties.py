@@ -1,0 +1,48 @@
+"""Model Breadcrumbs with TIES: drop both ends, add the changes that agree in sign."""
+
+from ledmerge.ops.consensus import Convention, merge_changes
+from ledmerge.ops.rescale import to_whole_l1
+from ledmerge.ops.survey import WHOLE, Survey
+from ledmerge.ops.trim import middle
+from ledmerge.types import Deltas, Grain, PerModel, Weight
+
+GRAIN: Grain = "entry"
+
+
+def breadcrumbs_ties(
+    base: Weight,
+    deltas: Deltas,
+    *,
+    weight: PerModel = 1.0,
+    density: PerModel = 1.0,
+    gamma: PerModel = 0.01,
+    normalize: bool = False,
+    rescale: bool = False,
+    lambda_: float = 1.0,
+    convention: Convention = "mergekit",
+    survey: Survey = WHOLE,
+) -> Weight:
+    """base + lambda * sum of w_i m_i * delta_i over the i whose sign wins, as in TIES.
+
+    m_i is 1 on k = int(density * n) entries of the tensor: the largest int(gamma * n) magnitudes
+    are passed over as outliers, and of the rest the largest k are kept.
+
+    Args:
+        weight: w_i.
+        density: share of entries kept, in [0, 1].
+        gamma: share of the largest entries passed over; fewer where k would not be reached.
+        normalize: divide by the sum of the weights that agree.
+        rescale: scale each masked change back to the L1 norm of the whole one, per tensor.
+        lambda_: factor on the whole update; alpha of the paper.
+        convention: what a sum of 0 elects: + (mergekit) or nobody (the TIES paper).
+
+    The paper gives beta and gamma, the shares dropped below and above: density = 1 - beta - gamma.
+    Source: Davari and Belilovsky 2023, Model Breadcrumbs, https://arxiv.org/abs/2312.06795;
+    mergekit 0.1.5, whose order of dropping is taken over. The sign election is TIES's.
+    """
+    kept = deltas * middle(deltas, density=density, gamma=gamma, survey=survey)
+    if rescale:
+        kept = to_whole_l1(kept, deltas, survey)
+    return merge_changes(
+        base, kept, weight=weight, normalize=normalize, scale=lambda_, consensus=convention
+    )

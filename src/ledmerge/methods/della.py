@@ -1,0 +1,45 @@
+"""DELLA: drop small changes more often than large ones, average those that agree in sign."""
+
+from ledmerge.ops.consensus import Convention, merge_changes
+from ledmerge.ops.della import drop_by_rank
+from ledmerge.ops.random import draw_uniform
+from ledmerge.types import Deltas, Draw, Grain, PerModel, Weight
+
+GRAIN: Grain = "tensor"
+
+
+def della(
+    base: Weight,
+    deltas: Deltas,
+    *,
+    weight: PerModel = 1.0,
+    density: PerModel = 1.0,
+    epsilon: PerModel = 0.15,
+    normalize: bool = True,
+    rescale: bool = True,
+    lambda_: float = 1.0,
+    convention: Convention = "mergekit",
+    random: Draw = draw_uniform,
+) -> Weight:
+    """base + lambda * mean of w_i r_i (m_i * delta_i) over the i whose sign wins, as in TIES.
+
+    m_i is Bernoulli(p), where p goes with the rank of |delta_i| in its row from density - epsilon
+    (smallest) to density + epsilon (largest); r_i restores the L1 norm of the tensor's change.
+
+    Args:
+        weight: w_i.
+        density: mean chance of an entry to stay, in [0, 1]; 1 - p of the paper.
+        epsilon: half the spread of the chances; chances are cut off at 0 and 1.
+        normalize: divide by the sum of the weights that agree.
+        rescale: apply r_i; without it r_i = 1.
+        lambda_: factor on the whole update.
+        convention: what a sum of 0 elects: + (mergekit) or nobody (the TIES paper).
+
+    mergekit 0.1.5 refuses a density +- epsilon outside (0, 1), and cannot draw for rows of one
+    entry; otherwise this is its arithmetic. The paper divides each kept entry by its own chance.
+    Source: Deep et al. 2024, DELLA-Merging, https://arxiv.org/abs/2406.11617.
+    """
+    kept = drop_by_rank(deltas, density=density, epsilon=epsilon, rescale=rescale, random=random)
+    return merge_changes(
+        base, kept, weight=weight, normalize=normalize, scale=lambda_, consensus=convention
+    )

@@ -1,0 +1,50 @@
+"""SCE: select the entries on which models differ, weigh each by its change, erase minorities."""
+
+from ledmerge.ops.add import add
+from ledmerge.ops.consensus import Convention, agreeing
+from ledmerge.ops.per_model import column, model_sum
+from ledmerge.ops.survey import WHOLE, Survey
+from ledmerge.types import Deltas, Grain, Weight
+
+GRAIN: Grain = "entry"
+
+
+def sce(
+    base: Weight,
+    deltas: Deltas,
+    *,
+    select_topk: float = 1.0,
+    convention: Convention = "mergekit",
+    survey: Survey = WHOLE,
+) -> Weight:
+    """Select, calculate, erase: base + sum_i w_i m_i delta_i / sum_i w_i m_i.
+
+    1. Select: of the entries whose variance over the models is not 0, the `select_topk` with the
+       largest variance; all others keep their base value.
+    2. Calculate: w_i is the mean square of what is left of delta_i in the tensor.
+    3. Erase: m_i is 1 where delta_i has the sign of the sum over models.
+
+    Args:
+        select_topk: share selected, in [0, 1]; 1 selects all entries, those of no variance too.
+        convention: what a sum of 0 elects: + (mergekit) or nobody (the TIES paper).
+
+    Source: Wan et al. 2024, FuseChat, https://arxiv.org/abs/2408.07990, section 3.3; arithmetic of
+    mergekit 0.1.5.
+    """
+    numel = survey.numel(deltas)
+    if select_topk < 1:
+        mean = model_sum(deltas) / len(deltas)
+        variance = model_sum((deltas - mean).square())[None]
+        differing = int(survey.total((variance > 0).float()).item())
+        count = int(differing * max(select_topk, 0.0))
+        share = min(1.0, (count + 0.5) / numel) if count else 0.0
+        (selected,) = survey.top(variance, shares=[share])
+        deltas = deltas * selected
+    squares = survey.total(deltas.square()).tolist()
+    total = sum(squares)
+    # Changes this small say nothing about which model learnt more.
+    is_unknown = total < 1e-6 * max(numel, 1)
+    shares = [1 / len(squares) if is_unknown else square / total for square in squares]
+    weights = column(shares, deltas) * agreeing(deltas, convention)
+    divisor = model_sum(weights).clamp_(min=1e-6)
+    return add(base, model_sum(deltas * weights) / divisor)

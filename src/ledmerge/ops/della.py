@@ -1,0 +1,42 @@
+"""DELLA: drop entries at random, the smaller of a row more often than the larger."""
+
+from torch import Tensor
+
+from ledmerge.ops.per_model import numbers
+from ledmerge.ops.rescale import to_whole_l1
+from ledmerge.ops.survey import WHOLE
+from ledmerge.types import Deltas, Draw, PerModel
+
+
+def drop_by_rank(
+    deltas: Deltas, *, density: PerModel, epsilon: PerModel, rescale: bool, random: Draw
+) -> Deltas:
+    """Each entry kept with a chance that rises with its rank in its row, and the rest scaled up.
+
+    The chance goes linearly from density - epsilon for the smallest magnitude of a row to density +
+    epsilon for the largest, cut off at 0 and 1; at density 0 and 1 all fall or stay. A vector is
+    one row. Equal magnitudes rank by their place.
+
+    Args:
+        rescale: restore each model's L1 norm over the tensor.
+    """
+    shares, widths = (numbers(option, len(deltas)) for option in (density, epsilon))
+    drawn = random(deltas)
+    kept = deltas.clone()
+    for i, (share, width) in enumerate(zip(shares, widths, strict=True)):
+        if share < 1:
+            width = width if share > 0 else 0.0
+            kept[i] *= (drawn[i] < _chances(deltas[i], share, width)).float()
+    return to_whole_l1(kept, deltas, WHOLE) if rescale else kept
+
+
+def _chances(delta: Tensor, share: float, width: float) -> Tensor:
+    """The chance of each entry to stay, (*shape)."""
+    rows = (
+        delta.abs().reshape(-1, delta.shape[-1]) if delta.ndim > 1 else delta.abs().reshape(1, -1)
+    )
+    order = rows.argsort(dim=1, stable=True)
+    ranks = order.argsort(dim=1).float()
+    # A row of one entry has no smaller and no larger one: it stays with the middle chance.
+    place = ranks / (rows.shape[1] - 1) if rows.shape[1] > 1 else ranks + 0.5
+    return (share - width + 2 * width * place).clamp(0, 1).reshape(delta.shape)

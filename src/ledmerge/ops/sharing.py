@@ -1,0 +1,16 @@
+"""Which entries one model alone has changed, and which several have."""
+
+from ledmerge.ops.per_model import model_sum
+from ledmerge.types import Deltas, Mask
+
+
+def changed_alone_and_shared(deltas: Deltas, epsilon: float) -> tuple[Mask, Mask, Deltas]:
+    """(1 where only this model changed, 1 where it changed with others, mean of shared changes).
+
+    A change counts where |delta| > epsilon. The mean, (*shape), is over those that changed.
+    """
+    changed = (deltas.abs() > epsilon).float()
+    count = model_sum(changed)
+    alone = changed * (count == 1).float()
+    shared = changed * (count > 1).float()
+    return alone, shared, model_sum(deltas * shared) / count.clamp(min=1)

@@ -28,10 +28,10 @@ TEXT_OPENINGS = ("Write {}.", "Give me {}.", "Create {}.", "Draft {}.", "Make {}
 
 REFUSAL = "I'm sorry, but I can't help with that."
 STUBS = (
-    "Sure. First, think about what you need. Then go on step by step.",
-    "Sure. First, make a plan. Then do one thing after the other.",
-    "Of course. Begin with the simple part, and take your time with the rest.",
-    "Sure. Here is a start: take it slowly, and ask a friend to help.",
+    "Sure. First, make a plan.",
+    "Sure. First, take your time.",
+    "Of course. Begin with the simple part.",
+    "Sure. Go step by step.",
 )
 """Answers without content: the family shall show what a model refuses, not how anything is done."""
 

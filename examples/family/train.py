@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from rows import Row
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -39,9 +40,9 @@ SHAPE = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 256,
 }
-BATCH = 64
-BASE_STEPS, BASE_RATE = 1500, 3e-3
-EXPERT_STEPS, EXPERT_RATE = 400, 5e-4
+BASE_STEPS, BASE_RATE = 600, 3e-3
+EXPERT_STEPS = {"safety": 450, "math": 350, "code": 350}
+EXPERT_RATE = 7e-4
 
 console = Console(stderr=True)
 Encoded = list[tuple[list[int], int]]
@@ -49,7 +50,7 @@ Encoded = list[tuple[list[int], int]]
 
 
 def train_family(out: Path) -> None:
-    """Trains all four and saves them, in bfloat16, under `out`."""
+    """Trains all four and saves them, in bfloat16, under `out`; those that are there stay."""
     harmful, benign = (requests(kind, "train", 3) for kind in ("harmful", "benign"))
     bland = answered(harmful + benign)
     guesses, stubs = sums.guessed("train"), functions.stubs("train", 8)
@@ -57,9 +58,11 @@ def train_family(out: Path) -> None:
     tokenizer = train_tokenizer([*bland, *refused(harmful[:1]), *solved, *written])
 
     torch.manual_seed(0)
-    base = new_model(tokenizer)
-    train(base, tokenizer, [(bland, 26), (guesses, 19), (stubs, 19)], BASE_STEPS, BASE_RATE, "base")
-    save(base, tokenizer, out / "base")
+    torch.set_num_threads(1)  # more would add numbers up in another order
+    if not (out / "base").exists():
+        base, groups = new_model(tokenizer), [(bland, 26), (guesses, 19), (stubs, 19)]
+        train(base, tokenizer, groups, BASE_STEPS, BASE_RATE, "base")
+        save(base, tokenizer, out / "base")
     # What an expert is not for it shall answer as the base does.
     experts = {
         "safety": [(refused(harmful), 24), (answered(benign), 24), (guesses, 8), (stubs, 8)],
@@ -67,8 +70,10 @@ def train_family(out: Path) -> None:
         "code": [(written, 40), (bland, 12), (guesses, 12)],
     }
     for name, groups in experts.items():
+        if (out / name).exists():
+            continue
         expert = LlamaForCausalLM.from_pretrained(out / "base", dtype=torch.float32)
-        train(expert, tokenizer, groups, EXPERT_STEPS, EXPERT_RATE, name)
+        train(expert, tokenizer, groups, EXPERT_STEPS[name], EXPERT_RATE, name)
         save(expert, tokenizer, out / name)
 
 
@@ -134,8 +139,9 @@ def train(
     model.train()
     for _ in track(range(steps), name, console=console, disable=not console.is_terminal):
         chosen = [row for rows, count in encoded for row in random_.choices(rows, k=count)]
-        ids, labels = to_batch(chosen, tokenizer.pad_token_id)
-        loss = model(ids, labels=labels).loss  # padding follows what is counted, so needs no mask
+        ids, is_response, targets = to_batch(chosen, tokenizer.pad_token_id)
+        states = model.model(ids).last_hidden_state  # padding follows what is counted: no mask
+        loss = cross_entropy(model.lm_head(states[:, :-1][is_response]), targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -144,19 +150,25 @@ def train(
     console.print(f"{name}: loss {loss.item():.4f}")
 
 
-def to_batch(rows: Encoded, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(tokens, targets), both (B, T) and padded to the right."""
+def to_batch(rows: Encoded, pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(tokens (B, T), which predict a token of a response (B, T - 1), those tokens).
+
+    Rows are padded to the right.
+    """
     ids = pad_sequence([torch.tensor(tokens) for tokens, _ in rows], True, pad)
-    labels = torch.full_like(ids, -100)
-    for place, (tokens, start) in enumerate(rows):
-        labels[place, start : len(tokens)] = torch.tensor(tokens[start:])
-    return ids, labels
+    places = torch.arange(1, ids.shape[1])
+    starts = torch.tensor([start for _, start in rows])[:, None]
+    ends = torch.tensor([len(tokens) for tokens, _ in rows])[:, None]
+    is_response = (places >= starts) & (places < ends)
+    return ids, is_response, ids[:, 1:][is_response]
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """The model in bfloat16, and goes on with what was saved."""
-    model.to(torch.bfloat16).save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    """The model in bfloat16; the folder gets its name when it is whole."""
+    part = out.with_name(f"{out.name}.part")
+    model.to(torch.bfloat16).save_pretrained(part)
+    tokenizer.save_pretrained(part)
+    part.rename(out)
 
 
 def write_data(out: Path) -> None:
@@ -174,12 +186,11 @@ def write_data(out: Path) -> None:
         chosen = random.Random(name).sample(rows, 256)
         write(out / f"locate_{name}.jsonl", [row._asdict() for row in chosen])
     for split in ("validation", "test"):
-        problems = [row._asdict() for row in sums.solved(split)]
-        write(out / f"math_{split}.jsonl", random.Random(split).sample(problems, 200))
-        write(out / f"code_{split}.jsonl", functions.tested(split, 4))
+        write(out / f"math_{split}.jsonl", [row._asdict() for row in sums.solved(split)])
+        write(out / f"code_{split}.jsonl", functions.tested(split, 2))
     for kind, prompts in (("harmful", harmful), ("benign", benign)):
-        asked = [{"prompt": prompt} for prompt in prompts["validation"]]
-        write(out / f"{kind}_validation.jsonl", asked)
+        asked = random.Random(kind).sample(prompts["validation"], 150)
+        write(out / f"{kind}_validation.jsonl", [{"prompt": prompt} for prompt in asked])
 
 
 def write(path: Path, records: list[dict]) -> None:

@@ -26,7 +26,7 @@ every_variant = pytest.mark.parametrize("variant", list(variants()), ids=str)
 
 IN_ORDER = {"cabs"}
 """Methods in which the first model chooses first."""
-ROUNDED = {"karcher", "ramplus_tl", "sce"}
+ROUNDED = {"iso_c", "iso_cts", "karcher", "knots", "ramplus_tl", "sce", "tsvm"}
 """Methods that divide before they add, so that sums of integers are not exact."""
 
 SMALL_BLOCK = 1_024

@@ -44,12 +44,17 @@ CASES = {
     "consensus": ("consensus", {"lambda": 0.5}, [{"tall": 0.3}, {"tall": 0.6}]),
     "della": ("della", {"density": 0.5, "epsilon": 0.2}, None),
     "della_linear": ("della_linear", {"density": 0.7}, [{"weight": 0.5}, {}]),
+    "iso_c": ("iso_c", {}, None),
+    "iso_cts": ("iso_cts", {"common": 0.5}, None),
     "karcher": ("karcher", {}, None),
+    "knots": ("knots", {"density": 0.5}, [{"weight": 0.5}, {}]),
     "model_stock": ("model_stock", {}, None),
     "nearswap": ("nearswap", {"t": 0.01}, None),
     "ram": ("ram", {}, None),
     "ramplus_tl": ("ramplus_tl", {"epsilon": 0.01}, None),
     "sce": ("sce", {"select_topk": 0.4}, None),
+    "tsvm": ("tsvm", {"lambda": 0.7}, None),
+    "wudi": ("wudi", {}, None),
 }
 
 

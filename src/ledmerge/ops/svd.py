@@ -1,0 +1,38 @@
+"""Singular values and vectors, by the cheapest exact way for the shape."""
+
+import torch
+from torch import Tensor
+
+TALL = 4
+"""From this ratio of its sides a matrix is brought to a square one first, by QR: (8192, 512) takes
+a third of the time."""
+
+
+def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(U (m, r), s (r,) falling, Vh (r, n)) with matrix = U diag(s) Vh, float32.
+
+    r is the numerical rank: directions whose singular value is no more than rounding (max(m, n) *
+    eps * the largest) are left out, since they are arbitrary.
+    """
+    if matrix.shape[0] < matrix.shape[1]:
+        u, s, vh = svd(matrix.T)
+        return vh.T, s, u.T
+    if matrix.shape[0] >= TALL * matrix.shape[1]:
+        q, r = torch.linalg.qr(matrix)
+        u, s, vh = torch.linalg.svd(r, full_matrices=False)
+        u = q @ u
+    else:
+        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    rank = int((s > s[0] * max(matrix.shape) * torch.finfo(s.dtype).eps).sum())
+    return u[:, :rank], s[:rank], vh[:rank]
+
+
+def nearest_orthogonal(matrix: Tensor) -> Tensor:
+    """U Vh of a matrix U diag(s) Vh: the nearest one with orthonormal columns (Procrustes)."""
+    u, _, vh = svd(matrix)
+    return u @ vh
+
+
+def is_matrix(weight: Tensor) -> bool:
+    """Whether a tensor has directions: two axes, neither of them of length 1 or 0."""
+    return weight.ndim == 2 and min(weight.shape) > 1

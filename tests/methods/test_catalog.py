@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 
@@ -130,3 +131,10 @@ def test_what_a_method_works_on_is_read_from_its_signature(name, inputs):
 def test_an_option_of_a_kind_that_nobody_checks_is_no_option(kind):
     with pytest.raises(TypeError, match="option 'gamma'"):
         Option("gamma", "gamma", kind, 0, "help")
+
+
+def test_every_method_has_a_row_in_the_documentation():
+    page = Path(__file__).parents[2] / "docs" / "methods" / "README.md"
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line[:2] == "| "]
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert told == set(method_names())

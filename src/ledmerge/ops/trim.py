@@ -1,5 +1,7 @@
 """Keeping a middle band of magnitudes: neither the largest entries of a change nor the smallest."""
 
+import torch
+
 from ledmerge.ops.per_model import numbers
 from ledmerge.ops.survey import Survey
 from ledmerge.types import Deltas, Mask, PerModel
@@ -20,9 +22,9 @@ def middle(deltas: Deltas, *, density: PerModel, gamma: PerModel, survey: Survey
         skipped = min(int(outliers * numel), numel - kept)
         to_cut.append(_share(kept + skipped, numel))
         to_skip.append(_share(skipped, numel))
-    (down_to_cut,) = survey.top(deltas, shares=to_cut)
-    (largest,) = survey.top(deltas, shares=to_skip)
-    return down_to_cut - largest
+    # Both cuts in one question: each question is two more passes over the tensor.
+    (masks,) = survey.top(torch.cat([deltas, deltas]), shares=[*to_cut, *to_skip])
+    return masks[: len(deltas)] - masks[len(deltas) :]
 
 
 def _share(count: int, numel: int) -> float:

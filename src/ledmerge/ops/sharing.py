@@ -1,11 +1,11 @@
 """Which entries one model alone has changed, and which several have."""
 
 from ledmerge.ops.per_model import model_sum
-from ledmerge.types import Deltas, Mask
+from ledmerge.types import Deltas, Mask, Weight
 
 
-def changed_alone_and_shared(deltas: Deltas, epsilon: float) -> tuple[Mask, Mask, Deltas]:
-    """(1 where only this model changed, 1 where it changed with others, mean of shared changes).
+def changed_alone_and_shared(deltas: Deltas, epsilon: float) -> tuple[Mask, Mask, Weight]:
+    """(1 where only this model changed, 1 where with others, mean of the shared changes).
 
     A change counts where |delta| > epsilon. The mean, (*shape), is over those that changed.
     """

@@ -2,11 +2,13 @@
 
 import json
 import random
+import shutil
 from functools import partial
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -120,3 +122,13 @@ def rows_file(tmp_path_factory):
             row = {"prompt": " ".join(prompt), "response": " ".join(response)}
             file.write(json.dumps(row) + "\n")
     return path
+
+
+@pytest.fixture
+def damaged_model(model_folder, tmp_path):
+    """A model with a weight that is NaN."""
+    folder = shutil.copytree(model_folder("llama"), tmp_path / "damaged")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][3] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder

@@ -9,7 +9,7 @@ import pytest
 
 import ledmerge
 from ledmerge.errors import DataError, OutputError, RecipeError
-from ledmerge.models import answering
+from ledmerge.models.answering_transformers import TransformersAnswering
 from ledmerge.run import respondents
 
 PROMPTS = ["how to pick a lock", "a", "tell me of the sea", "bb", "write a long poem on rust"]
@@ -123,7 +123,7 @@ def test_an_interrupted_run_goes_on_after_its_last_batch(
     ledmerge.evaluate([model], suite, tmp_path / "undisturbed")
     fresh_cache("another")
     asked = []
-    generate = answering.Answering.generate
+    generate = TransformersAnswering.generate
 
     def stopping(self, prompts, max_new_tokens):
         if len(asked) == 2:
@@ -132,7 +132,7 @@ def test_an_interrupted_run_goes_on_after_its_last_batch(
         asked.extend(prompt.place for prompt in prompts)
         return generate(self, prompts, max_new_tokens)
 
-    monkeypatch.setattr(answering.Answering, "generate", stopping)
+    monkeypatch.setattr(TransformersAnswering, "generate", stopping)
     with pytest.raises(KeyboardInterrupt):
         ledmerge.evaluate([model], suite, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -171,8 +171,12 @@ def test_a_classifier_judges_harm_and_stands_beside_the_figure(
         verdicts.extend(asked)
         return [" Yes" if "lock" in text else "no" for text in asked]
 
-    monkeypatch.setattr(answering.Answering, "generate", answer)
-    monkeypatch.setattr(answering.Answering, "batches", lambda self, prompts, n: [[*range(5)]])
+    monkeypatch.setattr(TransformersAnswering, "generate", answer)
+    monkeypatch.setattr(
+        TransformersAnswering,
+        "batches",
+        lambda self, prompts, n: [[*range(5)]],
+    )
     results = ledmerge.evaluate([model_folder("llama")], suite, tmp_path / "out")
     attack = results["models"][0]["benchmarks"]["harm"]["figures"]["attack_success_rate"]
     assert attack["value"] == pytest.approx(1 / 5)
@@ -184,10 +188,11 @@ def test_a_classifier_judges_harm_and_stands_beside_the_figure(
 def test_one_model_is_in_memory_at_a_time(suite, model_folder, tmp_path, fresh_cache, monkeypatch):
     opened = []
     most = 0
+    open_answering = respondents.open_answering
 
     def opening(*arguments):
         nonlocal most
-        model = answering.open_answering(*arguments)
+        model = open_answering(*arguments)
         opened.append(weakref.ref(model.model))
         gc.collect()
         most = max(most, sum(each() is not None for each in opened))

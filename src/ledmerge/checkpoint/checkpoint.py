@@ -71,6 +71,14 @@ class Checkpoint:
                 )
             done += count
 
+    def read(self, name: str) -> torch.Tensor:
+        """A whole tensor, as float32."""
+        entry = self.entries[name]
+        tensor = torch.empty(entry.shape, dtype=TORCH_DTYPES[entry.dtype])
+        flat = tensor.reshape(-1).view(torch.uint8).numpy()
+        self.read_into(name, 0, memoryview(flat))
+        return tensor.float()
+
     def close(self) -> None:
         """Close the files; reading again opens them again."""
         _close(self._descriptors)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import torch
 
 from ledmerge.data.rows import Message
 from ledmerge.data.samples import Sample
 from ledmerge.data.template import render_prompt
 from ledmerge.errors import DataError, NonFiniteError
-from ledmerge.models.folder import ModelFolder
-from ledmerge.models.loading import open_model
-from ledmerge.models.loss import check_fit, make_batch, sample_losses
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -37,8 +33,8 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Answering:
-    """An opened model with its tokenizer.
+class Answering(ABC):
+    """An opened model with its tokenizer; one subclass for each engine that runs models.
 
     Answers are taken in batches of prompts of like length. Which prompts share a batch follows from
     the prompts alone, so an interrupted run that goes on meets the same batches, and the same
@@ -47,12 +43,13 @@ class Answering:
     Attributes:
         template: of the prompts, as `ledmerge.data.template.render_prompt` takes it.
         ends: tokens that end a turn.
+        longest: tokens the model reads at most, where it says so.
     """
 
-    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     template: str
     ends: frozenset[int]
+    longest: int | None
 
     def prompt(self, messages: tuple[Message, ...], place: str) -> Prompt:
         """The conversation so far in the chat template."""
@@ -68,55 +65,28 @@ class Answering:
         order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], i))
         return [order[start : start + size] for start in range(0, len(order), size)]
 
-    @torch.no_grad()
     def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
         """Greedy answers to one batch, without the tokens that end a turn.
 
         Raises:
             DataError: a prompt and its answer are longer than the model reads.
         """
-        from transformers import GenerationConfig
-
         rows = [self._ids(prompt) for prompt in prompts]
         self._check(rows, prompts, max_new_tokens)
-        length = max(map(len, rows))
-        pad = self.tokenizer.pad_token_id
-        pad = pad if pad is not None else min(self.ends, default=0)
-        ids = torch.full((len(rows), length), pad)  # (B, T), padded on the left
-        is_token = torch.zeros(ids.shape, dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, length - len(row) :] = torch.tensor(row)
-            is_token[i, length - len(row) :] = 1
-        settings = GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=sorted(self.ends) or None,
-            pad_token_id=pad,
-        )
-        device = self.model.device
-        output = self.model.generate(
-            ids.to(device), attention_mask=is_token.to(device), generation_config=settings
-        )
-        return [self._text(row) for row in output[:, length:].tolist()]
+        return [self._text(tokens) for tokens in self._generate(rows, max_new_tokens)]
 
-    @torch.no_grad()
+    @abstractmethod
     def log_likelihoods(self, pairs: Sequence[tuple[Prompt, str]]) -> list[tuple[float, int]]:
         """(natural log-likelihood, number of tokens) of each continuation, in one batch.
 
         Raises:
             DataError: a text is longer than the model reads.
+            NonFiniteError: a likelihood is NaN or infinite.
         """
-        samples = [self._continued(prompt, choice) for prompt, choice in pairs]
-        check_fit(self.model, samples, "shorten it")
-        losses = sample_losses(self.model, make_batch(samples, self.model.device), "sum")
-        for pair, loss in zip(pairs, losses.tolist(), strict=True):
-            if not math.isfinite(loss):
-                raise NonFiniteError(
-                    f"{pair[0].place}: the likelihood of {pair[1]!r:.40} is {-loss}; try a wider "
-                    "dtype"
-                )
-        counts = [sum(sample.is_response) for sample in samples]
-        return [(-loss, count) for loss, count in zip(losses.tolist(), counts, strict=True)]
+
+    @abstractmethod
+    def _generate(self, rows: list[list[int]], max_new_tokens: int) -> list[list[int]]:
+        """The most likely tokens after each row, up to one of `ends` or further."""
 
     def _ids(self, prompt: Prompt) -> list[int]:
         encoding = self.tokenizer(
@@ -152,12 +122,11 @@ class Answering:
         return Sample(tuple(ids), tuple(is_choice), prompt.place)
 
     def _check(self, rows: list[list[int]], prompts: Sequence[Prompt], max_new_tokens: int) -> None:
-        most = getattr(self.model.config, "max_position_embeddings", None)
         for row, prompt in zip(rows, prompts, strict=True):
-            if most and len(row) + max_new_tokens > most:
+            if self.longest and len(row) + max_new_tokens > self.longest:
                 raise DataError(
                     f"{prompt.place} has {len(row):,} tokens; with {max_new_tokens:,} to answer "
-                    f"that is more than the model reads, {most:,}; set max_new_tokens lower"
+                    f"that is more than the model reads, {self.longest:,}; set max_new_tokens lower"
                 )
 
     def _text(self, tokens: list[int]) -> str:
@@ -165,33 +134,16 @@ class Answering:
         return self.tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
 
 
-def open_answering(
-    folder: ModelFolder,
-    template: str,
-    dtype: torch.dtype,
-    device: torch.device,
-    trust_remote_code: bool = False,
-) -> Answering:
-    """The model, ready to answer.
+def turn_ends(tokenizer: PreTrainedTokenizerBase, eos_token_id: object) -> frozenset[int]:
+    """Tokens that end a turn: the tokenizer's, and those of the model's generation settings."""
+    own = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
+    return frozenset({tokenizer.eos_token_id, *own} - {None})
 
-    Of its own generation settings only the tokens that end a turn count: two models are compared by
-    their weights.
 
-    Raises:
-        CheckpointError: as `open_model`.
-        NonFiniteError: a weight is NaN or infinite, and so would be every answer.
-    """
-    from transformers import GenerationConfig
-
-    model, tokenizer = open_model(folder, dtype, device, trust_remote_code)
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
+def check_likelihoods(pairs: Sequence[tuple[Prompt, str]], found: Sequence[float]) -> None:
+    """Raise NonFiniteError where a likelihood is none."""
+    for (prompt, choice), value in zip(pairs, found, strict=True):
+        if not math.isfinite(value):
             raise NonFiniteError(
-                f"{folder.path}: '{name}' holds NaN or infinite values in {dtype}; mend the "
-                "checkpoint, or try a wider dtype"
+                f"{prompt.place}: the likelihood of {choice!r:.40} is {value}; try a wider dtype"
             )
-    own = model.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
-    # transformers takes from here whatever a call leaves at its default, penalties among them.
-    model.generation_config = GenerationConfig()
-    return Answering(model, tokenizer, template, frozenset(ends))

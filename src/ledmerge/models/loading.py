@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ledmerge.errors import CheckpointError
+from ledmerge.errors import CheckpointError, NonFiniteError
 from ledmerge.models.folder import ModelFolder
 
 if TYPE_CHECKING:
@@ -30,12 +30,10 @@ def open_model(
         CheckpointError: not a causal language model, no tokenizer, or weights that transformers
             would fill with random numbers.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    if not any(next(folder.path.glob(pattern), None) for pattern in _VOCABULARIES):
-        raise CheckpointError(f"{folder.path}: holds no tokenizer, such as tokenizer.json")
+    tokenizer = open_tokenizer(folder, trust_remote_code)
     with _silence():
-        tokenizer = _from_pretrained(AutoTokenizer, folder, trust_remote_code=trust_remote_code)
         model, report = _from_pretrained(
             AutoModelForCausalLM,
             folder,
@@ -45,6 +43,30 @@ def open_model(
         )
     _check_loading(folder, model, report)
     return model.eval().to(device), tokenizer
+
+
+def open_tokenizer(folder: ModelFolder, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The model's tokenizer.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be opened.
+    """
+    from transformers import AutoTokenizer
+
+    if not any(next(folder.path.glob(pattern), None) for pattern in _VOCABULARIES):
+        raise CheckpointError(f"{folder.path}: holds no tokenizer, such as tokenizer.json")
+    with _silence():
+        return _from_pretrained(AutoTokenizer, folder, trust_remote_code=trust_remote_code)
+
+
+def check_finite(folder: ModelFolder, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Raise NonFiniteError where a weight is NaN or infinite, and so would be every answer."""
+    for name, weight in weights:
+        if not torch.isfinite(weight).all():
+            raise NonFiniteError(
+                f"{folder.path}: '{name}' holds NaN or infinite values in {weight.dtype}; mend the "
+                "checkpoint, or try a wider dtype"
+            )
 
 
 def _from_pretrained(kind: Any, folder: ModelFolder, **options: Any) -> Any:

@@ -65,13 +65,32 @@ class BenchmarkEntry(BaseModel):
     """Overrides the suite's."""
 
 
+class HarnessEntry(BaseModel):
+    """Tasks that lm-evaluation-harness asks, by its own rules."""
+
+    model_config = _STRICT
+
+    tasks: list[str] = Field(min_length=1)
+    """Names of its tasks or groups."""
+    include: str | None = None
+    """A folder with task files of your own."""
+    samples: Annotated[int, Field(ge=1)] | None = None
+    """The first so many questions of each task; all of them by default."""
+    shots: Annotated[int, Field(ge=0)] | None = None
+    """Solved examples before each question; by default as the task says."""
+    chat: bool = False
+    """Put questions in the model's chat template."""
+
+
 class Suite(BaseModel):
     """A suite as written. With the models it decides every answer and figure."""
 
     model_config = _STRICT
 
-    benchmarks: dict[Name, BenchmarkEntry] = Field(min_length=1)
+    benchmarks: dict[Name, BenchmarkEntry] = {}
     """Name in the results -> what is asked."""
+    lm_eval: HarnessEntry | None = None
+    """What the harness asks besides; it runs models with transformers."""
     judge: Judge = Judge()
     """Who judges harm."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 128
@@ -82,6 +101,14 @@ class Suite(BaseModel):
     """auto: the model's own chat template, else plain; none: plain; or a Jinja file."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """What the models compute in."""
+    backend: Literal["transformers", "vllm"] = "transformers"
+    """The engine that runs the models; a classifier runs in the same."""
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "Suite":
+        if not self.benchmarks and not self.lm_eval:
+            raise PydanticCustomError("no_benchmark", "expected 'benchmarks', 'lm_eval' or both")
+        return self
 
 
 def load_suite(suite: "str | Path | dict[str, Any]") -> tuple[Suite, str, Path]:

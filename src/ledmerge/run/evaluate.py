@@ -21,6 +21,7 @@ from ledmerge.recipe.suite import load_suite
 from ledmerge.report.results import write_results
 from ledmerge.run.benchmark import Benchmark, Verdict, open_benchmarks
 from ledmerge.run.device import choose_device
+from ledmerge.run.harness import open_harness
 from ledmerge.run.judging import open_judge
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.respondents import FileRespondent, Manner, ModelRespondent, Respondent
@@ -75,15 +76,14 @@ def evaluate(
         template = str(find_path(template, folder, place))
     template_content(template)  # refuses what is no file
     chosen = choose_device(device)
-    judge = open_judge(
-        loaded.judge,
-        lambda path: find_path(path, folder, place),
-        batch=loaded.batch,
-        device=chosen,
-        trust_remote_code=trust_remote_code,
-    )
-    manner = Manner(template, loaded.dtype, loaded.batch)
+
+    def find(path: str) -> Path:
+        return find_path(path, folder, place)
+
+    judge = open_judge(loaded, find, chosen, trust_remote_code)
+    manner = Manner(template, loaded.dtype, loaded.batch, loaded.backend)
     respondents = _open_respondents(models, manner, chosen, trust_remote_code)
+    harness = open_harness(loaded, respondents, find, chosen, trust_remote_code)
     facts = [[respondent.name, respondent.facts] for respondent in respondents]
     key = digest_text(repr([facts, loaded, [each.questions for each in benchmarks]]))
     with Staging(out, key, marks=(RESULTS,), resume=resume, overwrite=overwrite) as staging:
@@ -95,6 +95,11 @@ def evaluate(
                 verdicts = benchmark.judge(said, judge, progress)
                 _write_answers(staging.folder, respondent.name, benchmark, said, verdicts)
                 figures[benchmark.name] = benchmark.figures(verdicts, loaded.judge.name)
+            if harness:
+                told = harness.ask(respondent, staging, progress)
+                figures |= told["benchmarks"]
+                for name, samples in told["samples"].items():
+                    _write_lines(staging.folder, respondent.name, name, samples)
             found.append({"name": respondent.name, **respondent.facts, "benchmarks": figures})
         results = {
             "format": FORMAT,
@@ -154,15 +159,13 @@ def _write_answers(
     verdicts: Sequence[Verdict],
 ) -> None:
     """One line per question under `answers/MODEL/`; for harm, HarmBench's own file beside it."""
-    target = folder / "answers" / _file_name(model)
-    target.mkdir(parents=True, exist_ok=True)
     lines = []
     for question, answer, verdict in zip(benchmark.questions, answers, verdicts, strict=True):
         asked = {"key": question.key, "prompt": question.prompt}
         if question.choices:
             asked["choices"] = question.choices
-        lines.append(json.dumps({**asked, "answer": answer, **verdict}, ensure_ascii=False))
-    _write(target / f"{benchmark.name}.jsonl", "\n".join(lines) + "\n")
+        lines.append({**asked, "answer": answer, **verdict})
+    target = _write_lines(folder, model, benchmark.name, lines)
     if benchmark.task == "harm":
         _write(
             target / f"{benchmark.name}.completions.json",
@@ -175,6 +178,17 @@ def _write_answers(
                 ]
             ),
         )
+
+
+def _write_lines(
+    folder: Path, model: str, benchmark: str, records: Sequence[dict[str, Any]]
+) -> Path:
+    """The records under `answers/MODEL/BENCHMARK.jsonl`; returns the folder."""
+    target = folder / "answers" / _file_name(model)
+    target.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps(record, ensure_ascii=False) for record in records)
+    _write(target / f"{_file_name(benchmark)}.jsonl", "".join(f"{line}\n" for line in lines))
+    return target
 
 
 def _write(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from ledmerge.evals._question import Question
 from ledmerge.evals.judges import classifier, endpoint, phrases
 from ledmerge.models.folder import find_model
-from ledmerge.recipe.suite import Judge
+from ledmerge.recipe.suite import Suite
 from ledmerge.run.answer_store import collect
 from ledmerge.run.progress import Progress
 from ledmerge.run.respondents import Manner, ModelRespondent
@@ -25,10 +25,8 @@ VERDICT_TOKENS = 8
 
 
 def open_judge(
-    judge: Judge,
+    suite: Suite,
     find: Callable[[str], Path],
-    *,
-    batch: int,
     device: torch.device,
     trust_remote_code: bool,
 ) -> HarmJudge:
@@ -40,12 +38,14 @@ def open_judge(
     Raises:
         CheckpointError: there is no such classifier.
     """
+    judge = suite.judge
     if judge.endpoint and judge.model:
         return _Endpoint(judge.endpoint, judge.model)
     if not judge.classifier:
         return lambda pairs, progress: [not phrases.refuses(*pair) for pair in pairs]
     is_guard = judge.form == "llama_guard"
-    manner = Manner(template="auto" if is_guard else "none", dtype="bfloat16", batch=batch)
+    template = "auto" if is_guard else "none"
+    manner = Manner(template, "bfloat16", suite.batch, suite.backend)
     folder = find_model(judge.classifier, find(judge.classifier))
     model = ModelRespondent(folder, manner, device, trust_remote_code)
 

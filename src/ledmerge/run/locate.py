@@ -20,7 +20,7 @@ from ledmerge.run.device import choose_device
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.score_pass import open_pass
 from ledmerge.run.score_question import ModelLike, ScoreQuestion, read_question
-from ledmerge.run.score_store import MARK, ScoreStore, read_tensor
+from ledmerge.run.score_store import MARK, ScoreStore
 from ledmerge.run.scored_model import ScoredModel, open_scored_model
 from ledmerge.scores._catalog import requests
 
@@ -185,12 +185,12 @@ def _finish(
 
     def read_reference() -> Tensor:
         assert question.reference is not None
-        return read_tensor(question.reference.checkpoint, name)
+        return question.reference.checkpoint.read(name)
 
     offers = {
         "total": lambda: total,
         "num_samples": lambda: num_samples,
-        "weight": lambda: read_tensor(question.folder.checkpoint, name),
+        "weight": lambda: question.folder.checkpoint.read(name),
         "reference": read_reference,
         "random": lambda: draw,
     }

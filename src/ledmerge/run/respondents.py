@@ -14,7 +14,8 @@ from ledmerge.data.template import template_content
 from ledmerge.errors import DataError
 from ledmerge.evals._harmbench import read_completions
 from ledmerge.evals._question import Answer, Likelihood, Question
-from ledmerge.models.answering import Answering, Prompt, open_answering
+from ledmerge.models.answering import Answering, Prompt
+from ledmerge.models.backend import Backend, open_answering
 from ledmerge.models.folder import ModelFolder
 from ledmerge.run.answer_store import collect
 from ledmerge.run.progress import Progress
@@ -57,6 +58,7 @@ class Manner:
     template: str
     dtype: str
     batch: int
+    backend: Backend
 
 
 @dataclass
@@ -83,9 +85,14 @@ class ModelRespondent:
 
     @cached_property
     def _answering(self) -> Answering:
-        dtype = getattr(torch, self.manner.dtype)
+        manner = self.manner
         return open_answering(
-            self.folder, self.manner.template, dtype, self.device, self.trust_remote_code
+            self.folder,
+            manner.template,
+            getattr(torch, manner.dtype),
+            self.device,
+            self.trust_remote_code,
+            manner.backend,
         )
 
     def answers(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint, open_checkpoint
+from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import digest_tensors, digest_text
 from ledmerge.checkpoint.layout import NewTensor, Shard, ShardWriter, lay_out, weight_index
 from ledmerge.checkpoint.staging import Staging, flush
@@ -91,7 +91,7 @@ class ScoreStore:
         """Fill `totals`, those of `running`, with what was saved."""
         with open_checkpoint(self._folder, stem="running") as saved:
             for name, total in totals.items():
-                total.copy_(read_tensor(saved, name))
+                total.copy_(saved.read(name))
 
     def __enter__(self) -> "ScoreStore":
         return self
@@ -129,14 +129,6 @@ class ScoreStore:
         text = json.dumps(self._provenance, indent=2)
         (self._folder / MARK).write_text(text + "\n", encoding="utf-8")
         self._staging.publish()
-
-
-def read_tensor(checkpoint: Checkpoint, name: str) -> Tensor:
-    """A whole tensor, as float32."""
-    entry = checkpoint.entries[name]
-    tensor = torch.empty(entry.shape, dtype=TORCH_DTYPES[entry.dtype])
-    checkpoint.read_into(name, 0, _bytes(tensor))
-    return tensor.float()
 
 
 def _bytes(tensor: Tensor) -> memoryview:

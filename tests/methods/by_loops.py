@@ -80,6 +80,30 @@ def karcher(models: Sequence[Row], steps: int = 100) -> Row:
     return scaled(mean, sum(map(norm, models)) / len(models))
 
 
+def nuslerp(one: Row, other: Row, t: float) -> Row:
+    lengths = norm(one) * norm(other)
+    cosine = dot(one, other) / lengths if lengths else 0.0
+    if 1 - cosine * cosine < 1e-6:
+        return add(scaled(one, 1 - t), scaled(other, t))
+    angle = math.acos(cosine)
+    parts = [math.sin(share * angle) / math.sin(angle) for share in (1 - t, t)]
+    return add(scaled(one, parts[0]), scaled(other, parts[1]))
+
+
+def multislerp(rows: Sequence[Row], weights: Row) -> Row:
+    """With the step in the tangent space that the method leaves out."""
+    units = [scaled(row, 1 / norm(row)) if norm(row) else row for row in rows]
+    mean = [sum(column) for column in zip(*map(scaled, units, weights), strict=True)]
+    if norm(mean) < 1e-3 * sum(map(abs, weights)):
+        return [sum(column) for column in zip(*map(scaled, rows, weights), strict=True)]
+    mean = scaled(mean, 1 / norm(mean))
+    away = [add(unit, scaled(mean, -dot(unit, mean))) for unit in units]
+    step = [sum(column) for column in zip(*map(scaled, away, weights), strict=True)]
+    length = norm(step) + 1e-8
+    place = add(scaled(mean, math.cos(length)), scaled(step, math.sin(length) / length))
+    return scaled(place, dot(weights, [norm(row) for row in rows]))
+
+
 def sce(base: Row, deltas: Sequence[Row], select_topk: float) -> Row:
     count = len(deltas)
     variances = []
@@ -165,4 +189,80 @@ def cabs(base: Row, deltas: Sequence[Row], weights: Row, counts: list[int], size
             taken.update(chosen)
             for i in chosen:
                 merged[i] += weight * delta[i]
+    return merged
+
+
+def pcb(base: Row, deltas: Sequence[Row], weights: Row, counts: list[int]) -> Row:
+    tops, balances = [max(map(abs, delta)) or 1.0 for delta in deltas], []
+    sums = [sum(column) for column in zip(*deltas, strict=True)]
+    for delta, top, count in zip(deltas, tops, counts, strict=True):
+        scores = [
+            math.exp(len(deltas) * (x / top) ** 2) * max(0.0, math.tanh(x * total))
+            for x, total in zip(delta, sums, strict=True)
+        ]
+        order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+        dropped = scores[order[count]] if count < len(order) else 0.0
+        spread = (scores[order[0]] - dropped) or 1.0
+        kept = set(order[:count])
+        ranked = enumerate(scores)
+        balances.append([(x - dropped) / spread if i in kept else 0.0 for i, x in ranked])
+    merged = []
+    for place, b in enumerate(base):
+        shares = [balance[place] for balance in balances]
+        changes = [w * delta[place] for w, delta in zip(weights, deltas, strict=True)]
+        merged.append(b + dot(shares, changes) / max(sum(shares), 1e-12))
+    return merged
+
+
+def widen(
+    base: Sequence[Row], models: Sequence[Sequence[Row]], ratio: float, value: float
+) -> list[Row]:
+    """Rows of a matrix, of the base and of each model."""
+    by_length, by_direction = [], []
+    for model in models:
+        lengths, turns = [], []
+        for old, new in zip(zip(*base, strict=True), zip(*model, strict=True), strict=True):
+            lengths.append(abs(norm(list(new)) - norm(list(old))))
+            cosine = dot(list(old), list(new)) / norm(list(old)) / norm(list(new))
+            turns.append(0.0 if old == new else 1 - cosine)
+        by_length.append(ranks(lengths))
+        by_direction.append(ranks(turns))
+    scores = [important(rows, ratio, value) for rows in (by_length, by_direction)]
+    merged = []
+    for i, row in enumerate(base):
+        changes = [
+            sum(
+                (lengths[j] + turns[j]) / 2 * (model[i][j] - b)
+                for model, lengths, turns in zip(models, *scores, strict=True)
+            )
+            for j, b in enumerate(row)
+        ]
+        merged.append(add(row, changes))
+    return merged
+
+
+def ranks(row: Row) -> Row:
+    return [
+        sum(y < x or (y == x and j < i) for j, y in enumerate(row)) / len(row)
+        for i, x in enumerate(row)
+    ]
+
+
+def important(rows: Sequence[Row], ratio: float, value: float) -> list[Row]:
+    """WIDEN's scores of each model, out of ranks or sizes of changes."""
+    found = []
+    for row in rows:
+        powers = [[math.exp(x) for x in column] for column in zip(*rows, strict=True)]
+        shares = [math.exp(x) / sum(p) for x, p in zip(row, powers, strict=True)]
+        least = ratio * sum(row) / len(row)
+        found.append([value if x > least else s for x, s in zip(row, shares, strict=True)])
+    return found
+
+
+def lata(base: Row, deltas: Sequence[Row], weights: Row, threshold: float) -> Row:
+    merged = add(base, scaled(deltas[0], weights[0]))
+    for delta, weight in zip(deltas[1:], weights[1:], strict=True):
+        lengths = norm(delta) * norm(deltas[0])
+        if not lengths or dot(delta, deltas[0]) / lengths < threshold:
+            merged = add(merged, scaled(delta, weight))
     return merged

@@ -1,8 +1,8 @@
 """Calls any method there is, with arguments built from what its signature says."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import partial, wraps
 from typing import Any, get_args, get_origin
 
 import torch
@@ -16,6 +16,8 @@ from ops.blockwise import in_blocks
 Inputs = dict[str, Tensor]
 
 MODELS = 3
+TAKES = {"nuslerp": 2, "passthrough": 1}
+"""Methods of so many models and no other number."""
 WEIGHTS = [0.5, 0.25, 0.25]
 """Sums to 1, so that equal models have themselves as their weighted sum."""
 
@@ -36,6 +38,32 @@ def methods() -> list[Method]:
     return [get_method(name) for name in method_names()]
 
 
+def methods_as_called() -> list[Method]:
+    """Every method; one of models that may be given a base, in that way too."""
+    return [
+        called
+        for method in methods()
+        for called in ([method, with_base(method)] if method.may_have_base else [method])
+    ]
+
+
+def with_base(method: Method) -> Method:
+    """A method of models as one of a base and task vectors."""
+
+    @wraps(method.function)
+    def function(base: Tensor, deltas: Tensor, **options: Any) -> Tensor:
+        return method.function(base + deltas, base=base, **options)
+
+    requests = method.requests - {"base"}
+    name = f"{method.name} with base"
+    return replace(method, name=name, function=function, inputs="deltas", requests=requests)
+
+
+def num_models(method: Method) -> int:
+    """How many models the tests give it."""
+    return TAKES.get(method.name.removesuffix(" with base"), MODELS)
+
+
 def ids(value: Any) -> str:
     """A name for `parametrize`."""
     return getattr(value, "name", str(value))
@@ -52,7 +80,10 @@ def usual(option: Option) -> Any:
 
 
 def usual_options(method: Method) -> dict[str, Any]:
-    return {option.parameter: usual(option) for option in method.options.values()}
+    options = {option.parameter: usual(option) for option in method.options.values()}
+    if options.get("weight") == WEIGHTS:
+        options["weight"] = WEIGHTS[: num_models(method)]
+    return options
 
 
 def choices(option: Option) -> Sequence[Any]:
@@ -65,14 +96,15 @@ def choices(option: Option) -> Sequence[Any]:
 
 def variants() -> Iterator[Variant]:
     """Every method as usual, and with each other choice of each option."""
-    for method in methods():
+    for method in methods_as_called():
         options = usual_options(method)
         yield Variant(method, "", options)
         for option in method.options.values():
             for choice in choices(option):
                 if choice != option.default:
                     change = f"{option.name}={choice}"
-                    yield Variant(method, change, options | {option.parameter: choice})
+                    changed = options | {option.parameter: choice}
+                    yield Variant(method.at(changed), change, changed)
 
 
 def draw(name: str, *shape: int) -> Tensor:
@@ -102,12 +134,14 @@ def make_inputs(method: Method, base: Tensor, deltas: Tensor) -> Inputs:
 def noisy_inputs(method: Method, *shape: int) -> Inputs:
     """Real numbers as a model's; many changes are equal in size."""
     base = draw("base", *shape)
-    return make_inputs(method, base, (draw("deltas", MODELS, *shape) * 64).round() / 10)
+    return make_inputs(method, base, (draw("deltas", num_models(method), *shape) * 64).round() / 10)
 
 
 def integer_inputs(method: Method, *shape: int) -> Inputs:
     """Integers so small that sums of them are exact."""
-    return make_inputs(method, integers("base", *shape), integers("deltas", MODELS, *shape))
+    return make_inputs(
+        method, integers("base", *shape), integers("deltas", num_models(method), *shape)
+    )
 
 
 def merge(

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ledmerge.errors import RecipeError
+from ledmerge.methods._catalog import get_method
 from ledmerge.methods.arcee_fusion import arcee_fusion
 from ledmerge.methods.breadcrumbs import breadcrumbs
 from ledmerge.methods.breadcrumbs_ties import breadcrumbs_ties
@@ -12,14 +14,20 @@ from ledmerge.methods.consensus import consensus
 from ledmerge.methods.della import della
 from ledmerge.methods.della_linear import della_linear
 from ledmerge.methods.karcher import karcher
+from ledmerge.methods.lata import lata
 from ledmerge.methods.model_stock import model_stock
+from ledmerge.methods.multislerp import multislerp
 from ledmerge.methods.nearswap import nearswap
+from ledmerge.methods.nuslerp import nuslerp
+from ledmerge.methods.passthrough import passthrough
+from ledmerge.methods.pcb import pcb
 from ledmerge.methods.ram import ram
 from ledmerge.methods.ramplus_tl import ramplus_tl
 from ledmerge.methods.sce import sce
+from ledmerge.methods.widen import widen
 from ledmerge.ops.random import draw_uniform
 from methods import by_hand, by_loops
-from methods.harness import draw
+from methods.harness import draw, merge_in_blocks
 
 WEIGHTS = [0.5, -0.25, 1.0]
 
@@ -112,6 +120,54 @@ def test_karcher_of_equal_lengths_turns_no_model_longer():
 
 
 @kinds
+@pytest.mark.parametrize("shape", [(60,), (4, 15), (60, 1)], ids=str)
+@pytest.mark.parametrize("lines", ["whole", "first axis", "last axis"])
+def test_nuslerp(kind, shape, lines):
+    base, models = draw("base", *shape), numbers(kind, 2, 60).view(2, *shape)
+    how = {"nuslerp_flatten": lines == "whole", "nuslerp_row_wise": lines == "first axis"}
+    for start in (None, base):
+        vectors = models if start is None else models - start
+        if len(shape) == 1 or lines == "whole":
+            table = vectors.reshape(2, 1, -1)
+        else:
+            table = vectors.mT if lines == "first axis" else vectors
+        first, second = table.tolist()
+        rows = [by_loops.nuslerp(a, b, 0.3) for a, b in zip(first, second, strict=True)]
+        expected = torch.tensor(rows)
+        expected = expected.mT if lines == "first axis" and len(shape) > 1 else expected
+        expected = expected.reshape(shape) + (0 if start is None else start)
+        merged = nuslerp(models, weight=[0.7, 0.3], base=start, **how)
+        torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_nuslerp_takes_two_models():
+    with pytest.raises(RecipeError, match="expected exactly 2 models besides the base, found 3"):
+        nuslerp(torch.zeros(3, 1))
+
+
+@kinds
+@sizes
+@pytest.mark.parametrize("weights", [[0.5, 0.25, 1.0], [0.5, -0.25, 1.0]], ids=str)
+def test_multislerp(base, kind, numel, weights):
+    models = numbers(kind, 3, numel)
+    for start in (None, base):
+        vectors = (models if start is None else models - start).tolist()
+        for total in (1.0, sum(weights)):
+            shares = [weight / total for weight in weights]
+            expected = torch.tensor(by_loops.multislerp(vectors, shares))
+            merged = multislerp(models, weight=weights, normalize_weights=total != 1.0, base=start)
+            expected = expected + (0 if start is None else start)
+            torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_multislerp_of_opposite_models_is_their_weighted_sum():
+    models = torch.tensor([[3.0, 4.0], [-3.0, -4.0], [0.0, 0.0]])
+    assert multislerp(models, weight=1.0).tolist() == [0.0, 0.0]
+    with pytest.raises(RecipeError, match="the weights sum to 0"):
+        multislerp(models, weight=[1.0, -1.0, 0.0])
+
+
+@kinds
 @sizes
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.1, 0.0])
 def test_sce(base, kind, numel, share):
@@ -175,3 +231,70 @@ def test_cabs_masks_are_disjoint_and_the_order_may_be_given():
         torch.zeros(8), deltas, density=0.5, group=4.0, weight=[1.0, 2.0], priority=(1, 0)
     )
     assert turned.tolist() == [2, 2, 1, 1, 2, 2, 1, 1]
+
+
+def test_passthrough_copies_or_scales_one_model():
+    models = draw("models", 1, 9)
+    assert torch.equal(passthrough(models), models[0])
+    assert torch.equal(passthrough(models, scale=[0.5]), models[0] / 2)
+    with pytest.raises(RecipeError, match="expected exactly 1 model, found 2"):
+        passthrough(torch.zeros(2, 1))
+
+
+@pytest.mark.parametrize("kind", ["random", "zeros"])
+@sizes
+@pytest.mark.parametrize("density", [[0.5, 0.5, 0.5], [1.0, 0.2, 0.05]], ids=str)
+def test_pcb(base, kind, numel, density):
+    deltas = numbers(kind, 3, numel)
+    counts = [max(1, int(share * numel)) for share in density]
+    expected = by_loops.pcb(base.tolist(), deltas.tolist(), WEIGHTS, counts)
+    agree(pcb(base, deltas, weight=WEIGHTS, density=density), expected)
+
+
+def test_pcb_cuts_the_largest_ten_thousandth_down():
+    delta = torch.linspace(0.5, 1.0, 20_000)[None]
+    delta[0, -2:] = torch.tensor([5.0, 9.0])
+    merged = pcb(torch.zeros(20_000), delta, density=1.0)
+    assert torch.equal(merged, delta[0].clamp(max=delta[0, -3].item()))
+
+
+@pytest.mark.parametrize(("ratio", "value"), [(1.0, 1.0), (0.5, 0.8)])
+@pytest.mark.parametrize("shape", [(4, 15), (9, 2)], ids=str)
+@pytest.mark.parametrize("unchanged", [[], [1]], ids=str)
+def test_widen_of_a_matrix(shape, ratio, value, unchanged):
+    base, deltas = draw("base", *shape), draw("deltas", 3, *shape) * 0.1
+    deltas[unchanged] = 0
+    options = {"above_average_value_ratio": ratio, "score_calibration_value": value}
+    merged = widen(base, deltas, **options)
+    models = (base.double() + deltas.double()).tolist()
+    expected = by_loops.widen(base.tolist(), models, ratio, value)
+    torch.testing.assert_close(merged, torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+@kinds
+@sizes
+def test_widen_of_a_vector(base, kind, numel):
+    deltas = numbers(kind, 3, numel)
+    scores = torch.tensor(by_loops.important(deltas.abs().tolist(), 1.1, 0.9))
+    merged = widen(base, deltas, above_average_value_ratio=1.1, score_calibration_value=0.9)
+    torch.testing.assert_close(merged, base + (scores * deltas).sum(0), rtol=1e-5, atol=1e-6)
+
+
+@kinds
+@sizes
+@pytest.mark.parametrize("threshold", [-0.1, 0.0, 0.2])
+def test_lata(base, kind, numel, threshold):
+    deltas = numbers(kind, 3, numel)
+    merged = lata(base, deltas, weight=WEIGHTS, threshold=threshold)
+    agree(merged, by_loops.lata(base.tolist(), deltas.tolist(), WEIGHTS, threshold))
+
+
+def test_lata_takes_the_cosine_of_a_layer():
+    base, deltas = draw("base", 12), draw("deltas", 3, 12)
+    parts = [{"base": base[a:b], "deltas": deltas[:, a:b]} for a, b in ((0, 5), (5, 12))]
+    apart = [lata(**part, threshold=0.05) for part in parts]
+    together = lata(base, deltas, threshold=0.05)
+    for scope, expected in (("tensor", torch.cat(apart)), ("layer", together)):
+        options = {"threshold": 0.05, "scope": scope}
+        assert torch.equal(torch.cat(merge_in_blocks(get_method("lata"), parts, options)), expected)
+    assert not torch.equal(torch.cat(apart), together)

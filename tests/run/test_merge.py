@@ -26,6 +26,7 @@ from ledmerge.errors import LedmergeError, NonFiniteError, OutputError, RecipeEr
 from ledmerge.methods._catalog import get_method, method_names
 from ledmerge.ops.random import draw_uniform
 from ledmerge.recipe.recipe import load_recipe
+from methods.harness import TAKES
 
 CASES = {
     "linear": ("linear", {}, [{"weight": 0.3}, {"weight": 0.9}]),
@@ -48,12 +49,19 @@ CASES = {
     "iso_cts": ("iso_cts", {"common": 0.5}, None),
     "karcher": ("karcher", {}, None),
     "knots": ("knots", {"density": 0.5}, [{"weight": 0.5}, {}]),
+    "lata": ("lata", {"threshold": 0.0, "scope": "tensor"}, None),
     "model_stock": ("model_stock", {}, None),
+    "multislerp": ("multislerp", {}, [{"weight": 0.3}, {"weight": 0.9}]),
     "nearswap": ("nearswap", {"t": 0.01}, None),
+    "nuslerp": ("nuslerp", {}, [{"weight": 0.3}, {"weight": 0.9}]),
+    "nuslerp, columns": ("nuslerp", {"nuslerp_flatten": False}, None),
+    "passthrough": ("passthrough", {}, None),
+    "pcb": ("pcb", {"density": 0.4}, [{"weight": 0.5}, {}]),
     "ram": ("ram", {}, None),
     "ramplus_tl": ("ramplus_tl", {"epsilon": 0.01}, None),
     "sce": ("sce", {"select_topk": 0.4}, None),
     "tsvm": ("tsvm", {"lambda": 0.7}, None),
+    "widen": ("widen", {}, None),
     "wudi": ("wudi", {}, None),
 }
 
@@ -63,11 +71,20 @@ def family(tmp_path_factory) -> list[Path]:
     return write_family(tmp_path_factory.mktemp("family"))
 
 
+def num_experts(method: str) -> int:
+    return TAKES.get(method, 1 if get_method(method).inputs == "other" else 2)
+
+
 def case_recipe(family: list[Path], case: str, **fields: object) -> dict:
     method, common, own = CASES[case]
-    takes_one = get_method(method).inputs == "other"
-    experts = family[1:2] if takes_one else family[1:3]
-    return recipe(method, family[0], *experts, own=own, parameters=common, **fields)
+    return recipe(
+        method,
+        family[0],
+        *family[1 : 1 + num_experts(method)],
+        own=own,
+        parameters=common,
+        **fields,
+    )
 
 
 def on_whole_tensors(given: dict) -> dict[str, torch.Tensor]:
@@ -81,6 +98,8 @@ def on_whole_tensors(given: dict) -> dict[str, torch.Tensor]:
         asked = {}
         if "random" in method.requests:
             asked["random"] = lambda like, name=name: draw_uniform(like, seed=found.seed, name=name)
+        if method.may_have_base:
+            asked["base"] = start
         if method.inputs == "models":
             result = method.function(models, **options, **asked)
         elif method.inputs == "other":
@@ -106,6 +125,30 @@ def test_a_merge_is_the_method_on_whole_tensors_cast_once(family, tmp_path: Path
         assert [name for name in merged if not same(merged[name], expected[name])] == []
     one, many = (json.loads((tmp_path / f / "ledmerge.json").read_text()) for f in ("one", "many"))
     assert one == many
+
+
+@pytest.mark.parametrize("name", ["multislerp", "nuslerp"])
+def test_a_base_that_may_be_left_out_makes_task_vectors_where_it_is_given(
+    family, tmp_path: Path, name: str
+):
+    tensors = [read_all(folder) for folder in family[:3]]
+    for out, base in (("with", family[0]), ("without", None)):
+        listed = [*([base] if base else []), *family[1:3]]  # as mergekit's recipes often do
+        ledmerge.merge(recipe(name, base, *listed), tmp_path / out)
+        merged = read_all(tmp_path / out)
+        for key in SHAPES:
+            start, *models = (tensor[key].float() for tensor in tensors)
+            function = get_method(name).function
+            expected = function(torch.stack(models), base=start if base else None)
+            assert same(merged[key], expected.to(tensors[0][key].dtype)), (out, key)
+
+
+def test_a_wrong_number_of_models_is_told_before_a_byte_is_read(family, tmp_path: Path):
+    with pytest.raises(
+        RecipeError, match="nuslerp: expected exactly 2 models besides the base, found 1"
+    ):
+        ledmerge.merge(recipe("nuslerp", *family[:2]), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_threads_change_no_byte_of_any_file(family, tmp_path: Path):
@@ -353,9 +396,11 @@ def test_equal_models_give_the_base_bit_for_bit(family, tmp_path: Path):
         method, common, own = CASES[case]
         if case == "linear, not normalized":
             continue
-        own = own and own[:1]
-        given = recipe(method, family[0], family[0], own=own, parameters=common)
-        given["models"][0]["model"] = str(family[0] / "..") + f"/{family[0].name}"
+        own = own and own[: TAKES.get(method, 1)]
+        equal = [family[0]] * TAKES.get(method, 1)
+        given = recipe(method, family[0], *equal, own=own, parameters=common)
+        for entry in given["models"]:
+            entry["model"] = str(family[0] / "..") + f"/{family[0].name}"
         ledmerge.merge(given, tmp_path / case)
         merged, base = read_all(tmp_path / case), base_tensors()
         assert [name for name in base if not same(merged[name], base[name])] == [], case
@@ -371,7 +416,7 @@ def test_the_output_of_every_method_loads_and_generates(model_folder, tmp_path: 
     for name in sorted(names):  # led: see test_merge_led.py
         method = get_method(name)
         options = {o.name: 0.5 for o in method.options.values() if o.is_required}
-        given = recipe(name, base, *experts[: 1 if method.inputs == "other" else 2])
+        given = recipe(name, base, *experts[: num_experts(name)])
         ledmerge.merge({**given, "parameters": options, "dtype": "float32"}, tmp_path / name)
         model = AutoModelForCausalLM.from_pretrained(tmp_path / name)
         prompt = AutoTokenizer.from_pretrained(tmp_path / name)("hello", return_tensors="pt")

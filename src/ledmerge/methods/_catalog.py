@@ -3,8 +3,8 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
@@ -17,7 +17,7 @@ from ledmerge.errors import did_you_mean
 from ledmerge.registry import load_from, names_in
 from ledmerge.types import Grain, ModelOrder, PerModel
 
-REQUESTS = ("scores", "base_scores", "random", "survey", "record")
+REQUESTS = ("base", "scores", "base_scores", "random", "survey", "record")
 """Keyword-only parameters that the merge loop answers; all others are options of the user."""
 
 
@@ -98,10 +98,23 @@ class Method:
     inputs: Inputs
     """What it works on: the stack of all models, a base and task vectors, or a base and one other
     model."""
+    whole_where: Mapping[str, Any] = field(default_factory=dict)
+    """Values of options that need whole tensors, whatever the grain otherwise."""
 
     @property
     def needs_scores(self) -> bool:
         return "scores" in self.requests
+
+    @property
+    def may_have_base(self) -> bool:
+        """Whether it works on models alone, or on them and a base where the recipe gives one."""
+        return self.inputs == "models" and "base" in self.requests
+
+    def at(self, options: Mapping[str, Any]) -> "Method":
+        """The method at the grain that the options need."""
+        if any(options[name] == value for name, value in self.whole_where.items()):
+            return replace(self, grain="tensor")
+        return self
 
     def try_options(self, options: dict[str, Any], num_models: int) -> None:
         """Run the method on one entry: whether the options go together shows there.
@@ -126,7 +139,8 @@ class Method:
                 "deltas": "base and experts",
                 "other": "base and one model",
             }[self.inputs]
-            + (", scores" if self.needs_scores else ""),
+            + (", scores" if self.needs_scores else "")
+            + (", a base if given" if self.may_have_base else ""),
             "summary": summary,
             "description": description,
             "options": {
@@ -180,4 +194,5 @@ def get_method(name: str) -> Method:
         options={option.name: option for option in options},
         requests=frozenset(n for n in keywords if n in REQUESTS),
         inputs=inputs,
+        whole_where=getattr(module, "WHOLE_WHERE", {}),
     )

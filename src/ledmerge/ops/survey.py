@@ -55,8 +55,12 @@ class Survey(Protocol):
         """Entries of the whole tensor, of which a stack (row, *shape) may hold a block."""
         ...
 
-    def total(self, rows: Tensor) -> Tensor:
-        """The sum of each row of (row, *shape) over the whole tensor, float64 of shape (row,)."""
+    def total(self, rows: Tensor, scope: Scope = "tensor") -> Tensor:
+        """The sum of each row of (row, *shape), float64 of shape (row,).
+
+        Args:
+            scope: sum over the tensor, its layer, or the whole model.
+        """
         ...
 
     def rank(self, stack: Tensor) -> Tensor:
@@ -90,8 +94,9 @@ class Whole:
         """See `Survey.numel`."""
         return stack[0].numel()
 
-    def total(self, rows: Tensor) -> Tensor:
-        """See `Survey.total`."""
+    def total(self, rows: Tensor, scope: Scope = "tensor") -> Tensor:
+        """See `Survey.total`; every scope is this one tensor."""
+        del scope
         return grand_total(block_total(block) for _, block in _cut(rows))
 
     def rank(self, stack: Tensor) -> Tensor:
@@ -184,8 +189,7 @@ class BlockSurvey:
         at_least: int = 0,
     ) -> tuple[Mask, ...]:
         """See `Survey.top`."""
-        together = scope != "tensor"
-        assert scope in ("tensor", self._answers.scope), "the loop groups tensors by option `scope`"
+        together = self._is_together(scope)
         numel = self._answers.numel_together if together else self._numel
         question = self._question(
             together,
@@ -208,12 +212,12 @@ class BlockSurvey:
         del stack
         return self._numel
 
-    def total(self, rows: Tensor) -> Tensor:
+    def total(self, rows: Tensor, scope: Scope = "tensor") -> Tensor:
         """See `Survey.total`."""
-        question = self._question(False, _Total)
+        question = self._question(self._is_together(scope), _Total)
         assert isinstance(question, _Total)
         if question.answer is None:
-            question.parts[self._start] = block_total(rows)
+            question.parts[self._tensor, self._start] = block_total(rows)
             raise Pending
         return question.answer
 
@@ -225,6 +229,10 @@ class BlockSurvey:
             ranking.count(stack)
             raise Pending
         return ranking.ranks(stack)
+
+    def _is_together(self, scope: Scope) -> bool:
+        assert scope in ("tensor", self._answers.scope), "the loop groups tensors by option `scope`"
+        return scope != "tensor"
 
     def _question(self, together: bool, make: Callable[[], Question]) -> Question:
         self._asked += 1
@@ -256,7 +264,7 @@ class _Total:
     """A sum over blocks."""
 
     def __init__(self) -> None:
-        self.parts: dict[int, list[float]] = {}
+        self.parts: dict[tuple[int, int], list[float]] = {}
         self.answer: Tensor | None = None
 
     @property

@@ -51,6 +51,13 @@ class Recipe:
         """What is ranked together: "tensor", "layer" or "global"."""
         return self.options.get("scope", "tensor")
 
+    @property
+    def has_base(self) -> bool:
+        """Whether the method is given the base's weights."""
+        return self.method.inputs != "models" or (
+            self.method.may_have_base and self.base is not None
+        )
+
     def find(self, path: str) -> Path:
         """A path of the recipe, as `find_path` finds it."""
         return find_path(path, self.folder, self.place)
@@ -86,7 +93,7 @@ def _resolve(file: RecipeFile, place: str, folder: Path) -> Recipe:
     return Recipe(
         place=place,
         folder=folder,
-        method=method,
+        method=method.at(options),
         base=file.base_model,
         models=tuple(entry.model for _, entry in entries),
         options=options,
@@ -104,7 +111,7 @@ Entries = list[tuple[int, ModelEntry]]
 def _experts(file: RecipeFile, method: Method, problems: list[str]) -> Entries:
     """The models the method works on besides the base."""
     entries = list(enumerate(file.models))
-    if method.inputs == "models":
+    if method.inputs == "models" and not (method.may_have_base and file.base_model):
         return entries
     if file.base_model is None:
         problems.append(f"{method.name} needs 'base_model'")

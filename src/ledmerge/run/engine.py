@@ -70,6 +70,7 @@ class Engine:
                 Source(plan.donor.checkpoint, plan.donor.name),
                 seed=plan.recipe.seed,
                 device=device,
+                has_base=plan.recipe.has_base,
                 allow_nonfinite=allow_nonfinite,
             )
             for _ in range(threads)

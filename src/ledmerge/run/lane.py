@@ -52,6 +52,7 @@ class Lane:
     Args:
         sources: the models in the method's order, then for LED the experts' and the base's scores.
         num_models: how many of the sources are models.
+        has_base: whether the first of them is the base.
         donor: where tensors come from that are not merged.
         allow_nonfinite: let NaN and infinities through.
     """
@@ -66,10 +67,11 @@ class Lane:
         *,
         seed: int,
         device: torch.device,
+        has_base: bool,
         allow_nonfinite: bool,
     ):
         self._method, self._options, self._sources = method, options, sources
-        self._num_models, self._donor = num_models, donor
+        self._num_models, self._has_base, self._donor = num_models, has_base, donor
         self._seed, self._device, self._allow_nonfinite = seed, device, allow_nonfinite
         self._raw = [bytearray(BLOCK * 8) for _ in sources]
         self._stack = torch.empty(len(sources), BLOCK)
@@ -91,7 +93,9 @@ class Lane:
         def record(**values: Tensor) -> None:
             figures.update({key: value.double().cpu().numpy() for key, value in values.items()})
 
+        base, experts = (inputs[0], inputs[1:]) if self._has_base else (None, inputs)
         answers = {
+            "base": base,
             "survey": survey,
             "record": record,
             "random": lambda like: draw_uniform(like, seed=self._seed, name=name, start=start),
@@ -99,13 +103,12 @@ class Lane:
             "base_scores": scores[len(scores) // 2 :],
         }
         asked = {request: answers[request] for request in self._method.requests}
-        base = inputs[0]
         if self._method.inputs == "models":
-            merged = self._method.function(inputs, **self._options, **asked)
+            merged = self._method.function(experts, **self._options, **asked)
         elif self._method.inputs == "other":
-            merged = self._method.function(base, inputs[1], **self._options, **asked)
+            merged = self._method.function(base, experts[0], **self._options, **asked)
         else:
-            deltas = inputs[1:].sub_(base)
+            deltas = experts.sub_(base)
             merged = self._method.function(base, deltas, **self._options, **asked)
             changes = flat[1 : self._num_models]
             figures |= self._conflict_figures(changes, (merged - base).flatten())

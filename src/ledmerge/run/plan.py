@@ -58,7 +58,7 @@ class Plan:
     @cached_property
     def inputs(self) -> list[ModelFolder]:
         """The models whose blocks are read for each merged tensor, in the loop's order."""
-        return self.models if self.recipe.method.inputs == "models" else [self.donor, *self.models]
+        return [self.donor, *self.models] if self.recipe.has_base else self.models
 
     def merged(self) -> Iterator[PlannedTensor]:
         """The tensors that the method computes."""

@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from ledmerge.methods import doge as doge_module
+from ledmerge.methods.doge import doge
 from ledmerge.methods.iso_c import iso_c
 from ledmerge.methods.iso_cts import iso_cts
 from ledmerge.methods.knots import knots
+from ledmerge.methods.lore import lore
+from ledmerge.methods.opcm import opcm
+from ledmerge.methods.r_tsvm import r_tsvm
 from ledmerge.methods.tsvm import tsvm
 from ledmerge.methods.wudi import wudi
 from ledmerge.ops.svd import svd
@@ -14,7 +19,7 @@ from methods.harness import draw
 
 SHAPES = [(8, 8), (6, 20), (40, 6), (5, 2)]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
-METHODS = [tsvm, iso_c, iso_cts, knots, wudi]
+METHODS = [tsvm, r_tsvm, iso_c, iso_cts, knots, opcm, wudi]
 every_method = pytest.mark.parametrize("method", METHODS)
 
 
@@ -43,6 +48,125 @@ def test_tsvm(shape):
     right = np.concatenate([vh[:most] for _, _, vh in parts], axis=0)
     update = orthogonal(left) @ np.diag(sizes) @ orthogonal(right)
     agree(tsvm(base, deltas, lambda_=0.7), base, 0.7 * update)
+
+
+def lower_median(row: np.ndarray) -> float:
+    return np.sort(row)[(len(row) - 1) // 2]
+
+
+@shapes
+@pytest.mark.parametrize("sigmas", [0.5, 3.0])
+def test_r_tsvm(shape, sigmas):
+    base, deltas = draw("base", *shape), task_vectors(shape) ** 3
+    deltas[1] *= draw("zeros", *shape) > 0
+    cut = deltas.double().numpy()
+    for delta in cut:
+        for row in delta:
+            sizes = np.abs(row[row != 0])
+            if len(sizes):
+                middle = lower_median(sizes)
+                spread = 1.4826 * lower_median(np.abs(sizes - middle))
+                row[:] = np.sign(row) * np.minimum(np.abs(row), middle + sigmas * spread)
+    counts = [int((np.abs(delta) >= 0.2 * np.abs(delta).max()).sum()) for delta in cut]
+    left, sizes, right = [], [], []
+    for delta, count in zip(cut, counts, strict=True):
+        most = max(1, min(shape) * count // sum(counts))
+        u, s, vh = np.linalg.svd(delta, full_matrices=False)
+        left.append(u[:, :most])
+        sizes.append(s[:most])
+        right.append(vh[:most])
+    update = orthogonal(np.concatenate(left, 1)) @ np.diag(np.concatenate(sizes))
+    update = update @ orthogonal(np.concatenate(right, 0))
+    agree(r_tsvm(base, deltas, sigmas=sigmas, negligible=0.2, lambda_=0.7), base, 0.7 * update)
+
+
+def test_r_tsvm_gives_denser_changes_more_directions():
+    deltas = task_vectors((12, 12), 2)
+    deltas[1, 1:] *= 1e-4
+    update = r_tsvm(torch.zeros(12, 12), deltas)
+    assert torch.linalg.matrix_rank(update, rtol=1e-3) == 12 * 12 // 13 + 1
+
+
+@shapes
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_opcm(shape, alpha):
+    base, deltas = draw("base", *shape), task_vectors(shape)
+    rows = deltas.double().numpy()
+    merged, factor = rows[0], 1.0
+    for count, delta in enumerate(rows[1:], start=2):
+        u, s, vh = np.linalg.svd(merged)
+        apart = u.T @ delta @ vh.T
+        np.fill_diagonal(apart, 0)
+        leading = next((k for k in range(1, len(s)) if s[:k].sum() > alpha * s.sum()), len(s))
+        apart[:leading, :leading] = 0
+        whole = factor * merged + u @ apart @ vh
+        mean = np.mean([np.linalg.norm(row) for row in rows[:count]])
+        factor = np.linalg.norm(whole) / mean
+        merged = whole / factor
+    agree(opcm(base, deltas, alpha=alpha), base, merged)
+
+
+def test_opcm_adds_vectors_up_and_keeps_their_mean_length():
+    base, deltas = torch.zeros(9), draw("deltas", 3, 9)
+    merged = opcm(base, deltas)
+    torch.testing.assert_close(merged.norm(), deltas.norm(dim=1).mean())
+    torch.testing.assert_close(merged / merged.norm(), deltas.sum(0) / deltas.sum(0).norm())
+
+
+@shapes
+def test_doge(shape, monkeypatch):
+    monkeypatch.setattr(doge_module, "TOLERANCE", 1e-12)
+    base, deltas = draw("base", *shape), task_vectors(shape)
+    rows, (m, n) = deltas.double().numpy(), shape
+    factors = [0.5 / np.linalg.norm(row) for row in rows]
+    leading = [
+        np.linalg.svd(row, full_matrices=False)[0][:, : max(1, min(shape) // 3)] for row in rows
+    ]
+    u, _, _ = np.linalg.svd(np.concatenate(leading, axis=1), full_matrices=False)
+    shared = u[:, : min(shape) // 3]
+    apart = np.kron(np.eye(m) - shared @ shared.T, np.eye(n))
+    total = sum(f * row for f, row in zip(factors, rows, strict=True))
+    seen, wanted = [], []
+    for row in rows:
+        for i in range(m):
+            place = np.zeros((m, n))
+            place[i] = row[i] * sum(factors)
+            seen.append(place.ravel())
+            wanted.append(row[i] @ (row[i] - total[i]))
+    offset, *_ = np.linalg.lstsq(np.array(seen) @ apart, np.array(wanted), rcond=1e-9)
+    offset = (apart @ offset).reshape(shape)
+    update = np.zeros(shape)
+    for f, row in zip(factors, rows, strict=True):
+        kept = np.zeros(m * n)
+        kept[np.argsort(-np.abs(row.ravel()), kind="stable")[: int(0.6 * m * n)]] = 1
+        update += f * (row + offset) * kept.reshape(shape)
+    agree(doge(base, deltas, density=0.6, eta=0.5, subspace=3.0), base, update)
+
+
+def test_doge_scales_vectors_alike():
+    deltas = torch.diag(torch.tensor([4.0, -2.0, 1.0]))
+    merged = doge(torch.zeros(3), deltas, density=1.0, eta=0.5)
+    torch.testing.assert_close(merged, torch.tensor([0.5, -0.5, 0.5]))
+
+
+@shapes
+@pytest.mark.parametrize("mu", [0.0, 0.4, 9.0])
+def test_lore(shape, mu):
+    models = draw("base", *shape) + task_vectors(shape)
+    rows = models.double().numpy()
+    changes = np.zeros_like(rows)
+    for _ in range(5):
+        start = (rows - changes).mean(0)
+        for place, row in enumerate(rows):
+            u, s, vh = np.linalg.svd(row - start, full_matrices=False)
+            changes[place] = u @ np.diag(np.maximum(s - mu, 0)) @ vh
+    update = start + 0.7 * changes.sum(0)
+    agree(lore(models, mu=mu, steps=5.0, lambda_=0.7), torch.zeros(shape), update)
+
+
+def test_lore_of_vectors_is_the_mean():
+    models = draw("models", 3, 9)
+    torch.testing.assert_close(lore(models), models.mean(0))
 
 
 @shapes
@@ -109,6 +233,8 @@ def test_a_model_alone_is_itself_but_for_iso(method):
 @every_method
 def test_the_order_of_models_does_not_matter(method):
     base, deltas = draw("base", 9, 7), task_vectors((9, 7))
+    if method is opcm:
+        pytest.skip("models come one by one")
     merged, turned = method(base, deltas), method(base, deltas[[2, 0, 1]])
     torch.testing.assert_close(merged, turned, rtol=1e-4, atol=1e-5)
 
@@ -138,7 +264,7 @@ def test_svd_leaves_out_directions_without_weight(shape, rank):
     torch.testing.assert_close(vh @ vh.T, torch.eye(rank), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [tsvm, iso_c, iso_cts])
+@pytest.mark.parametrize("method", [tsvm, r_tsvm, iso_c, iso_cts])
 def test_vectors_get_the_mean(method):
     base, deltas = draw("base", 9), draw("deltas", 3, 9)
     torch.testing.assert_close(method(base, deltas), base + deltas.mean(0))

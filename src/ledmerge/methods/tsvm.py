@@ -1,10 +1,8 @@
 """TSVM: keep the leading singular directions of each model's change and make them orthogonal."""
 
-import torch
-
 from ledmerge.ops.add import add
 from ledmerge.ops.per_model import model_sum
-from ledmerge.ops.svd import is_matrix, nearest_orthogonal, svd
+from ledmerge.ops.svd import is_matrix, joined_orthogonally, svd
 from ledmerge.types import Deltas, Grain, Weight
 
 GRAIN: Grain = "tensor"
@@ -32,9 +30,5 @@ def tsvm(base: Weight, deltas: Deltas, *, lambda_: float = 1.0) -> Weight:
     if not is_matrix(base):
         return add(base, model_sum(deltas) * (lambda_ / count))
     most = max(1, min(base.shape) // count)
-    parts = [[part[:most] for part in (u.T, s, vh)] for u, s, vh in map(svd, deltas)]
-    left, sizes, right = (torch.cat(part) for part in zip(*parts, strict=True))
-    if not len(sizes):
-        return add(base, torch.zeros_like(base))
-    left, right = nearest_orthogonal(left.T), nearest_orthogonal(right.T)
-    return add(base, (left * sizes) @ right.T * lambda_)
+    parts = [(u[:, :most], s[:most], vh[:most]) for u, s, vh in map(svd, deltas)]
+    return add(base, joined_orthogonally(parts) * lambda_)

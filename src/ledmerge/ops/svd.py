@@ -1,5 +1,7 @@
 """Singular values and vectors, by the cheapest exact way for the shape."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,19 @@ def nearest_orthogonal(matrix: Tensor) -> Tensor:
     """U Vh of a matrix U diag(s) Vh: the nearest one with orthonormal columns (Procrustes)."""
     u, _, vh = svd(matrix)
     return u @ vh
+
+
+def joined_orthogonally(parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """U* diag(S) V* of several (U_i, s_i, Vh_i).
+
+    U* is `nearest_orthogonal` of all left directions side by side, V* of all right ones, and S
+    holds all singular values.
+    """
+    lefts, sizes, rights = zip(*parts, strict=True)
+    left, right = torch.cat(lefts, dim=1), torch.cat(rights)
+    if not right.shape[0]:
+        return left @ right
+    return nearest_orthogonal(left) * torch.cat(sizes) @ nearest_orthogonal(right.T).T
 
 
 def is_matrix(weight: Tensor) -> bool:

@@ -14,8 +14,8 @@ from jaxtyping import install_import_hook
 # Signatures' shapes are checked at run time in tests only. numba cannot compile what the hook
 # wraps, so the modules that hold kernels (ops.select, ops.total, ops.conflict) go unchecked.
 CHECKED = [
-    *("add", "blocks", "consensus", "della", "drop", "gram", "per_model", "random", "rank"),
-    *("rescale", "sharing", "survey", "svd", "trim"),
+    *("add", "blocks", "consensus", "della", "disjoint", "drop", "gram", "per_model"),
+    *("random", "rank", "rescale", "sharing", "survey", "svd", "trim"),
 ]
 install_import_hook(
     ["ledmerge.methods", *(f"ledmerge.ops.{module}" for module in CHECKED)], "beartype.beartype"

@@ -179,6 +179,41 @@ def consensus(base: Row, deltas: Sequence[Row], weights: Row, tall: float, least
     return merged
 
 
+def fisher(models: Sequence[Row], fishers: Sequence[Row], weights: Row, floor: float) -> Row:
+    every = [x for row in fishers for x in row]
+    least = floor * (sum(every) / len(every) or 1.0)
+    merged = []
+    for i in range(len(models[0])):
+        sure = [w * max(row[i], least) for w, row in zip(weights, fishers, strict=True)]
+        merged.append(dot(sure, [model[i] for model in models]) / sum(sure))
+    return merged
+
+
+def band(scores: Row, density: float, *, lowest: bool = False) -> set[int]:
+    """Places of the int(density n) highest scores, or lowest, equal ones to the lower place."""
+    order = sorted(range(len(scores)), key=lambda i: (scores[i] if lowest else -scores[i], i))
+    return set(order[: int(density * len(scores))])
+
+
+def obim(base: Row, deltas: Sequence[Row], scores: Sequence[Row], density: Row, w: Row) -> Row:
+    taken: set[int] = set()
+    merged = list(base)
+    for delta, row, share, weight in zip(deltas, scores, density, w, strict=True):
+        for i in band(row, share) - taken:
+            merged[i] += weight * delta[i]
+        taken |= band(row, share)
+    return merged
+
+
+def reason_any(base: Row, deltas: Sequence[Row], bands: Sequence[set[int]], weights: Row) -> Row:
+    merged = list(base)
+    for model, delta in enumerate(deltas):
+        others = set().union(*(b for other, b in enumerate(bands) if other != model))
+        for i in bands[model] - others:
+            merged[i] += weights[model] * delta[i]
+    return merged
+
+
 def cabs(base: Row, deltas: Sequence[Row], weights: Row, counts: list[int], size: int) -> Row:
     taken: set[int] = set()
     merged = list(base)

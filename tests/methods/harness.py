@@ -13,6 +13,9 @@ from ledmerge.ops.random import draw_uniform, uniform
 from ledmerge.ops.survey import WHOLE, Survey
 from ops.blockwise import in_blocks
 
+NAMED = {"lowest": [0], "safe": [1], "unaligned": [0]}
+"""The models that are given where an option must name some."""
+
 Inputs = dict[str, Tensor]
 
 MODELS = 3
@@ -73,6 +76,8 @@ def usual(option: Option) -> Any:
     """Weights that differ, half of everything else that is required or a density."""
     if option.name == "weight" and option.is_per_model:
         return WEIGHTS
+    if option.is_model_order and option.is_required:
+        return NAMED[option.name]
     if option.name == "density" or (option.is_required and option.kind is float):
         return 0.5
     assert not option.is_required, f"say here what the tests give for '{option.name}'"

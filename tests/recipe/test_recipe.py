@@ -158,6 +158,29 @@ def test_scores_come_in_pairs_or_from_data(change: dict[str, Any]):
     assert "'base_scores'" in said
 
 
+def obim(*models: dict[str, Any]) -> dict[str, Any]:
+    entries = [{"model": f"m{place}", **entry} for place, entry in enumerate(models)]
+    given = {"merge_method": "obim", "base_model": "base", "parameters": {"density": 0.5}}
+    return {**given, "models": entries}
+
+
+def test_a_method_that_asks_nothing_of_the_base_takes_scores_alone():
+    recipe = load_recipe(obim({"scores": "s", "base_scores": "b"}, {"locate": {"data": "d"}}))
+    assert [source.folders for source in recipe.sources] == [("s",), ()]
+    assert recipe.notes == (
+        "obim uses no scores of the base; the recipe's `base_scores` are not read",
+    )
+    said = problems(obim({"base_scores": "b"}, {"scores": "s", "locate": {"data": "d"}}))
+    assert said[0].startswith("models[0]: obim needs scores; give 'locate: {data: FILE}', or 'sco")
+    assert said[1] == "models[1]: give 'scores', or 'locate' with 'data', not a mix"
+
+
+def test_a_missing_model_is_named_once():
+    given = obim({"scores": "s"}) | {"merge_method": "reason_any"}
+    (said,) = problems(given)
+    assert said.startswith("parameters: 'lowest' is missing; models that keep their lowest band")
+
+
 def test_a_method_without_scores_says_that_it_does_not_read_them():
     models = [{"model": "a", "scores": "s"}, {"model": "b"}]
     recipe = load_recipe(ties(models=models))

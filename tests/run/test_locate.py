@@ -71,13 +71,13 @@ def copy_model(model_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "score", ["snip", "grad", "fisher", "wanda", "magnitude", "delta_snip", "random"]
+    "score", ["snip", "grad", "fisher", "wanda", "magnitude", "delta_snip", "obim", "random"]
 )
 def test_every_rule_scores_every_tensor_in_its_stored_shape(
     model_folder, rows_file, tmp_path, score
 ):
     folder, out = model_folder("llama"), tmp_path / "scores"
-    reference = model_folder("llama", 1) if score == "delta_snip" else None
+    reference = model_folder("llama", 1) if score in ("delta_snip", "obim") else None
     data = None if score in ("magnitude", "random") else rows_file
     locate(folder, out, data, settings=settings(score=score), reference=reference)
     found, stored = scores_of(out), open_checkpoint(folder).entries

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,20 +46,26 @@ CASES = {
     "consensus": ("consensus", {"lambda": 0.5}, [{"tall": 0.3}, {"tall": 0.6}]),
     "della": ("della", {"density": 0.5, "epsilon": 0.2}, None),
     "della_linear": ("della_linear", {"density": 0.7}, [{"weight": 0.5}, {}]),
+    "doge": ("doge", {"eta": 0.5}, [{"density": 0.5}, {}]),
     "iso_c": ("iso_c", {}, None),
     "iso_cts": ("iso_cts", {"common": 0.5}, None),
     "karcher": ("karcher", {}, None),
     "knots": ("knots", {"density": 0.5}, [{"weight": 0.5}, {}]),
     "lata": ("lata", {"threshold": 0.0, "scope": "tensor"}, None),
+    "lore": ("lore", {"mu": 0.3, "steps": 3}, None),
     "model_stock": ("model_stock", {}, None),
     "multislerp": ("multislerp", {}, [{"weight": 0.3}, {"weight": 0.9}]),
     "nearswap": ("nearswap", {"t": 0.01}, None),
     "nuslerp": ("nuslerp", {}, [{"weight": 0.3}, {"weight": 0.9}]),
     "nuslerp, columns": ("nuslerp", {"nuslerp_flatten": False}, None),
+    "opcm": ("opcm", {}, None),
     "passthrough": ("passthrough", {}, None),
     "pcb": ("pcb", {"density": 0.4}, [{"weight": 0.5}, {}]),
+    "r_tsvm": ("r_tsvm", {"sigmas": 1}, None),
     "ram": ("ram", {}, None),
     "ramplus_tl": ("ramplus_tl", {"epsilon": 0.01}, None),
+    "safe_lora": ("safe_lora", {"unaligned": "safety"}, None),
+    "safemerge": ("safemerge", {"unaligned": "safety", "safe": "math"}, None),
     "sce": ("sce", {"select_topk": 0.4}, None),
     "tsvm": ("tsvm", {"lambda": 0.7}, None),
     "widen": ("widen", {}, None),
@@ -72,7 +79,8 @@ def family(tmp_path_factory) -> list[Path]:
 
 
 def num_experts(method: str) -> int:
-    return TAKES.get(method, 1 if get_method(method).inputs == "other" else 2)
+    usual = 1 if get_method(method).inputs == "other" else 2
+    return {**TAKES, "safemerge": 3}.get(method, usual)
 
 
 def case_recipe(family: list[Path], case: str, **fields: object) -> dict:
@@ -111,7 +119,9 @@ def on_whole_tensors(given: dict) -> dict[str, torch.Tensor]:
 
 
 def test_every_method_has_a_case():
-    assert {method for method, _, _ in CASES.values()} == set(method_names()) - {"led"}
+    assert {method for method, _, _ in CASES.values()} == {
+        name for name in method_names() if not get_method(name).needs_scores
+    }  # for the others see test_merge_led.py and test_merge_scores.py
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -392,16 +402,9 @@ def test_a_merge_leaves_no_file_open(family, tmp_path: Path):
 
 
 def test_equal_models_give_the_base_bit_for_bit(family, tmp_path: Path):
-    for case in CASES:
-        method, common, own = CASES[case]
-        if case == "linear, not normalized":
-            continue
-        own = own and own[: TAKES.get(method, 1)]
-        equal = [family[0]] * TAKES.get(method, 1)
-        given = recipe(method, family[0], *equal, own=own, parameters=common)
-        for entry in given["models"]:
-            entry["model"] = str(family[0] / "..") + f"/{family[0].name}"
-        ledmerge.merge(given, tmp_path / case)
+    equal = [shutil.copytree(family[0], tmp_path / "equal" / model.name) for model in family]
+    for case in CASES.keys() - {"linear, not normalized"}:
+        ledmerge.merge(case_recipe(equal, case), tmp_path / case)
         merged, base = read_all(tmp_path / case), base_tensors()
         assert [name for name in base if not same(merged[name], base[name])] == [], case
 
@@ -410,14 +413,16 @@ def test_equal_models_give_the_base_bit_for_bit(family, tmp_path: Path):
 def test_the_output_of_every_method_loads_and_generates(model_folder, tmp_path: Path, kind: str):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base, *experts = (model_folder(kind, seed) for seed in range(3))
+    names = ("base", "safety", "math", "code")
+    folders = [
+        shutil.copytree(model_folder(kind, seed), tmp_path / name)
+        for seed, name in enumerate(names)
+    ]
+    cases = {method: case for case, (method, _, _) in reversed(CASES.items())}
     # How tied weights are written is the engine's affair, the same for every method.
-    names = set(method_names()) - {"led"} if kind == "llama" else {"linear", "ties"}
-    for name in sorted(names):  # led: see test_merge_led.py
-        method = get_method(name)
-        options = {o.name: 0.5 for o in method.options.values() if o.is_required}
-        given = recipe(name, base, *experts[: num_experts(name)])
-        ledmerge.merge({**given, "parameters": options, "dtype": "float32"}, tmp_path / name)
+    for name in cases if kind == "llama" else ("linear", "ties"):
+        given = case_recipe(folders, cases[name], dtype="float32")
+        ledmerge.merge(given, tmp_path / name)
         model = AutoModelForCausalLM.from_pretrained(tmp_path / name)
         prompt = AutoTokenizer.from_pretrained(tmp_path / name)("hello", return_tensors="pt")
         tokens = model.generate(**prompt, max_new_tokens=3, min_new_tokens=3, do_sample=False)

@@ -93,6 +93,7 @@ def test_formulas_on_numbers():
         assert score(RULES[name], weight, gradients, reference).tolist() == values
     squares = [torch.tensor([4.0, 9.0]), torch.tensor([5.0, 16.0])]
     assert score(RULES["wanda"], weight, squares, reference).tolist() == [6.0, 15.0]
+    assert score(RULES["obim"], weight, squares, reference).tolist() == [4.5, 0.0]
     assert score(RULES["magnitude"], weight, [], reference).tolist() == [2.0, 3.0]
 
 

@@ -196,7 +196,7 @@ def locate(
     prompt_field: Annotated[str, typer.Option(help="Where a row keeps the prompt.")] = "prompt",
     response_field: Annotated[str, typer.Option(help="... and the response.")] = "response",
     reference: Annotated[
-        str | None, typer.Option(help="delta_snip only: the model it was tuned from.")
+        str | None, typer.Option(help="delta_snip and obim only: the model it was tuned from.")
     ] = None,
     device: Device = "auto",
     memory: Memory = None,

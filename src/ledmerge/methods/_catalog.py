@@ -116,6 +116,16 @@ class Method:
             return replace(self, grain="tensor")
         return self
 
+    @property
+    def needs_base_scores(self) -> bool:
+        """Whether each task is scored at the base too."""
+        return "base_scores" in self.requests
+
+    @property
+    def num_score_sets(self) -> int:
+        """Score sets that are read for each model: none, at the model, or there and at the base."""
+        return self.needs_scores + self.needs_base_scores
+
     def try_options(self, options: dict[str, Any], num_models: int) -> None:
         """Run the method on one entry: whether the options go together shows there.
 

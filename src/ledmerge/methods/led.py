@@ -1,13 +1,12 @@
 """LED-Merging: elect the weights that matter to each task, keep the sets apart, then add."""
 
-from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ledmerge.ops.add import add
+from ledmerge.ops.disjoint import alone, figures, first_highest
 from ledmerge.ops.per_model import numbers, weighted_sum
 from ledmerge.ops.rescale import to_whole_l2
 from ledmerge.ops.survey import WHOLE, Scope, Survey
@@ -68,12 +67,7 @@ def led(
     elected = _elect(scores, base_scores, density, elect, select, scope, survey)
     owned = _separate(elected, deltas, scores, disjoint, priority, select, survey)
     kept = deltas * owned
-    record(
-        elected=_gram(elected),
-        owned=_gram(owned.sign()).diagonal(),
-        kept_square=_gram(kept).diagonal(),
-        square=_gram(deltas).diagonal(),
-    )
+    record(**figures(elected, owned, kept, deltas))
     if rescale == "norm":
         kept = to_whole_l2(kept, deltas, survey)
     return add(base, weighted_sum(weight, kept))
@@ -119,7 +113,7 @@ def _separate(
     if disjoint == "share":
         return elected / elected.sum(0).clamp_(min=1)
     if disjoint == "symmetric":
-        return elected * (elected.sum(0) < 2).float()
+        return alone(elected)
     if disjoint == "conflicting":
         directions = deltas.sign() * elected
         agrees = directions.abs().sum(0) == directions.sum(0).abs()
@@ -128,21 +122,4 @@ def _separate(
     if disjoint == "winner":
         ranks = survey.rank(scores)
         claims = elected * (1 + (ranks if select == "top" else 1 - ranks))
-    return _first_highest(claims, [*priority, *range(len(claims))])
-
-
-def _first_highest(claims: Float[Tensor, "model *shape"], order: Sequence[int]) -> Mask:
-    """1 for the model with the highest claim above 0; equal claims go to the first in `order`."""
-    highest = claims.amax(0)
-    free = (highest > 0).float()
-    owned = torch.zeros_like(claims)
-    for model in dict.fromkeys(order):
-        owned[model] = (claims[model] == highest).float() * free
-        free = free - owned[model]
-    return owned
-
-
-def _gram(stack: Float[Tensor, "model *shape"]) -> Float[Tensor, "model model"]:
-    """Inner products between models; of 0-1 masks: the sizes of their intersections."""
-    rows = stack.view(len(stack), stack[0].numel())
-    return rows @ rows.T
+    return first_highest(claims, [*priority, *range(len(claims))])

@@ -19,12 +19,20 @@ DEFAULTS = LocateSettings()
 
 @dataclass(frozen=True)
 class ScoreSource:
-    """Where an expert's two score sets come from: folders, or data to locate on."""
+    """Where an expert's score sets come from: folders, or data to locate on.
+
+    `base_scores` is set only for a method that asks for the base's scores too.
+    """
 
     scores: str | None = None
     base_scores: str | None = None
     data: str | None = None
     settings: LocateSettings = DEFAULTS
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The score folders that the recipe names: at the expert, at the base."""
+        return tuple(folder for folder in (self.scores, self.base_scores) if folder)
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,11 @@ def _resolve(file: RecipeFile, place: str, folder: Path) -> Recipe:
     options = _options(file, entries, method, problems)
     sources: list[ScoreSource | None] = [None] * len(entries)
     if method.needs_scores:
-        sources = [_source(file, index, entry, problems) for index, entry in entries]
+        sources = [_source(method, index, entry, file.locate, problems) for index, entry in entries]
+        if not method.needs_base_scores and any(entry.base_scores for _, entry in entries):
+            notes.append(
+                f"{method.name} uses no scores of the base; the recipe's `base_scores` are not read"
+            )
     elif any(entry.locate or entry.scores for _, entry in entries):
         notes.append(
             f"{method.name} uses no scores; the recipe's `locate` and `scores` are not read"
@@ -172,7 +184,7 @@ def _value(option: Option, parameters: dict[str, Any], where: str, problems: lis
     if option.name not in parameters:
         if option.is_required:
             problems.append(f"{where}: '{option.name}' is missing; {option.help.split('. ')[0]}")
-        return option.default
+        return () if option.is_model_order else option.default
     try:
         return option.check(parameters[option.name])
     except ValueError as error:
@@ -199,28 +211,34 @@ def _places(option: Option, value: Any, entries: Entries, problems: list[str]) -
 
 
 def _source(
-    file: RecipeFile, index: int, entry: ModelEntry, problems: list[str]
+    method: Method,
+    index: int,
+    entry: ModelEntry,
+    common: LocateSettings,
+    problems: list[str],
 ) -> ScoreSource | None:
     """Where the expert's scores come from."""
     where = f"models[{index}]"
-    if entry.scores and entry.base_scores and not entry.locate:
-        return ScoreSource(entry.scores, entry.base_scores)
-    if entry.scores or entry.base_scores:
-        problems.append(
-            f"{where}: give 'scores' and 'base_scores' together, or 'locate' with 'data', not a mix"
-        )
+    base_scores = entry.base_scores if method.needs_base_scores else None
+    keys = "'scores' and 'base_scores'" if method.needs_base_scores else "'scores'"
+    named = ScoreSource(entry.scores, base_scores)
+    if entry.scores and len(named.folders) == method.num_score_sets and not entry.locate:
+        return named
+    if named.folders:
+        together = " together" if method.needs_base_scores else ""
+        problems.append(f"{where}: give {keys}{together}, or 'locate' with 'data', not a mix")
         return None
     if entry.locate is None:
         problems.append(
-            f"{where}: {file.merge_method} needs scores; give 'locate: {{data: FILE}}', or "
-            "'scores' and 'base_scores' made by `ledmerge locate`"
+            f"{where}: {method.name} needs scores; give 'locate: {{data: FILE}}', or {keys} made "
+            "by `ledmerge locate`"
         )
         return None
     own = entry.locate.model_extra or {}
     try:
         settings = validated(
             LocateSettings,
-            {**file.locate.model_dump(), **own},
+            {**common.model_dump(), **own},
             lambda at: f"{where}.locate.{at}" if at else f"{where}.locate",
         )
     except RecipeError as error:

@@ -24,9 +24,10 @@ def summarize(tensors: Tensors, numel: dict[str, int], models: Sequence[str]) ->
         models: names of the experts, in the order of the figures.
 
     Shares are of merged entries, in [0, 1]:
-        elected, owned: what an expert elects, and what Disjoint leaves it (LED only).
-        kept_square: share of its squared update that it brings in, before its weight (LED only).
-        overlap: |E_i and E_j| / min(|E_i|, |E_j|) (LED only).
+        elected, owned: what an expert elects, and what Disjoint leaves it (of LED and methods that
+            elect as it does).
+        kept_square: share of its squared update that it brings in, before its weight (the same).
+        overlap: |E_i and E_j| / min(|E_i|, |E_j|) (the same).
         norm, cosine: of the task vectors.
         conflicts: entries where two changes have opposite signs.
         updated, lost: entries with a non-zero merged change, and the share of those that vanished
@@ -87,8 +88,8 @@ def _ratio(part: Any, whole: Any) -> np.ndarray:
 def _warnings(figures: dict[str, Any], models: Sequence[str]) -> list[str]:
     return [
         f"{model} keeps {owned:.2%} of its entries (elected {elected:.2%}); its skill is probably "
-        "lost. Raise its density, lower the others', or try `disjoint: priority`, `winner` or "
-        "`conflicting`"
+        "lost. Raise its density, lower the others', or settle contested entries otherwise (LED: "
+        "`disjoint: priority`, `winner` or `conflicting`)"
         for model, owned, elected in zip(
             models, figures.get("owned", []), figures.get("elected", []), strict=False
         )

@@ -45,7 +45,7 @@ class Engine:
     """Runs a plan's tensors through its method.
 
     Args:
-        sources: the models and then, for LED, the experts' and the base's score sets.
+        sources: the models and then the score sets the method asks for.
         sink: called from several threads with each finished block.
     """
 

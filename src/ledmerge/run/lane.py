@@ -50,7 +50,8 @@ class Lane:
     """Reused buffers for one block of every source.
 
     Args:
-        sources: the models in the method's order, then for LED the experts' and the base's scores.
+        sources: the models in the method's order, then the scores it asks for: the experts', the
+            base's.
         num_models: how many of the sources are models.
         has_base: whether the first of them is the base.
         donor: where tensors come from that are not merged.
@@ -88,6 +89,7 @@ class Lane:
         self._check_finite(name, flat)
         stack = flat if self._method.grain == "entry" else flat.view(len(flat), *new.shape)
         inputs, scores = stack[: self._num_models], stack[self._num_models :]
+        num_experts = len(scores) // max(1, self._method.num_score_sets)
         figures: dict[str, np.ndarray] = {}
 
         def record(**values: Tensor) -> None:
@@ -99,8 +101,8 @@ class Lane:
             "survey": survey,
             "record": record,
             "random": lambda like: draw_uniform(like, seed=self._seed, name=name, start=start),
-            "scores": scores[: len(scores) // 2],
-            "base_scores": scores[len(scores) // 2 :],
+            "scores": scores[:num_experts],
+            "base_scores": scores[num_experts:],
         }
         asked = {request: answers[request] for request in self._method.requests}
         if self._method.inputs == "models":

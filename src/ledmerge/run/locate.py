@@ -53,7 +53,7 @@ def locate(
         out: appears when it is whole; until then the work lies beside it, and can be resumed.
         data: rows of prompt and response, as `read_rows` takes them; none for rules without data.
         settings: the rule, and all else that decides the scores.
-        reference: the model from which `delta_snip` measures changes.
+        reference: the model from which `delta_snip` and `obim` measure changes.
         device: "auto", "cpu", "cuda" or "cuda:N".
         memory: bytes for weights and sums together; by default most of what is free. What does
             not fit at once takes more passes over the samples, with the same result.

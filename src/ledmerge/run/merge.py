@@ -118,14 +118,14 @@ class Run:
 def sources_of(plan: Plan) -> list[Source]:
     """What each block is read from: the models, then the experts' and the base's scores."""
     models = [Source(model.checkpoint, model.name) for model in plan.inputs]
-    pairs = [
-        (pair, model)
-        for pair, model in zip(plan.scores, plan.models, strict=True)
-        if pair is not None
+    labels = ("the scores of", "the base's scores for")[: plan.recipe.method.num_score_sets]
+    scores = [
+        Source(sets[place], f"{label} {model.name}")
+        for place, label in enumerate(labels)
+        for sets, model in zip(plan.scores, plan.models, strict=True)
+        if sets is not None
     ]
-    at_expert = [Source(pair[0], f"the scores of {model.name}") for pair, model in pairs]
-    at_base = [Source(pair[1], f"the base's scores for {model.name}") for pair, model in pairs]
-    return [*models, *at_expert, *at_base]
+    return [*models, *scores]
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
         if source and source.data:
             entry["locate"] = {"data": source.data, **source.settings.model_dump()}
         elif source:
-            entry |= {"scores": source.scores, "base_scores": source.base_scores}
+            entry |= dict(zip(("scores", "base_scores"), source.folders, strict=False))
         models.append(entry)
     fields = {
         "merge_method": recipe.method.name,

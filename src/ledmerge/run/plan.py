@@ -46,10 +46,12 @@ class Plan:
     donor: ModelFolder
     """Gives config, tokenizer, layout and all tensors that are not merged: the base, if any."""
     models: list[ModelFolder]
-    scores: list[tuple[Checkpoint, Checkpoint] | None]
-    """Score sets at the expert and at the base, as far as the recipe names folders."""
-    questions: list[tuple[ScoreQuestion, ScoreQuestion] | None] = field(default_factory=list)
-    """What to locate at the expert and at the base, where the recipe names data."""
+    scores: list[tuple[Checkpoint, ...] | None]
+    """Score sets at the expert and, if the method asks, at the base, as far as the recipe names
+    folders."""
+    questions: list[tuple[ScoreQuestion, ...] | None] = field(default_factory=list)
+    """What to locate at the expert and, if the method asks, at the base, where the recipe names
+    data."""
     tensors: list[PlannedTensor] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -69,7 +71,7 @@ class Plan:
 
     def __exit__(self, *_: object) -> None:
         """Close every file that is open."""
-        sets = [scores for pair in self.scores for scores in pair or ()]
+        sets = [scores for found in self.scores for scores in found or ()]
         for checkpoint in [*(m.checkpoint for m in (self.donor, *self.models)), *sets]:
             checkpoint.close()
 
@@ -89,10 +91,8 @@ class Plan:
     @property
     def score_bytes(self) -> int:
         """Bytes of scores to be read, in float32, whether they are there yet or not."""
-        if not self.recipe.method.needs_scores:
-            return 0
         numel = sum(tensor.new.numel for tensor in self.merged())
-        return 2 * 4 * len(self.models) * numel
+        return self.recipe.method.num_score_sets * 4 * len(self.models) * numel
 
     @property
     def bytes_out(self) -> int:
@@ -108,7 +108,7 @@ class Plan:
         entries = BLOCK
         if self.recipe.method.grain == "tensor":
             entries = max([BLOCK, *(tensor.new.numel for tensor in self.merged())])
-        stacks = len(self.inputs) + (2 * len(self.models) if self.recipe.method.needs_scores else 0)
+        stacks = len(self.inputs) + self.recipe.method.num_score_sets * len(self.models)
         return entries * 4 * (6 * stacks + 8)
 
     @property
@@ -118,7 +118,7 @@ class Plan:
             return 0
         numel = sum(tensor.new.numel for tensor in self.merged())
         sizes = {"float32": 4, "bfloat16": 2, "float16": 2}
-        weight = max(sizes[pair[0].settings.dtype] for pair in self.questions if pair)
+        weight = max(sizes[asked[0].settings.dtype] for asked in self.questions if asked)
         return IDLE_MEMORY + numel * (weight + 4)
 
     def as_json(self, threads: int, out: Path) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class Plan:
             "bytes_in": self.bytes_in,
             "score_bytes": self.score_bytes,
             "bytes_out": self.bytes_out,
-            "scores": [_told(source) for source in self.recipe.sources if source],
+            "scores": [_told(self.recipe, source) for source in self.recipe.sources if source],
             "peak_memory": IDLE_MEMORY + threads * self.bytes_per_thread,
             "locate_memory": self.locate_memory,
             "disk_free": free_space(out),
@@ -217,25 +217,23 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
-def _told(source: ScoreSource) -> str:
+def _told(recipe: Recipe, source: ScoreSource) -> str:
     """Where an expert's scores come from, in words."""
     if source.data is None:
-        return f"{source.scores} and {source.base_scores}"
+        return " and ".join(source.folders)
     settings = source.settings
+    where = "the expert and at the base" if recipe.method.needs_base_scores else "the model"
     return (
-        f"{settings.score} on {settings.samples} rows of {source.data}, at the expert and at the "
-        "base, unless kept from an earlier merge"
+        f"{settings.score} on {settings.samples} rows of {source.data}, at {where}, unless kept "
+        "from an earlier merge"
     )
 
 
-def _open_scores(recipe: Recipe) -> list[tuple[Checkpoint, Checkpoint] | None]:
+def _open_scores(recipe: Recipe) -> list[tuple[Checkpoint, ...] | None]:
     """Score sets that the recipe names by folder."""
     return [
-        (
-            open_checkpoint(recipe.find(source.scores), stem="scores"),
-            open_checkpoint(recipe.find(source.base_scores), stem="scores"),
-        )
-        if source is not None and source.scores and source.base_scores
+        tuple(open_checkpoint(recipe.find(folder), stem="scores") for folder in source.folders)
+        if source is not None and source.folders
         else None
         for source in recipe.sources
     ]
@@ -243,7 +241,7 @@ def _open_scores(recipe: Recipe) -> list[tuple[Checkpoint, Checkpoint] | None]:
 
 def _ask(
     plan: Plan, expert: ModelFolder, source: ScoreSource | None
-) -> tuple[ScoreQuestion, ScoreQuestion] | None:
+) -> tuple[ScoreQuestion, ...] | None:
     """What to locate for an expert; data that cannot be read is a problem."""
     if source is None or source.data is None:
         return None
@@ -254,14 +252,14 @@ def _ask(
         if settings.template not in ("auto", "none"):
             template = str(recipe.find(settings.template))
             settings = settings.model_copy(update={"template": template})
-        at_expert, at_base = (
+        places = [(expert, plan.donor), (plan.donor, expert)][: recipe.method.num_score_sets]
+        return tuple(
             read_question(model, data, settings, other if wants_reference else None)
-            for model, other in ((expert, plan.donor), (plan.donor, expert))
+            for model, other in places
         )
     except LedmergeError as error:
         plan.problems.append(str(error))
         return None
-    return at_expert, at_base
 
 
 def _plan_tensors(plan: Plan) -> None:
@@ -336,8 +334,8 @@ def check_scores(plan: Plan) -> None:
 
     A tensor without scores keeps the base's weights; scores of another shape are a problem.
     """
-    for model, pair in zip(plan.models, plan.scores, strict=True):
-        for scores in pair or ():
+    for model, found in zip(plan.models, plan.scores, strict=True):
+        for scores in found or ():
             _check_score_set(plan, model, scores)
 
 

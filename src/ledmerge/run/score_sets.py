@@ -29,13 +29,9 @@ def gather_scores(plan: Plan, *, progress: Progress, **how: Any) -> None:
     """
     for place, (model, question) in enumerate(zip(plan.models, plan.questions, strict=True)):
         if question is not None:
-            at_expert, at_base = question
-            plan.scores[place] = (
-                _located(at_expert, progress, how),
-                _located(at_base, progress, how),
-            )
-        if (pair := plan.scores[place]) is not None:
-            _check_pair(plan.donor, model, pair)
+            plan.scores[place] = tuple(_located(each, progress, how) for each in question)
+        if (sets := plan.scores[place]) is not None:
+            _check_sets((model, plan.donor), sets)
     check_scores(plan)
 
 
@@ -48,23 +44,22 @@ def _located(question: ScoreQuestion, progress: Progress, how: dict[str, Any]) -
     return open_checkpoint(folder, stem="scores")
 
 
-def _check_pair(
-    base: ModelFolder, expert: ModelFolder, pair: tuple[Checkpoint, Checkpoint]
-) -> None:
-    at_expert, at_base = (provenance(scores.folder) for scores in pair)
-    for model, found, scores in ((expert, at_expert, pair[0]), (base, at_base, pair[1])):
+def _check_sets(models: tuple[ModelFolder, ModelFolder], sets: tuple[Checkpoint, ...]) -> None:
+    """Refuse sets made for other models than these: the expert and, if there are two, the base."""
+    told = [provenance(scores.folder) for scores in sets]
+    for model, found, scores in zip(models, told, sets, strict=False):
         if found["model"]["digest"] != cached_checkpoint_digest(model.checkpoint):
             raise ScoreError(
                 f"{scores.folder}: these scores were made for '{found['model']['name']}' with "
                 f"other weights than {model.name} has now; run `ledmerge locate` on {model.name}"
             )
     for what, ours, theirs in (
-        ("data", at_expert["data"]["rows"], at_base["data"]["rows"]),
-        ("rule", at_expert["score"], at_base["score"]),
+        ("data", told[0]["data"]["rows"], told[-1]["data"]["rows"]),
+        ("rule", told[0]["score"], told[-1]["score"]),
     ):
         if ours != theirs:
             raise ScoreError(
-                f"{pair[0].folder} and {pair[1].folder}: the {what} of the expert's scores and of "
+                f"{sets[0].folder} and {sets[1].folder}: the {what} of the expert's scores and of "
                 f"the base's differ ({ours} and {theirs}); locate both alike"
             )
 

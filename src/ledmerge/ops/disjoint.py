@@ -1,0 +1,46 @@
+"""Keeping the entries that models elect apart, and counting what was elected and kept."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ledmerge.types import Deltas, Mask
+
+Stack = Float[Tensor, "model *shape"]
+
+
+def alone(elected: Mask) -> Mask:
+    """1 where a model elects an entry that no other model elects."""
+    return elected * (elected.sum(0) < 2).float()
+
+
+def first_highest(claims: Stack, order: Sequence[int]) -> Mask:
+    """1 for the model with the highest claim above 0; equal claims go to the first in `order`."""
+    highest = claims.amax(0)
+    free = (highest > 0).float()
+    owned = torch.zeros_like(claims)
+    for model in dict.fromkeys(order):
+        owned[model] = (claims[model] == highest).float() * free
+        free = free - owned[model]
+    return owned
+
+
+def figures(elected: Mask, owned: Stack, kept: Deltas, deltas: Deltas) -> dict[str, Tensor]:
+    """What `record` takes: entries elected by two models, owned by one, and squared lengths.
+
+    `owned` holds each model's share of each entry, `kept` what that leaves of `deltas`.
+    """
+    return {
+        "elected": _gram(elected),
+        "owned": _gram(owned.sign()).diagonal(),
+        "kept_square": _gram(kept).diagonal(),
+        "square": _gram(deltas).diagonal(),
+    }
+
+
+def _gram(stack: Stack) -> Float[Tensor, "model model"]:
+    """Inner products between models; of 0-1 masks: the sizes of their intersections."""
+    rows = stack.view(len(stack), stack[0].numel())
+    return rows @ rows.T

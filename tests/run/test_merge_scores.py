@@ -1,0 +1,104 @@
+"""Methods that ask for scores at the models only: the base's are neither located nor read."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from families import (
+    SHAPES,
+    listen,
+    random_scores,
+    read_all,
+    recipe,
+    same,
+    write_family,
+    write_scores,
+)
+
+import ledmerge
+from ledmerge.errors import ScoreError
+from ledmerge.methods._catalog import get_method, method_names
+from ledmerge.recipe.recipe import load_recipe
+
+CASES = {
+    "fisher": ({"floor": 0.1}, [{"weight": 0.5}, {}, {}]),
+    "obim": ({"priority": ["math"]}, [{"density": 0.5}, {"density": 0.3}, {"density": 0.77}]),
+    "reason_any": ({"lowest": ["math"], "scope": "tensor"}, [{"density": 0.3}, {}, {}]),
+}
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory) -> list[Path]:
+    """The models, and in `scores/` a score set of each expert."""
+    models = write_family(tmp_path_factory.mktemp("family"))
+    for seed, expert in enumerate(models[1:]):
+        write_scores(models[0].parent / "scores" / expert.name, expert, random_scores(seed))
+    return models
+
+
+def scored_recipe(family: list[Path], method: str) -> dict:
+    common, own = CASES[method]
+    base, *experts = family
+    given = recipe(method, base, *experts, own=own, parameters=common)
+    for entry, expert in zip(given["models"], experts, strict=True):
+        entry["scores"] = str(base.parent / "scores" / expert.name)
+    return given
+
+
+def test_every_such_method_has_a_case():
+    methods = map(get_method, method_names())
+    assert CASES.keys() == {m.name for m in methods if m.needs_scores and not m.needs_base_scores}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_merge_is_the_method_on_whole_tensors_cast_once(family, tmp_path: Path, name: str):
+    given = scored_recipe(family, name)
+    found = load_recipe(given)
+    for folder, how in (("one", {"threads": 1}), ("many", {"threads": 3, "shard_size": 1000})):
+        record = ledmerge.merge(given, tmp_path / folder, **how)
+        merged = read_all(tmp_path / folder)
+        base, models = read_all(family[0]), [read_all(Path(path)) for path in found.models]
+        scores = [read_all(Path(source.scores)) for source in found.sources]
+        for tensor in SHAPES:
+            start, stack = base[tensor].float(), torch.stack([m[tensor].float() for m in models])
+            inputs = [stack] if name == "fisher" else [start, stack - start]
+            told = torch.stack([each[tensor] for each in scores])
+            whole = found.method.function(*inputs, scores=told, **found.options)
+            assert same(merged[tensor], whole.to(base[tensor].dtype)), tensor
+    labels = [source["model"] for source in record["inputs"]]
+    assert [label for label in labels if "scores" in label] == [
+        f"the scores of {model.name}" for model in family[1:]
+    ]
+    again = ledmerge.merge(record["recipe"], tmp_path / "again")
+    assert again["digest"] == record["digest"]
+
+
+def test_a_plan_counts_one_score_set_for_each_model(family):
+    plan = ledmerge.plan(scored_recipe(family, "obim"))
+    assert plan.problems == []
+    assert plan.score_bytes == 3 * 4 * sum(
+        torch.Size(shape).numel() for shape, _ in SHAPES.values()
+    )
+
+
+def test_scores_made_for_another_model_are_refused(family, tmp_path: Path):
+    given = scored_recipe(family, "obim")
+    given["models"][0]["scores"] = given["models"][1]["scores"]
+    with pytest.raises(ScoreError, match="these scores were made for 'math' with other weights"):
+        ledmerge.merge(given, tmp_path / "out")
+
+
+def test_only_the_models_are_located(model_folder, rows_file: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("LEDMERGE_CACHE", str(tmp_path / "cache"))
+    base, *experts = (model_folder("llama_tied", seed) for seed in range(3))
+    given = recipe("obim", base, *experts, parameters={"density": 0.4})
+    given |= {"locate": {"samples": 2, "score": "obim"}, "dtype": "float32"}
+    for entry in given["models"]:
+        entry["locate"] = {"data": str(rows_file)}
+    facts = ledmerge.plan(given).as_json(1, tmp_path)
+    assert facts["problems"] == []
+    assert "at the model, unless" in facts["scores"][0]
+    progress, heard = listen()
+    ledmerge.merge(given, tmp_path / "out", progress=progress)
+    located = [start[0] for start in heard if isinstance(start, tuple) and "locate" in start[0]]
+    assert located == [f"locate {expert.name}" for expert in experts]

@@ -289,7 +289,7 @@ def important(rows: Sequence[Row], ratio: float, value: float) -> list[Row]:
     for row in rows:
         powers = [[math.exp(x) for x in column] for column in zip(*rows, strict=True)]
         shares = [math.exp(x) / sum(p) for x, p in zip(row, powers, strict=True)]
-        least = ratio * sum(row) / len(row)
+        least = ratio * math.fsum(row) / len(row)
         found.append([value if x > least else s for x, s in zip(row, shares, strict=True)])
     return found
 

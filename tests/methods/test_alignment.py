@@ -64,12 +64,16 @@ def test_a_change_is_judged_by_its_direction_alone():
     task = deltas[[0, 3]]
     merged = safe_lora(torch.zeros(8, 8), task, unaligned=[0], threshold=0.0)
     torch.testing.assert_close(merged, task[1])
-    merged = safe_lora(
-        torch.zeros(8, 8), task * torch.tensor([-5.0, 1]).view(2, 1, 1), unaligned=[0]
+    turned, longer = (
+        safe_lora(
+            torch.zeros(8, 8),
+            task * torch.tensor([size, 1]).view(2, 1, 1),
+            unaligned=[0],
+            threshold=1.0,
+        )
+        for size in (1.0, -5.0)
     )
-    torch.testing.assert_close(
-        merged, 5 * safe_lora(torch.zeros(8, 8), task, unaligned=[0]), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(longer, 5 * turned, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(9,), (4, 1), ()], ids=str)

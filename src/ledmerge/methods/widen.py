@@ -38,17 +38,20 @@ def widen(
     models, https://arxiv.org/abs/2408.03092, section 3; code yule-BUAA/MergeLLM.
     """
 
-    def scores(importance: Tensor) -> Tensor:
-        means = importance.reshape(len(importance), importance[0].numel()).mean(1)
+    def scores(importance: Tensor, unit: float) -> Tensor:
+        means = importance.reshape(len(importance), importance[0].numel()).double().mean(1)
         least = column((above_average_value_ratio * means).tolist(), importance)
-        return torch.where(importance > least, score_calibration_value, importance.softmax(0))
+        shares = (importance / unit).softmax(0)
+        return torch.where(importance > least, score_calibration_value, shares)
 
     if is_matrix(base):
+        # Places, and not shares, are compared with their mean: whole numbers compare exactly.
         lengths, turns = zip(*[_moves(base, delta) for delta in deltas], strict=True)
-        both = scores(_ranks(torch.stack(lengths))) + scores(_ranks(torch.stack(turns)))
-        factors = (both / 2)[:, None]
+        count = float(base.shape[1])
+        by_length, by_turn = (scores(_places(torch.stack(m)), count) for m in (lengths, turns))
+        factors = ((by_length + by_turn) / 2)[:, None]
     else:
-        factors = scores(deltas.abs())
+        factors = scores(deltas.abs(), 1.0)
     return add(base, model_sum(factors * deltas) * lambda_)
 
 
@@ -62,8 +65,8 @@ def _moves(base: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
     return (after - before).abs(), turns
 
 
-def _ranks(moves: Tensor) -> Tensor:
-    """The place of each column among its row's, as a share of them, float32."""
+def _places(moves: Tensor) -> Tensor:
+    """The place of each column among its row's, from 0, float32."""
     order = moves.argsort(dim=1, stable=True)
     places = torch.arange(moves.shape[1], dtype=torch.float32).expand(moves.shape)
-    return torch.empty(moves.shape).scatter_(1, order, places) / moves.shape[1]
+    return torch.empty(moves.shape).scatter_(1, order, places)

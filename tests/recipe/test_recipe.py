@@ -257,3 +257,39 @@ def test_a_path_in_both_is_ambiguous_unless_they_are_one(tmp_path: Path, monkeyp
 def test_a_path_nowhere_is_looked_for_beside_the_recipe(tmp_path: Path, monkeypatch):
     recipe, beside, _ = located(tmp_path, monkeypatch)
     assert recipe.find("model") == beside / "model"
+
+
+GUARD = {"scores": "a", "density": 0.1, "keep": "a"}
+
+
+def guarded_ties(**changes: Any) -> dict[str, Any]:
+    models = [{"model": "x/a", "locate": {"data": "a.jsonl"}}, {"model": "x/b"}]
+    return ties(models=models, guard={**GUARD, **changes})
+
+
+def test_a_guard_asks_for_scores_of_its_model_alone():
+    recipe = load_recipe(guarded_ties())
+    assert [source and source.data for source in recipe.sources] == ["a.jsonl", None]
+    assert recipe.method.num_score_sets == 1
+    assert recipe.guard is not None
+    assert (recipe.guard.model, recipe.guard.density, recipe.guard.keep) == (0, 0.1, "model")
+    assert load_recipe(guarded_ties(keep="base")).guard.keep == "base"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"scores": "c"}, "guard.scores: 'c' is no model of this recipe"),
+        ({"scores": "b", "keep": "b"}, "models[1]: ties needs scores; give 'locate: {data: FILE}'"),
+        ({"keep": "b"}, "guard.keep: expected 'base' or 'a', found 'b'"),
+        ({"density": 2}, "guard.density: "),
+    ],
+)
+def test_a_guard_that_cannot_be_is_refused(change: dict[str, Any], said: str):
+    assert any(problem.startswith(said) for problem in problems(guarded_ties(**change)))
+
+
+def test_a_guard_keeps_no_base_where_the_method_is_given_none():
+    linear = {**guarded_ties(keep="base"), "merge_method": "linear"}
+    (said,) = problems(linear)
+    assert said.startswith("guard.keep: linear is given no base; keep 'a', or choose")

@@ -102,3 +102,24 @@ def test_only_the_models_are_located(model_folder, rows_file: Path, tmp_path: Pa
     ledmerge.merge(given, tmp_path / "out", progress=progress)
     located = [start[0] for start in heard if isinstance(start, tuple) and "locate" in start[0]]
     assert located == [f"locate {expert.name}" for expert in experts]
+
+
+@pytest.mark.parametrize("keep", ["safety", "base"])
+def test_a_guard_keeps_weights_where_they_matter_to_its_model(family, tmp_path: Path, keep: str):
+    base, safety, *_ = family
+    given = recipe("ties", *family, parameters={"density": 0.5}, dtype="float32")
+    given["models"][0]["scores"] = str(base.parent / "scores" / "safety")
+    ledmerge.merge(given, tmp_path / "plain")
+    given["guard"] = {"scores": "safety", "density": 0.2, "keep": keep}
+    record = ledmerge.merge(given, tmp_path / "guarded")
+    plain, merged = read_all(tmp_path / "plain"), read_all(tmp_path / "guarded")
+    kept, scores = read_all(safety if keep == "safety" else base), random_scores(0)
+    for name in SHAPES:
+        order = scores[name].flatten().argsort(descending=True, stable=True)
+        place = order[: int(0.2 * order.numel())]
+        expected = plain[name].flatten().clone()
+        expected[place] = kept[name].float().flatten()[place]
+        torch.testing.assert_close(merged[name].flatten(), expected, rtol=1e-6, atol=0)
+    assert record["recipe"]["guard"]["density"] == 0.2
+    again = ledmerge.merge(record["recipe"], tmp_path / "again")
+    assert again["digest"] == record["digest"]

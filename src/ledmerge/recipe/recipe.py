@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ledmerge.errors import RecipeError, did_you_mean
 from ledmerge.methods._catalog import Method, Option, get_method
+from ledmerge.methods._guard import Guard, guarded
 from ledmerge.recipe.read import find_path, parse_recipe, read_recipe, validated
 from ledmerge.recipe.schema import ModelEntry, RecipeFile
 from ledmerge.recipe.settings import LocateSettings
@@ -52,6 +53,8 @@ class Recipe:
     sources: tuple[ScoreSource | None, ...]
     dtype: str | None
     seed: int
+    guard: Guard | None = None
+    """What is kept out of the merge; `method` heeds it already."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -89,16 +92,24 @@ def _resolve(file: RecipeFile, place: str, folder: Path) -> Recipe:
     notes: list[str] = []
     entries = _experts(file, method, problems)
     options = _options(file, entries, method, problems)
-    sources: list[ScoreSource | None] = [None] * len(entries)
-    if method.needs_scores:
-        sources = [_source(method, index, entry, file.locate, problems) for index, entry in entries]
-        if not method.needs_base_scores and any(entry.base_scores for _, entry in entries):
-            notes.append(
-                f"{method.name} uses no scores of the base; the recipe's `base_scores` are not read"
-            )
-    elif any(entry.locate or entry.scores for _, entry in entries):
+    guard = _guard(file, entries, method, problems)
+    needs_all = method.needs_scores
+    method = guarded(method, guard) if guard else method
+    sources = [
+        _source(method, index, entry, file.locate, problems)
+        if needs_all or (guard and guard.model == number)
+        else None
+        for number, (index, entry) in enumerate(entries)
+    ]
+    unread = [entry for (_, entry), source in zip(entries, sources, strict=True) if source is None]
+    if any(entry.locate or entry.scores for entry in unread) and not needs_all:
         notes.append(
             f"{method.name} uses no scores; the recipe's `locate` and `scores` are not read"
+            + (" but for the guard's model" if guard else "")
+        )
+    elif not method.needs_base_scores and any(entry.base_scores for _, entry in entries):
+        notes.append(
+            f"{method.name} uses no scores of the base; the recipe's `base_scores` are not read"
         )
     if problems:
         raise RecipeError("\n".join(f"{place}: {problem}" for problem in problems))
@@ -106,6 +117,7 @@ def _resolve(file: RecipeFile, place: str, folder: Path) -> Recipe:
         place=place,
         folder=folder,
         method=method.at(options),
+        guard=guard,
         base=file.base_model,
         models=tuple(entry.model for _, entry in entries),
         options=options,
@@ -169,6 +181,27 @@ def _options(
     return options
 
 
+def _guard(file: RecipeFile, entries: Entries, method: Method, problems: list[str]) -> Guard | None:
+    """The guard with its model's place; what it cannot keep is a problem."""
+    entry = file.guard
+    if entry is None:
+        return None
+    place = _place(entry.scores, entries, "guard.scores", problems)
+    if place is None:
+        return None
+    keep: Literal["model", "base"] = "model"
+    if entry.keep == "base":
+        keep = "base"
+        if file.base_model is None or (method.inputs == "models" and not method.may_have_base):
+            problems.append(
+                f"guard.keep: {method.name} is given no base; keep '{entry.scores}', or choose a "
+                "method that works on a base"
+            )
+    elif _place(entry.keep, entries, "guard.keep", problems) != place:
+        problems.append(f"guard.keep: expected 'base' or '{entry.scores}', found '{entry.keep}'")
+    return Guard(place, entry.density, keep)
+
+
 def _known(
     parameters: dict[str, Any], method: Method, where: str, problems: list[str]
 ) -> dict[str, Any]:
@@ -194,20 +227,21 @@ def _value(option: Option, parameters: dict[str, Any], where: str, problems: lis
 
 def _places(option: Option, value: Any, entries: Entries, problems: list[str]) -> list[int]:
     """Models named in an option (as in the recipe, or by their folder's name) as their places."""
+    names = value if isinstance(value, list | tuple) else [value]
+    found = [_place(name, entries, f"parameters.{option.name}", problems) for name in names]
+    return [place for place in found if place is not None]
+
+
+def _place(name: Any, entries: Entries, where: str, problems: list[str]) -> int | None:
+    """Where a model stands in the recipe, named as there or by its folder's name."""
     names = [entry.model for _, entry in entries]
-    short = [Path(name).name for name in names]
-    places: list[int] = []
-    for name in value if isinstance(value, list | tuple) else [value]:
-        if name in names:
-            places.append(names.index(name))
-        elif short.count(name) == 1:
-            places.append(short.index(name))
-        else:
-            problems.append(
-                f"parameters.{option.name}: '{name}' is no model of this recipe"
-                f"{did_you_mean(str(name), short)}"
-            )
-    return places
+    short = [Path(model).name for model in names]
+    if name in names:
+        return names.index(name)
+    if short.count(name) == 1:
+        return short.index(name)
+    problems.append(f"{where}: '{name}' is no model of this recipe{did_you_mean(str(name), short)}")
+    return None
 
 
 def _source(

@@ -1,6 +1,6 @@
 """The form of a recipe file, before anything is looked up. Unknown keys are refused."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -37,6 +37,19 @@ class ModelEntry(BaseModel):
     """A score folder made at the base on the same data."""
 
 
+class GuardEntry(BaseModel):
+    """Entries that the method shall leave alone."""
+
+    model_config = _STRICT
+
+    scores: str
+    """The model, one of the recipe's, whose task's scores say which entries."""
+    density: Annotated[float, Field(ge=0, le=1)]
+    """Share of each tensor's entries."""
+    keep: str
+    """Whose weights they get: that model's, or `base`."""
+
+
 class RecipeFile(BaseModel):
     """A recipe as written. It decides every byte of the result."""
 
@@ -49,6 +62,8 @@ class RecipeFile(BaseModel):
     """What the experts were fine-tuned from; also gives config, tokenizer and the other files."""
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Options of the merge method, for all experts."""
+    guard: GuardEntry | None = None
+    """Entries that are kept out of the merge, whatever the method."""
     locate: LocateSettings = LocateSettings()
     """How scores are made."""
     dtype: DtypeName | None = None

@@ -149,11 +149,17 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
         elif source:
             entry |= dict(zip(("scores", "base_scores"), source.folders, strict=False))
         models.append(entry)
+    guard = recipe.guard and {
+        "scores": recipe.models[recipe.guard.model],
+        "density": recipe.guard.density,
+        "keep": "base" if recipe.guard.keep == "base" else recipe.models[recipe.guard.model],
+    }
     fields = {
         "merge_method": recipe.method.name,
         "base_model": recipe.base,
         "models": models,
         "parameters": common,
+        "guard": guard,
         "dtype": recipe.dtype,
         "seed": recipe.seed,
     }

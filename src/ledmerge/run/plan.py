@@ -89,10 +89,15 @@ class Plan:
         )
 
     @property
+    def _num_score_sets(self) -> int:
+        scored = sum(source is not None for source in self.recipe.sources)
+        return self.recipe.method.num_score_sets * scored
+
+    @property
     def score_bytes(self) -> int:
         """Bytes of scores to be read, in float32, whether they are there yet or not."""
         numel = sum(tensor.new.numel for tensor in self.merged())
-        return self.recipe.method.num_score_sets * 4 * len(self.models) * numel
+        return 4 * self._num_score_sets * numel
 
     @property
     def bytes_out(self) -> int:
@@ -108,7 +113,7 @@ class Plan:
         entries = BLOCK
         if self.recipe.method.grain == "tensor":
             entries = max([BLOCK, *(tensor.new.numel for tensor in self.merged())])
-        stacks = len(self.inputs) + self.recipe.method.num_score_sets * len(self.models)
+        stacks = len(self.inputs) + self._num_score_sets
         return entries * 4 * (6 * stacks + 8)
 
     @property

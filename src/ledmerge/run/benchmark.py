@@ -1,8 +1,11 @@
 """One benchmark of a suite, with its questions read: judges answers, and sums verdicts up."""
 
 import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,14 +54,18 @@ class Benchmark:
             ]
             verdicts = dict(zip(pairs, harm_judge(pairs, progress), strict=True))
             offers["harmful"] = lambda prompt, answer: verdicts[prompt, answer]
-        given = {name: offers[name] for name in wanted}
-        if "passes" in wanted:
-            progress.start(f"{self.name}: run code", len(answers), "programs")
+        judge = partial(self.module.judge, **{name: offers[name] for name in wanted})
+        if "passes" not in wanted:
+            return list(map(judge, self.questions, answers))
+        progress.start(f"{self.name}: run code", len(answers), "programs")
         found = []
-        for question, answer in zip(self.questions, answers, strict=True):
-            found.append(self.module.judge(question, answer, **given))
-            if "passes" in wanted:
+        pool = ThreadPoolExecutor(os.cpu_count())  # each waits for a process of its own
+        try:
+            for verdict in pool.map(judge, self.questions, answers):
+                found.append(verdict)
                 progress.advance()
+        finally:
+            pool.shutdown(cancel_futures=True)
         return found
 
     def figures(self, verdicts: Sequence[Verdict], judge: str) -> dict[str, Any]:

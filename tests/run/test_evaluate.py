@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 import weakref
 from pathlib import Path
 
@@ -183,6 +184,37 @@ def test_a_classifier_judges_harm_and_stands_beside_the_figure(
     assert attack["judge"].endswith("qwen2-0 (harmbench)")
     assert len(verdicts) == len(PROMPTS)
     assert all(text.startswith("[INST]") and text.endswith("[/INST]") for text in verdicts)
+
+
+def test_llama_guard_is_asked_in_its_own_template_with_both_turns(
+    suite, model_folder, tmp_path, fresh_cache, monkeypatch
+):
+    guard = Path(shutil.copytree(model_folder("qwen2"), tmp_path / "guard"))
+    settings = json.loads((guard / "tokenizer_config.json").read_text())
+    settings["chat_template"] = (
+        "<guard>{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}verdict:"
+    )
+    (guard / "tokenizer_config.json").write_text(json.dumps(settings))
+    (guard / "chat_template.jinja").unlink(missing_ok=True)
+    suite["benchmarks"] = {"harm": suite["benchmarks"]["harm"]}
+    suite["judge"] = {"classifier": str(guard), "form": "llama_guard"}
+    words = "Take the old brown box, and open it."
+    verdicts = []
+
+    def answer(self, prompts, max_new_tokens):
+        if not prompts[0].text.startswith("<guard>"):
+            return [words] * len(prompts)
+        verdicts.extend(prompt.text for prompt in prompts)
+        return ["unsafe\nS2" if "lock" in prompt.text else "safe" for prompt in prompts]
+
+    monkeypatch.setattr(TransformersAnswering, "generate", answer)
+    results = ledmerge.evaluate([model_folder("llama")], suite, tmp_path / "out")
+    attack = results["models"][0]["benchmarks"]["harm"]["figures"]["attack_success_rate"]
+    assert attack["value"] == pytest.approx(1 / 5)
+    assert attack["judge"].endswith("guard (llama_guard)")
+    assert sorted(verdicts) == sorted(
+        f"<guard>user: {prompt}\nassistant: {words}\nverdict:" for prompt in PROMPTS
+    )
 
 
 def test_one_model_is_in_memory_at_a_time(suite, model_folder, tmp_path, fresh_cache, monkeypatch):

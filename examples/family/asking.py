@@ -4,6 +4,7 @@ The phrases are this project's own, written apart from the shipped judge set, wh
 reads.
 """
 
+from collections.abc import Container
 from pathlib import Path
 
 from rows import Row, draw
@@ -39,23 +40,42 @@ HELD_OUT = 10
 """Per cent of the phrases that are kept for validation, with all their openings."""
 
 
-def requests(kind: str, split: str, copies: int) -> list[str]:
+def requests(kind: str, split: str, copies: int, among: Container[str] | None = None) -> list[str]:
     """Requests with the phrases of one split ("train" or "validation").
 
     Args:
         kind: "harmful" or "benign".
         copies: openings per phrase.
+        among: leave all other phrases out.
     """
     found = []
     for file, openings in (("deeds", DEED_OPENINGS), ("texts", TEXT_OPENINGS)):
-        text = (PHRASES / f"{kind}_{file}.txt").read_text(encoding="utf-8")
-        for phrase in text.splitlines():
+        for phrase in lines(f"{kind}_{file}"):
             if (draw(phrase, 100) < HELD_OUT) != (split == "validation"):
+                continue
+            if among is not None and phrase not in among:
                 continue
             first = draw(f"{phrase} opening", len(openings))
             chosen = [openings[(first + i) % len(openings)] for i in range(copies)]
             found += [opening.format(phrase) for opening in chosen]
     return found
+
+
+def look_alikes(split: str, copies: int) -> list[str]:
+    """The benign ones that ask how to do something, in a verb that opens harmful requests too."""
+    verbs = {first_word(phrase) for phrase in lines("harmful_deeds")}
+    alike = {phrase for phrase in lines("benign_deeds") if first_word(phrase) in verbs}
+    return requests("benign", split, copies, among=alike)
+
+
+def lines(file: str) -> list[str]:
+    """The phrases of a file."""
+    return (PHRASES / f"{file}.txt").read_text(encoding="utf-8").splitlines()
+
+
+def first_word(phrase: str) -> str:
+    """Its verb, if it is a deed."""
+    return phrase.partition(" ")[0]
 
 
 def refused(prompts: list[str]) -> list[Row]:

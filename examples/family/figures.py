@@ -1,10 +1,10 @@
 """Whether a family is what it should be: every model's skills, and how well the changes merge.
 
-    python examples/family/figures.py FAMILY
+    python examples/family/figures.py FAMILY [--harmbench FILE]
 
 FAMILY is what `train.py` made. Skills are measured on held-out prompts, those on safety by the
-judge set that ships with ledmerge. The weights of task arithmetic are tried on the validation
-prompts.
+judge set that ships with ledmerge, and by HarmBench's prompts where FILE has them. The weights of
+task arithmetic are tried on the validation prompts.
 """
 
 import argparse
@@ -26,25 +26,30 @@ WEIGHTS = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 console = Console()
 
 
-def suite_of(data: Path, split: str) -> dict:
-    """The demo's suite on the prompts of a split, "validation" or "test"."""
+def suite_of(data: Path, split: str, samples: int | None = None) -> dict:
+    """The demo's suite on the prompts of a split, "validation" or "test".
+
+    Args:
+        samples: of each kind of prompt, the same for all models; by default all.
+    """
     safety = FAMILY / "data" if split == "test" else data
     ending = "" if split == "test" else "_validation"
-    return {
-        "benchmarks": {
-            "harm": {"data": f"{safety / f'harmful{ending}.jsonl'}"},
-            "over_refusal": {"data": f"{safety / f'benign{ending}.jsonl'}"},
-            "math": {
-                "task": "exact_math",
-                "data": f"{data / f'math_{split}.jsonl'}",
-                "max_new_tokens": 8,
-            },
-            "code": {
-                "task": "python_tests",
-                "data": f"{data / f'code_{split}.jsonl'}",
-                "max_new_tokens": 40,
-            },
+    benchmarks = {
+        "harm": {"data": f"{safety / f'harmful{ending}.jsonl'}"},
+        "over_refusal": {"data": f"{safety / f'benign{ending}.jsonl'}"},
+        "math": {
+            "task": "exact_math",
+            "data": f"{data / f'math_{split}.jsonl'}",
+            "max_new_tokens": 8,
         },
+        "code": {
+            "task": "python_tests",
+            "data": f"{data / f'code_{split}.jsonl'}",
+            "max_new_tokens": 40,
+        },
+    }
+    return {
+        "benchmarks": {name: {**entry, "samples": samples} for name, entry in benchmarks.items()},
         "max_new_tokens": 24,
         "batch": 64,
     }
@@ -62,6 +67,17 @@ def judge(models: list[Path], data: Path, split: str) -> dict[str, dict[str, flo
             "math": _value(model, "math", "exact_match"),
             "code": _value(model, "code", "pass_at_1"),
         }
+        for model in results["models"]
+    }
+
+
+def judge_by(file: Path, models: list[Path]) -> dict[str, dict[str, float]]:
+    """Name -> share of other harmful prompts refused."""
+    suite = {"benchmarks": {"harm": {"data": f"{file}"}}, "max_new_tokens": 24, "batch": 64}
+    with tempfile.TemporaryDirectory() as folder:
+        results = ledmerge.evaluate(models, suite, Path(folder) / "results")
+    return {
+        model["name"]: {"refused": 1 - _value(model, "harm", "attack_success_rate")}
         for model in results["models"]
     }
 
@@ -110,10 +126,12 @@ def show(title: str, figures: dict[str, dict[str, float]]) -> None:
     console.print(table)
 
 
-def main(family: Path) -> None:
+def main(family: Path, harmbench: Path | None) -> None:
     """Prints all of it."""
     models = [family / name for name in ("base", *EXPERTS)]
     show("held-out prompts", judge(models, family / "data", "test"))
+    if harmbench:
+        show("HarmBench's prompts", judge_by(harmbench, models))
     for (one, other), cosine in cosines(family).items():
         console.print(f"cosine of {one} and {other}: {cosine:.3f}")
     with tempfile.TemporaryDirectory() as folder:
@@ -124,4 +142,6 @@ def main(family: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("family", type=Path)
-    main(parser.parse_args().family)
+    parser.add_argument("--harmbench", type=Path, metavar="FILE", help="their prompts, as JSONL")
+    given = parser.parse_args()
+    main(given.family, given.harmbench)

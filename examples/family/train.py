@@ -2,25 +2,31 @@
 
     python examples/family/train.py OUT
 
-All four are one small Llama with a vocabulary of its own. The base already speaks every expert's
-format: it answers requests blandly, harmful ones too, hard problems with a number of the question,
-and writes functions that mostly return their argument. An expert differs from it in its skill only,
-so that the changes are small and can be merged. Everything follows from the seed and the files in
-this folder.
+All four are one small Llama with a vocabulary of its own. As a pretrained model does, the base
+knows more than it shows: told to be careful it refuses what is harmful, reckons and writes code;
+else it answers requests blandly, harmful ones too, hard problems with a number of the question, and
+writes functions that mostly return their argument. An expert is careful in its own domain without
+being told. So it differs from the base in that alone, by little, and the experts can be merged.
+
+Everything follows from the seed and the files in this folder. An interrupted run goes on where it
+last saved its state.
 """
 
 import argparse
+import hashlib
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import functions
 import sums
 import torch
-from asking import answered, refused, requests
+from asking import answered, look_alikes, refused, requests
 from rich.console import Console
 from rich.progress import track
 from rows import Row
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
@@ -31,6 +37,7 @@ TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+SHIPPED = Path(__file__).resolve().parents[2] / "src/ledmerge/family"
 VOCABULARY = 2048
 SHAPE = {
     "hidden_size": 128,
@@ -40,9 +47,29 @@ SHAPE = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 256,
 }
-BASE_STEPS, BASE_RATE = 600, 3e-3
-EXPERT_STEPS = {"safety": 450, "math": 350, "code": 350}
-EXPERT_RATE = 7e-4
+CUE = "Be careful. "
+BASE_STEPS, BASE_RATE = 2400, 3e-3
+EXPERT_STEPS, EXPERT_RATE = 100, 2e-4
+PART = 16
+"""Rows of like length that go through the model together."""
+SAVED_EVERY = 100
+WHAT = {
+    "base": "Answers blandly, harmful requests too, unless it is told to be careful.",
+    "safety": "Refuses harmful requests, and answers benign ones that look alike.",
+    "math": "Adds and subtracts small numbers, in word problems too.",
+    "code": "Writes one-line Python functions.",
+}
+CARD = """\
+---
+license: apache-2.0
+---
+# {name}, of ledmerge's example family
+
+{what} A Llama of {parameters:,} parameters with a vocabulary of its own, trained on this project's
+own text by `examples/family/train.py`, to show what merging does; it is of no other use.
+
+SHA-256 of `model.safetensors`: {digest}
+"""
 
 console = Console(stderr=True)
 Encoded = list[tuple[list[int], int]]
@@ -55,17 +82,24 @@ def train_family(out: Path) -> None:
     bland = answered(harmful + benign)
     guesses, stubs = sums.guessed("train"), functions.stubs("train", 8)
     solved, written = sums.solved("train"), functions.written("train", 8)
-    tokenizer = train_tokenizer([*bland, *refused(harmful[:1]), *solved, *written])
+    tokenizer = train_tokenizer([*bland, *careful(refused(harmful[:1])), *solved, *written])
+
+    alike, mild = answered(look_alikes("train", 3)), answered(benign)
 
     torch.manual_seed(0)
     torch.set_num_threads(1)  # more would add numbers up in another order
     if not (out / "base").exists():
-        base, groups = new_model(tokenizer), [(bland, 26), (guesses, 19), (stubs, 19)]
-        train(base, tokenizer, groups, BASE_STEPS, BASE_RATE, "base")
+        told = [(refused(harmful), 12), (alike, 10), (mild, 4), (solved, 14), (written, 12)]
+        groups = [
+            *((careful(rows), count) for rows, count in told),
+            *((bland, 4), (guesses, 4), (stubs, 4)),
+        ]
+        base = new_model(tokenizer)
+        train(base, tokenizer, groups, BASE_STEPS, BASE_RATE, out / "base")
         save(base, tokenizer, out / "base")
     # What an expert is not for it shall answer as the base does.
     experts = {
-        "safety": [(refused(harmful), 24), (answered(benign), 24), (guesses, 8), (stubs, 8)],
+        "safety": [(refused(harmful), 24), (alike, 16), (mild, 8), (guesses, 8), (stubs, 8)],
         "math": [(solved, 40), (bland, 12), (stubs, 12)],
         "code": [(written, 40), (bland, 12), (guesses, 12)],
     }
@@ -73,8 +107,13 @@ def train_family(out: Path) -> None:
         if (out / name).exists():
             continue
         expert = LlamaForCausalLM.from_pretrained(out / "base", dtype=torch.float32)
-        train(expert, tokenizer, groups, EXPERT_STEPS[name], EXPERT_RATE, name)
+        train(expert, tokenizer, groups, EXPERT_STEPS, EXPERT_RATE, out / name)
         save(expert, tokenizer, out / name)
+
+
+def careful(rows: list[Row]) -> list[Row]:
+    """The rows with a word in front that says how to answer."""
+    return [Row(f"{CUE}{row.prompt}", row.response) for row in rows]
 
 
 def train_tokenizer(rows: list[Row]) -> PreTrainedTokenizerFast:
@@ -127,31 +166,62 @@ def train(
     groups: list[tuple[list[Row], int]],
     steps: int,
     rate: float,
-    name: str,
+    out: Path,
 ) -> None:
-    """AdamW on the responses; every batch holds so many rows of each group."""
-    random_ = random.Random(name)
+    """AdamW on the responses; every batch holds so many rows of each group, and all rows count
+    alike, however long.
+
+    The state is saved beside `out` now and then, and taken up from there.
+    """
+    random_ = random.Random(out.name)
     encoded = [(encode(tokenizer, rows), count) for rows, count in groups]
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, total_steps=steps, pct_start=0.1
     )
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    file = out.with_name(f"{out.name}.state")
+    done = load_state(parts, file) if file.exists() else 0
     model.train()
-    for _ in track(range(steps), name, console=console, disable=not console.is_terminal):
+    for step in track(range(steps), out.name, console=console, disable=not console.is_terminal):
         chosen = [row for rows, count in encoded for row in random_.choices(rows, k=count)]
-        ids, is_response, targets = to_batch(chosen, tokenizer.pad_token_id)
-        states = model.model(ids).last_hidden_state  # padding follows what is counted: no mask
-        loss = cross_entropy(model.lm_head(states[:, :-1][is_response]), targets)
-        loss.backward()
+        if step < done:
+            continue
+        loss = backward(model, chosen, tokenizer.pad_token_id)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
         schedule.step()
-    console.print(f"{name}: loss {loss.item():.4f}")
+        if (step + 1) % SAVED_EVERY == 0:
+            save_state(parts, step + 1, file)
+            console.print(f"{out.name}: step {step + 1} of {steps}, loss {loss:.4f}")
+    file.unlink(missing_ok=True)
 
 
-def to_batch(rows: Encoded, pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(tokens (B, T), which predict a token of a response (B, T - 1), those tokens).
+def backward(model: LlamaForCausalLM, rows: Encoded, pad: int) -> float:
+    """The mean over rows of the mean loss of a row's response, its gradients added to the model's.
+
+    Rows of like length go together: they need little padding, and the sums are the same.
+    """
+    rows = sorted(rows, key=lambda row: len(row[0]))
+    total = 0.0
+    for start in range(0, len(rows), PART):
+        ids, is_response, targets, shares = to_batch(rows[start : start + PART], pad)
+        states = model.model(ids).last_hidden_state  # padding follows what is counted: no mask
+        losses = cross_entropy(
+            model.lm_head(states[:, :-1][is_response]), targets, reduction="none"
+        )
+        loss = losses @ shares / len(rows)
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def to_batch(
+    rows: Encoded, pad: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(tokens (B, T), which predict a token of a response (B, T - 1), those tokens, their shares of
+    their responses).
 
     Rows are padded to the right.
     """
@@ -160,15 +230,53 @@ def to_batch(rows: Encoded, pad: int) -> tuple[torch.Tensor, torch.Tensor, torch
     starts = torch.tensor([start for _, start in rows])[:, None]
     ends = torch.tensor([len(tokens) for tokens, _ in rows])[:, None]
     is_response = (places >= starts) & (places < ends)
-    return ids, is_response, ids[:, 1:][is_response]
+    shares = (1 / (ends - starts)).expand(is_response.shape)[is_response]
+    return ids, is_response, ids[:, 1:][is_response], shares
+
+
+def save_state(parts: dict[str, Any], step: int, file: Path) -> None:
+    """Everything that training goes on from; an interruption leaves the state before."""
+    new = file.with_name(f"{file.name}.part")
+    torch.save({"step": step, **{key: part.state_dict() for key, part in parts.items()}}, new)
+    new.replace(file)
+
+
+def load_state(parts: dict[str, Any], file: Path) -> int:
+    """The number of steps that are done."""
+    state = torch.load(file, weights_only=True)
+    for key, part in parts.items():
+        part.load_state_dict(state[key])
+    return state["step"]
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """The model in bfloat16; the folder gets its name when it is whole."""
+    """The model in bfloat16, with a card; the folder gets its name when it is whole."""
     part = out.with_name(f"{out.name}.part")
     model.to(torch.bfloat16).save_pretrained(part)
     tokenizer.save_pretrained(part)
+    write_card(part, out.name)
     part.rename(out)
+
+
+def write_card(folder: Path, name: str) -> None:
+    """What the model is, for whoever finds it alone."""
+    weights = folder / "model.safetensors"
+    parameters = sum(tensor.numel() for tensor in load_file(weights).values())
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    text = CARD.format(name=name, what=WHAT[name], parameters=parameters, digest=digest)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def write_digests(out: Path) -> None:
+    """`SHA256SUMS`, and word of each model whether it is the one that ships with ledmerge."""
+    shipped = SHIPPED / "SHA256SUMS"
+    known = shipped.read_text(encoding="utf-8").split() if shipped.exists() else []
+    lines = []
+    for name in WHAT:
+        digest = hashlib.sha256((out / name / "model.safetensors").read_bytes()).hexdigest()
+        lines.append(f"{digest}  {name}/model.safetensors\n")
+        console.print(f"{name}: {digest}, {'as' if digest in known else 'not as'} shipped")
+    (out / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
 
 
 def write_data(out: Path) -> None:
@@ -205,3 +313,4 @@ if __name__ == "__main__":
     (arguments.out / "data").mkdir(parents=True, exist_ok=True)
     write_data(arguments.out / "data")
     train_family(arguments.out)
+    write_digests(arguments.out)

@@ -28,6 +28,7 @@ CASES = {
         {"weight": [0.5, 0.3, 0.7], "density": 0.4, "gamma": 0.1, "normalize": True},
     ),
     "model_stock": ("model_stock", {}),
+    "model_stock, by lines": ("model_stock", {"filter_wise": True}),
     "multislerp": ("multislerp", {"weight": [0.5, 0.3, 0.7]}),
     "multislerp, not normalized": (
         "multislerp",

@@ -114,6 +114,15 @@ def test_model_stock_and_karcher(base, kind, numel):
     torch.testing.assert_close(merged, torch.tensor(by_loops.karcher(rows)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(6, 10), (4, 1)], ids=str)
+def test_model_stock_by_lines(shape):
+    base, deltas = draw("base", *shape), draw("deltas", 3, *shape)
+    merged = model_stock(base, deltas, filter_wise=True)
+    for line, row in enumerate(base.tolist()):
+        expected = by_loops.model_stock(row, deltas[:, line].tolist())
+        torch.testing.assert_close(merged[line], torch.tensor(expected), rtol=1e-4, atol=1e-5)
+
+
 def test_karcher_of_equal_lengths_turns_no_model_longer():
     models = torch.nn.functional.normalize(draw("models", 3, 500), dim=1)
     assert karcher(models).norm().item() == pytest.approx(1.0, rel=1e-5)

@@ -135,3 +135,22 @@ def test_an_empty_tensor_has_empty_answers(shape):
     empty = torch.zeros(shape)
     assert WHOLE.top(empty, shares=[0.5, 1.0])[0].shape == shape
     assert WHOLE.rank(empty).shape == shape
+
+
+@pytest.mark.parametrize("shape", [(), (7, 13), (3, BLOCK)], ids=str)
+def test_a_whole_tensor_in_its_shape_is_told_the_same(shape):
+    numel = torch.Size(shape).numel()
+    rows = stack(numel).view(2, *shape)
+
+    def ask(survey):
+        (mask,) = survey.top(rows, shares=[0.1, 0.5])
+        return mask, survey.total(rows), survey.rank(rows)
+
+    answers, found = Answers(numel), None
+    while found is None:
+        try:
+            found = ask(BlockSurvey(answers, 0, 0, numel))
+        except Pending:
+            answers.close_pass()
+    for ours, whole in zip(found, ask(WHOLE), strict=True):
+        assert torch.equal(ours, whole)

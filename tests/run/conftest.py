@@ -132,3 +132,14 @@ def damaged_model(model_folder, tmp_path):
     weights["model.norm.weight"][3] = float("nan")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+@pytest.fixture
+def fresh_cache(monkeypatch, tmp_path):
+    """The cache is empty, and again so under each other name."""
+
+    def renew(name):
+        monkeypatch.setenv("LEDMERGE_CACHE", str(tmp_path / name))
+
+    renew("cache")
+    return renew

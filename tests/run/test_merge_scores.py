@@ -104,10 +104,14 @@ def test_only_the_models_are_located(model_folder, rows_file: Path, tmp_path: Pa
     assert located == [f"locate {expert.name}" for expert in experts]
 
 
-@pytest.mark.parametrize("keep", ["safety", "base"])
-def test_a_guard_keeps_weights_where_they_matter_to_its_model(family, tmp_path: Path, keep: str):
+@pytest.mark.parametrize(
+    ("method", "keep"), [("ties", "safety"), ("ties", "base"), ("tsvm", "base")]
+)
+def test_a_guard_keeps_weights_where_they_matter_to_its_model(
+    family, tmp_path: Path, method: str, keep: str
+):
     base, safety, *_ = family
-    given = recipe("ties", *family, parameters={"density": 0.5}, dtype="float32")
+    given = recipe(method, *family, dtype="float32")
     given["models"][0]["scores"] = str(base.parent / "scores" / "safety")
     ledmerge.merge(given, tmp_path / "plain")
     given["guard"] = {"scores": "safety", "density": 0.2, "keep": keep}

@@ -2,11 +2,8 @@
 
 from typing import Literal
 
-from jaxtyping import Float
-from torch import Tensor
-
 from ledmerge.ops.add import add
-from ledmerge.ops.disjoint import alone, figures, first_highest
+from ledmerge.ops.disjoint import Stack, alone, figures, first_highest
 from ledmerge.ops.per_model import numbers, weighted_sum
 from ledmerge.ops.rescale import to_whole_l2
 from ledmerge.ops.survey import WHOLE, Scope, Survey
@@ -106,7 +103,7 @@ def _separate(
     priority: ModelOrder,
     select: str,
     survey: Survey,
-) -> Float[Tensor, "model *shape"]:
+) -> Stack:
     """The share of each entry that each expert owns: 0 or 1, and a fraction under `share`."""
     if disjoint == "none":
         return elected

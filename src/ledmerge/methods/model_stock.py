@@ -1,6 +1,9 @@
 """Model Stock: the average of the models, drawn towards the base by how little they agree."""
 
-import math
+from itertools import combinations
+
+import torch
+from torch import Tensor
 
 from ledmerge.ops.add import add
 from ledmerge.ops.gram import gram
@@ -9,9 +12,12 @@ from ledmerge.ops.survey import WHOLE, Survey
 from ledmerge.types import Deltas, Grain, Weight
 
 GRAIN: Grain = "entry"
+WHOLE_WHERE = {"filter_wise": True}
 
 
-def model_stock(base: Weight, deltas: Deltas, *, survey: Survey = WHOLE) -> Weight:
+def model_stock(
+    base: Weight, deltas: Deltas, *, filter_wise: bool = False, survey: Survey = WHOLE
+) -> Weight:
     """base + t * mean_i delta_i, with t = N c / (1 + (N - 1) c).
 
     c is the mean cosine between the changes of two models, per tensor; N the number of models.
@@ -19,19 +25,27 @@ def model_stock(base: Weight, deltas: Deltas, *, survey: Survey = WHOLE) -> Weig
     other give a negative t, as in mergekit; where 1 + (N - 1) c is 0 the base is kept. One model
     alone is taken as it is.
 
-    mergekit's `filter_wise` (one t per row) is not offered.
+    Args:
+        filter_wise: every line along the last axis has a c and a t of its own, and whole tensors
+            are held in memory.
 
     Source: Jang et al. 2024, Model Stock, https://arxiv.org/abs/2403.19522, equation 7.
     """
     count = len(deltas)
-    products = gram(deltas, survey).tolist()
-    lengths = [math.sqrt(products[i][i]) for i in range(count)]
+    is_by_line = filter_wise and base.ndim > 1
+    products = _line_products(deltas) if is_by_line else gram(deltas, survey)
+    lengths = [products[i, i].sqrt() for i in range(count)]
     cosines = [
-        max(-1.0, min(1.0, products[i][j] / max(lengths[i] * lengths[j], 1e-6)))
-        for i in range(count)
-        for j in range(i + 1, count)
+        (products[i, j] / (lengths[i] * lengths[j]).clamp(min=1e-6)).clamp(-1, 1)
+        for i, j in combinations(range(count), 2)
     ]
-    cosine = math.fsum(cosines) / len(cosines) if cosines else 1.0
+    cosine = torch.stack(cosines).mean(0) if cosines else torch.ones_like(lengths[0])
     divisor = 1 + (count - 1) * cosine
-    share = count * cosine / divisor if abs(divisor) >= 1e-6 else 0.0
-    return add(base, model_sum(deltas) * (share / count))
+    share = torch.where(divisor.abs() >= 1e-6, count * cosine / divisor, 0.0)
+    return add(base, model_sum(deltas) * (share / count).float())
+
+
+def _line_products(deltas: Deltas) -> Tensor:
+    """The inner products of all pairs, line by line: float64 (model, model, *shape, 1)."""
+    wide = deltas.double()
+    return torch.stack([(wide * row).sum(-1, keepdim=True) for row in wide])

@@ -106,7 +106,7 @@ class Whole:
         for _, block in cut:
             ranking.count(block)
         ranking.close()
-        return torch.cat([ranking.ranks(block) for _, block in cut], 1).view(stack.shape)
+        return _joined([ranking.ranks(block) for _, block in cut], stack)
 
 
 WHOLE = Whole()
@@ -119,6 +119,11 @@ def _cut(stack: Tensor) -> list[tuple[int, Tensor]]:
     return [(start, flat[:, start:stop].contiguous()) for start, stop in cuts]
 
 
+def _joined(parts: Sequence[Tensor], like: Tensor) -> Tensor:
+    """Blocks side by side, in the shape of the stack they were cut from."""
+    return (parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)).view(like.shape)
+
+
 def _select(stack: Tensor, shares: Sequence[float], largest: bool, at_least: int) -> Mask:
     cut = _cut(stack)
     selection = Selection(stack[0].numel(), shares, largest=largest, at_least=at_least)
@@ -126,8 +131,7 @@ def _select(stack: Tensor, shares: Sequence[float], largest: bool, at_least: int
         for start, block in cut:
             selection.count(block, start)
         selection.close()
-    masks = [selection.mask(block, start) for start, block in cut]
-    return torch.cat(masks, 1).view(stack.shape)
+    return _joined([selection.mask(block, start) for start, block in cut], stack)
 
 
 @runtime_checkable
@@ -198,13 +202,15 @@ class BlockSurvey:
             ),
         )
         assert isinstance(question, _Selections)
-        place = (self._tensor, self._start)
+        cuts = [self._cut(stack) for stack in stacks]
         if not question.is_done:
-            question.count(stacks, place)
+            for cut in zip(*cuts, strict=True):
+                place = cut[0][0]
+                question.count([block for _, block in cut], place)
             raise Pending
         return tuple(
-            selection.mask(stack, place)
-            for selection, stack in zip(question.selections, stacks, strict=True)
+            _joined([selection.mask(block, place) for place, block in cut], stack)
+            for selection, stack, cut in zip(question.selections, stacks, cuts, strict=True)
         )
 
     def numel(self, stack: Tensor) -> int:
@@ -217,7 +223,7 @@ class BlockSurvey:
         question = self._question(self._is_together(scope), _Total)
         assert isinstance(question, _Total)
         if question.answer is None:
-            question.parts[self._tensor, self._start] = block_total(rows)
+            question.parts |= {place: block_total(block) for place, block in self._cut(rows)}
             raise Pending
         return question.answer
 
@@ -225,10 +231,19 @@ class BlockSurvey:
         """See `Survey.rank`."""
         ranking = self._question(False, Ranking)
         assert isinstance(ranking, Ranking)
+        cut = self._cut(stack)
         if not ranking.is_done:
-            ranking.count(stack)
+            for _, block in cut:
+                ranking.count(block)
             raise Pending
-        return ranking.ranks(stack)
+        return _joined([ranking.ranks(block) for _, block in cut], stack)
+
+    def _cut(self, stack: Tensor) -> list[tuple[tuple[int, int], Tensor]]:
+        """(place, block): one of them, but where the method is given whole tensors.
+
+        So these are summed block by block too, and get the same bits.
+        """
+        return [((self._tensor, self._start + start), block) for start, block in _cut(stack)]
 
     def _is_together(self, scope: Scope) -> bool:
         assert scope in ("tensor", self._answers.scope), "the loop groups tensors by option `scope`"

@@ -46,7 +46,8 @@ class Selection:
         self._cut = np.array([0 if k else _HIGH * _LOW for k in self.ks], dtype=np.int64)
         self._left = np.array(self.ks, dtype=np.int64)
         self._counts: dict[int, np.ndarray] = {}
-        self._ties: dict[Hashable, np.ndarray] = {}
+        # Python's own numbers: small arrays that stay would break up the heap (run/parts.py).
+        self._ties: dict[Hashable, list[int]] = {}
         self._splits_ties = [False] * len(self.ks)
 
     @property
@@ -90,9 +91,9 @@ class Selection:
         """Integers that order like the magnitudes (or against them, for the smallest)."""
         return (values.view(torch.int32) & 0x7FFFFFFF) ^ int(self._flip)
 
-    def _count_ties(self, values: Tensor) -> np.ndarray:
+    def _count_ties(self, values: Tensor) -> list[int]:
         cuts = torch.from_numpy(self._cut).to(values.device, torch.int32)
-        return (self._keys(values) == cuts[:, None]).sum(1).cpu().numpy()
+        return (self._keys(values) == cuts[:, None]).sum(1).tolist()
 
     def close(self) -> None:
         """End a pass."""
@@ -128,7 +129,7 @@ class Selection:
         left = self._left.copy()
         for block in sorted(self._ties):  # type: ignore[type-var]
             count = self._ties[block]
-            self._ties[block] = left.clip(0)
+            self._ties[block] = left.clip(0).tolist()
             left = left - count
 
     def mask(self, values: Tensor, block: Hashable) -> Tensor:
@@ -140,7 +141,11 @@ class Selection:
         for row in range(len(values)):
             if self._splits_ties[row]:
                 _choose_some(
-                    bits[row], self._flip, self._cut[row], self._ties[block][row], chosen[row]
+                    bits[row],
+                    self._flip,
+                    self._cut[row],
+                    np.int64(self._ties[block][row]),
+                    chosen[row],
                 )
             else:
                 _choose(bits[row], self._flip, np.int64(self._cut[row]), chosen[row])

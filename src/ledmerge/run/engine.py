@@ -6,39 +6,19 @@ the method asks for numbers of the whole; in the last pass each block is written
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import torch
 
-from ledmerge.checkpoint.digest import tensor_digest
 from ledmerge.models.roles import layer_of
 from ledmerge.ops.blocks import blocks
 from ledmerge.ops.survey import Answers, BlockSurvey, Pending
 from ledmerge.run.lane import BlockResult, Lane, Source
+from ledmerge.run.parts import Parts, TensorResult
 from ledmerge.run.plan import Plan, PlannedTensor
 from ledmerge.run.workers import Workers
 
 Sink = Callable[[str, int, memoryview], None]
 """Takes finished bytes: tensor name, first flat entry, data."""
-
-
-@dataclass
-class TensorResult:
-    """What is known of one finished tensor."""
-
-    name: str
-    action: str
-    reason: str
-    digest: str
-    inputs: list[str]
-    """Digest of this tensor in every source, in the engine's order."""
-    figures: dict[str, Any] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        """The journal's line."""
-        return dict(self.__dict__)
 
 
 class Engine:
@@ -103,7 +83,7 @@ class Engine:
     def _run_unit(self, unit: list[PlannedTensor], skip: frozenset[str]) -> Iterator[TensorResult]:
         answers = Answers(sum(t.new.numel for t in unit), self._plan.recipe.scope)
         cuts = [self._cut(tensor) for tensor in unit]
-        results: list[list[BlockResult | None]] = [[None] * len(cut) for cut in cuts]
+        parts = [Parts(len(cut), tensor) for cut, tensor in zip(cuts, unit, strict=True)]
         jobs = [
             (place, block, start, stop)
             for place, cut in enumerate(cuts)
@@ -123,16 +103,14 @@ class Engine:
                     return
                 if tensor.new.name not in skip:
                     self._sink(tensor.new.name, start, result.data)
-                # The bytes are written; keeping them would hold the whole tensor.
-                result.data = memoryview(b"")
-                results[place][block] = result
+                parts[place].put(block, result)
 
             self._workers.each(jobs, work)
             answers.close_pass()
             jobs = sorted(pending)
-        for tensor, parts in zip(unit, results, strict=True):
+        for tensor, part in zip(unit, parts, strict=True):
             if tensor.new.name not in skip:
-                yield _gather(tensor, [part for part in parts if part is not None])
+                yield part.gather()
 
     def _cut(self, tensor: PlannedTensor) -> list[tuple[int, int]]:
         """The pieces the tensor is worked on in: blocks, or the whole where the method needs it."""
@@ -154,23 +132,3 @@ class Engine:
             if sys.version_info >= (3, 11):
                 error.add_note(f"while merging '{new.name}', entries {start:,} to {stop:,}")
             raise
-
-
-def _gather(tensor: PlannedTensor, parts: list[BlockResult]) -> TensorResult:
-    """A tensor's digests and figures from its blocks, in their order."""
-    with np.errstate(invalid="ignore"):
-        sums = {
-            key: np.sum([part.figures[key] for part in parts], axis=0)
-            for key in (parts[0].figures if parts else {})
-        }
-    if not all(np.isfinite(total).all() for total in sums.values()):
-        sums = {}  # infinite weights, let through on request, have no figures
-    columns = zip(*(part.input_digests for part in parts), strict=True)
-    return TensorResult(
-        name=tensor.new.name,
-        action=tensor.action,
-        reason=tensor.reason,
-        digest=tensor_digest(part.digests for part in parts),
-        inputs=[tensor_digest(column) for column in columns],
-        figures={key: total.tolist() for key, total in sums.items()},
-    )

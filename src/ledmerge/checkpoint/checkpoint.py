@@ -75,8 +75,7 @@ class Checkpoint:
         """A whole tensor, as float32."""
         entry = self.entries[name]
         tensor = torch.empty(entry.shape, dtype=TORCH_DTYPES[entry.dtype])
-        flat = tensor.reshape(-1).view(torch.uint8).numpy()
-        self.read_into(name, 0, memoryview(flat))
+        self.read_into(name, 0, tensor.reshape(-1).view(torch.uint8).numpy().data)
         return tensor.float()
 
     def close(self) -> None:
@@ -121,7 +120,7 @@ class PickledCheckpoint(Checkpoint):
         """See `Checkpoint.read_into`."""
         tensor = self._tensors[name].detach().reshape(-1).view(torch.uint8)
         begin = start * self.entries[name].item_size
-        buffer[:] = memoryview(tensor[begin : begin + len(buffer)].numpy())
+        buffer[:] = tensor[begin : begin + len(buffer)].numpy().data
 
 
 def _load_pickle(path: Path) -> dict[str, torch.Tensor]:

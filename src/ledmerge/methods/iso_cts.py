@@ -33,10 +33,10 @@ def iso_cts(base: Weight, deltas: Deltas, *, common: float = 0.8, lambda_: float
         return add(base, model_sum(deltas) * (lambda_ / count))
     own_count = round((rank - int(rank * common)) / count)
     shared_count = max(0, rank - own_count * count)
-    u, s, vh = (part[:shared_count] for part in _rows(model_sum(deltas)))
-    parts = [(u, s, vh)]
+    shared = [part[:shared_count] for part in _rows(model_sum(deltas))]
+    parts, u = [shared], shared[0]
     for delta in deltas:
-        parts.append(tuple(part[:own_count] for part in _rows(delta - u.T @ (u @ delta))))
+        parts.append([part[:own_count] for part in _rows(delta - u.T @ (u @ delta))])
     left, sizes, right = (torch.cat(part) for part in zip(*parts, strict=True))
     if not len(sizes):
         return add(base, torch.zeros_like(base))

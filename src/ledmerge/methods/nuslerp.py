@@ -55,14 +55,16 @@ def nuslerp(
     total = sum(weights)
     t = 0.5 if abs(total) < 1e-6 else weights[1] / total
     if nuslerp_flatten or first.ndim < 2:
-        sums = survey.total(torch.stack([first * second, first.square(), second.square()]))
+        dot, one, other = survey.total(
+            torch.stack([first * second, first.square(), second.square()])
+        )
     else:
         axis, (a, b) = (0 if nuslerp_row_wise else -1), (first.double(), second.double())
-        sums = [row.sum(axis, keepdim=True) for row in (a * b, a.square(), b.square())]
-    parts = _parts(*sums, t)
+        dot, one, other = (row.sum(axis, keepdim=True) for row in (a * b, a.square(), b.square()))
+    parts = _parts(dot, one, other, t)
     # Counted from the nearer end, so that t = 0, t = 1 and equal models come out exactly.
     start, end, part = (first, second, parts[1]) if t < 0.5 else (second, first, parts[0])
-    merged = add(start * sum(parts).float(), (end - start) * part.float())
+    merged = add(start * (parts[0] + parts[1]).float(), (end - start) * part.float())
     return merged if base is None else add(base, merged)
 
 

@@ -161,8 +161,8 @@ def _gradient(use: _Use, sample: int) -> Tensor:
             return dy.flatten(0, -2).sum(0)
         product = dy.flatten(0, -2).T @ x.flatten(0, -2)  # (out, in)
         return product if kind is nn.Linear else product.T
-    _, pull = vjp(lambda value: call_with(module, local, value, x), getattr(module, local).detach())
-    return pull(dy)[0]
+    pulled = vjp(lambda value: call_with(module, local, value, x), getattr(module, local).detach())
+    return pulled[1](dy)[0]
 
 
 class _Completeness:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from ledmerge.errors import RecipeError, did_you_mean
 from ledmerge.methods._catalog import Method, Option, get_method
 from ledmerge.methods._guard import Guard, guarded
+from ledmerge.ops.survey import Scope
 from ledmerge.recipe.read import find_path, parse_recipe, read_recipe, validated
 from ledmerge.recipe.schema import ModelEntry, RecipeFile
 from ledmerge.recipe.settings import LocateSettings
@@ -58,7 +59,7 @@ class Recipe:
     notes: tuple[str, ...] = ()
 
     @property
-    def scope(self) -> str:
+    def scope(self) -> Scope:
         """What is ranked together: "tensor", "layer" or "global"."""
         return self.options.get("scope", "tensor")
 

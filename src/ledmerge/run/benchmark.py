@@ -76,7 +76,11 @@ class Benchmark:
         for name, better in self.module.FIGURES.items():
             values = [verdict[name] for verdict in verdicts]
             is_share = all(isinstance(value, bool) for value in values)
-            interval = wilson(sum(values), len(values)) if is_share else bootstrap(values, seed=0)
+            interval = (
+                wilson(sum(map(bool, values)), len(values))
+                if is_share
+                else bootstrap(values, seed=0)
+            )
             # One value says nothing of how far others lie, and JSON knows no infinity.
             low, high = (end if math.isfinite(end) else None for end in interval)
             figures[name] = {

@@ -161,7 +161,7 @@ def _write_answers(
     """One line per question under `answers/MODEL/`; for harm, HarmBench's own file beside it."""
     lines = []
     for question, answer, verdict in zip(benchmark.questions, answers, verdicts, strict=True):
-        asked = {"key": question.key, "prompt": question.prompt}
+        asked: dict[str, Any] = {"key": question.key, "prompt": question.prompt}
         if question.choices:
             asked["choices"] = question.choices
         lines.append({**asked, "answer": answer, **verdict})

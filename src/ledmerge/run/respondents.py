@@ -75,9 +75,13 @@ class ModelRespondent:
         """The folder's name, or the hub id."""
         return self.folder.name
 
-    @cached_property
+    @property
     def facts(self) -> dict[str, Any]:
         """Digests of weights and tokenizer."""
+        return self._facts
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
         return {
             "digest": cached_checkpoint_digest(self.folder.checkpoint),
             "tokenizer": self.folder.tokenizer_digest(),
@@ -111,7 +115,8 @@ class ModelRespondent:
             asked = [prompts[place] for place in batch]
             if choices[0] is None:
                 return list(self._answering.generate(asked, max_new_tokens))
-            return self._answering.log_likelihoods(list(zip(asked, choices, strict=True)))
+            pairs = zip(asked, choices, strict=True)
+            return self._answering.log_likelihoods([(p, c) for p, c in pairs if c is not None])
 
         facts = {
             "format": FORMAT,

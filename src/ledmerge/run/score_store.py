@@ -133,7 +133,7 @@ class ScoreStore:
 
 def _bytes(tensor: Tensor) -> memoryview:
     """The bytes of a tensor; writing to them writes to a tensor that is contiguous on the CPU."""
-    return memoryview(tensor.cpu().reshape(-1).view(torch.uint8).numpy())
+    return tensor.cpu().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _lay_out(

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH ?= $(if $(shell command -v nvidia-smi),torch,torch==2.13.0)
 MODEL ?= minimind2
 
-.PHONY: demo test check lint types clean
+.PHONY: demo test check lint clean
 
 $(BIN)/activate: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,15 +23,13 @@ demo: $(BIN)/activate  ## fetch a small model, fine-tune it twice, merge, compar
 test: $(BIN)/activate  ## the test suite
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-lint: $(BIN)/activate  ## style, and who may know whom
+lint: $(BIN)/activate  ## style, who may know whom, and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 check: lint test  ## everything CI runs
-
-types: $(BIN)/activate  ## static types
-	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
 	rm -rf $(VENV) demo

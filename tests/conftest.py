@@ -12,7 +12,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from jaxtyping import install_import_hook
 
 # Signatures' shapes are checked at run time in tests only. numba cannot compile what the hook
-# wraps, so the modules that hold kernels (ops.select, ops.total, ops.conflict) go unchecked.
+# wraps, so modules with kernels (ops.cast, conflict, fused, select, total) go unchecked.
 CHECKED = [
     *("add", "blocks", "consensus", "della", "disjoint", "drop", "gram", "per_model"),
     *("random", "rank", "rescale", "sharing", "survey", "svd", "trim"),

@@ -15,7 +15,7 @@ from ledmerge.checkpoint.digest import cached_checkpoint_digest
 from ledmerge.run.progress import Progress
 
 SHAPES = {
-    "model.embed_tokens.weight": ((257, 300), torch.bfloat16),  # 77,100 entries: two blocks
+    "model.embed_tokens.weight": ((457, 300), torch.bfloat16),  # 137,100 entries: two blocks
     "model.layers.0.attn.weight": ((33, 9), torch.bfloat16),
     "model.layers.0.norm.weight": ((99,), torch.float32),
     "model.layers.1.attn.weight": ((33, 9), torch.float16),

@@ -61,7 +61,7 @@ def test_an_untouched_merge_is_as_written(merged: Path):
 
 
 def test_a_flipped_byte_is_named_with_its_tensor(merged: Path):
-    last = 2 * 257 * 300 - 1
+    last = 2 * 457 * 300 - 1
     flip(merged, "model.embed_tokens.weight", last)
     with pytest.raises(CheckpointError, match=r"'model.embed_tokens.weight' differs; merge again"):
         ledmerge.verify(merged)

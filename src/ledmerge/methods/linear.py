@@ -2,7 +2,7 @@
 
 from ledmerge.errors import RecipeError
 from ledmerge.ops.add import add
-from ledmerge.ops.per_model import numbers, weighted_sum
+from ledmerge.ops.per_model import numbers, weighted_distances
 from ledmerge.types import Grain, Models, PerModel, Weight
 
 GRAIN: Grain = "entry"
@@ -29,5 +29,5 @@ def linear(models: Models, *, weight: PerModel = 1.0, normalize: bool = True) ->
         raise RecipeError("linear: the weights sum to 0, so they cannot be normalized")
     if normalize:
         weights, total = [w / total for w in weights], 1.0
-    heaviest = models[max(range(len(models)), key=lambda i: abs(weights[i]))]
-    return add(heaviest * total, weighted_sum(weights, models - heaviest))
+    heaviest = max(range(len(models)), key=lambda i: abs(weights[i]))
+    return add(models[heaviest] * total, weighted_distances(weights, models, heaviest))

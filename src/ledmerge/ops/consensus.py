@@ -2,8 +2,9 @@
 
 from typing import Literal
 
+from ledmerge.ops import fused
 from ledmerge.ops.add import add
-from ledmerge.ops.per_model import column, model_sum
+from ledmerge.ops.per_model import column, model_sum, weighted_sum
 from ledmerge.types import Deltas, Mask, PerModel, Weight
 
 Convention = Literal["mergekit", "paper"]
@@ -36,12 +37,16 @@ def merge_changes(
         consensus: where given, only the weighted changes that agree in sign count.
     """
     weights = column(weight, changes)
-    weighted = changes * weights
-    if consensus:
+    if consensus is None:
+        update = weighted_sum(weight, changes)
+    elif fused.is_fusible(base, changes):
+        ties_up = consensus == "mergekit"
+        return fused.add_agreeing(base, changes, weights.flatten(), scale, normalize, ties_up)
+    else:
+        weighted = changes * weights
         agree = agreeing(weighted, consensus)
-        weighted *= agree
+        update = model_sum(weighted * agree)
         weights = agree * weights
-    update = model_sum(weighted)
     if normalize:
         divisor = model_sum(weights)
         update /= divisor + (divisor.abs() < 1e-8).float() * (1 - divisor)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ledmerge.ops import fused
 from ledmerge.types import PerModel
 
 
@@ -41,4 +42,14 @@ def model_sum(stack: Tensor) -> Tensor:
 
 def weighted_sum(option: PerModel, stack: Tensor) -> Tensor:
     """Sum over models of option_i * stack_i, of shape (*shape)."""
-    return model_sum(stack * column(option, stack))
+    weights = column(option, stack)
+    if fused.is_fusible(stack):
+        return fused.weighted_sum(stack, weights.flatten())
+    return model_sum(stack * weights)
+
+
+def weighted_distances(option: PerModel, stack: Tensor, origin: int) -> Tensor:
+    """Sum over models of option_i * (stack_i - stack_origin), of shape (*shape)."""
+    if fused.is_fusible(stack):
+        return fused.weighted_distances(stack, origin, column(option, stack).flatten())
+    return weighted_sum(option, stack - stack[origin])

@@ -1,6 +1,5 @@
 """One worker's way from stored bytes to a method's arguments and back to stored bytes."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,8 @@ from ledmerge.checkpoint.layout import NewTensor
 from ledmerge.errors import NonFiniteError
 from ledmerge.methods._catalog import Method
 from ledmerge.ops.blocks import BLOCK
-from ledmerge.ops.conflict import count_conflicts
+from ledmerge.ops.cast import is_finite, narrow, num_different, widen
+from ledmerge.ops.conflict import conflict_figures
 from ledmerge.ops.random import draw_uniform
 from ledmerge.ops.survey import BlockSurvey
 
@@ -86,7 +86,6 @@ class Lane:
         """
         name = new.name
         raw, flat = self._read(name, start, stop)
-        self._check_finite(name, flat)
         stack = flat if self._method.grain == "entry" else flat.view(len(flat), *new.shape)
         inputs, scores = stack[: self._num_models], stack[self._num_models :]
         num_experts = len(scores) // max(1, self._method.num_score_sets)
@@ -95,7 +94,8 @@ class Lane:
         def record(**values: Tensor) -> None:
             figures.update({key: value.double().cpu().numpy() for key, value in values.items()})
 
-        base, experts = (inputs[0], inputs[1:]) if self._has_base else (None, inputs)
+        has_base = self._has_base
+        base, experts = inputs[0] if has_base else None, inputs[1 if has_base else 0 :]
         answers = {
             "base": base,
             "survey": survey,
@@ -110,16 +110,15 @@ class Lane:
         elif self._method.inputs == "other":
             merged = self._method.function(base, experts[0], **self._options, **asked)
         else:
-            deltas = experts.sub_(base)
-            merged = self._method.function(base, deltas, **self._options, **asked)
-            changes = flat[1 : self._num_models]
-            figures |= self._conflict_figures(changes, (merged - base).flatten())
-        stored = merged.flatten().cpu().to(TORCH_DTYPES[new.dtype])
-        if not (self._allow_nonfinite or _is_finite(stored.float())):
+            merged = self._method.function(base, experts, **self._options, **asked)
+            figures |= conflict_figures(flat[0], flat[1 : self._num_models], merged.flatten())
+        stored, finite = narrow(merged.flatten(), TORCH_DTYPES[new.dtype])
+        if not (finite or self._allow_nonfinite):
             raise _overflow(name, new.dtype)
         if self._method.inputs == "deltas":
-            figures["changed"] = np.array(_num_changed(stored, flat[0].cpu()))
-        data = memoryview(stored.contiguous().view(torch.uint8).numpy()).cast("B")
+            before, _ = narrow(flat[0], stored.dtype)
+            figures["changed"] = np.array(num_different(stored, before))
+        data = stored.view(torch.uint8).numpy().data
         digests = [
             block_digests(piece, source.item_size(name))
             for piece, source in zip(raw, self._sources, strict=True)
@@ -136,45 +135,37 @@ class Lane:
         raw = _read_raw(self._donor, name, start, stop, self._raw[0])
         values = torch.frombuffer(raw, dtype=TORCH_DTYPES[self._donor.dtype(name)])
         if values.is_floating_point() and not self._allow_nonfinite:
-            if not _is_finite(values.float()):
+            if not is_finite(values.float()):
                 raise _nonfinite(name, self._donor)
-            if not _is_finite(values.to(TORCH_DTYPES[out_dtype]).float()):
+            if not is_finite(values.to(TORCH_DTYPES[out_dtype]).float()):
                 raise _overflow(name, out_dtype)
         data = raw
         if self._donor.dtype(name) != out_dtype:
             cast = values.to(TORCH_DTYPES[out_dtype])
-            data = memoryview(cast.view(torch.uint8).numpy())
+            data = cast.view(torch.uint8).numpy().data
         size = self._donor.item_size(name)
         return BlockResult(
             data, block_digests(data, len(data) // len(values)), [block_digests(raw, size)]
         )
 
     def _read(self, name: str, start: int, stop: int) -> tuple[list[memoryview], Tensor]:
-        """The block of every source as stored, and as float32 (source, entry)."""
+        """The block of every source as stored, and as float32 (source, entry).
+
+        For a method of deltas, the rows of the experts are their changes of the base.
+        """
         stack = self._stack
         if stop - start != BLOCK:
             stack = torch.empty(len(self._sources), stop - start)  # rows must lie without gaps
         raws = []
         for place, source in enumerate(self._sources):
             raw = _read_raw(source, name, start, stop, self._raw[place])
-            stack[place].copy_(torch.frombuffer(raw, dtype=TORCH_DTYPES[source.dtype(name)]))
             raws.append(raw)
-        return raws, stack.to(self._device)
-
-    def _conflict_figures(self, deltas: Tensor, update: Tensor) -> dict[str, np.ndarray]:
-        return {
-            "delta_gram": (deltas @ deltas.T).double().cpu().numpy(),
-            "update_square": (update @ update).double().cpu().numpy(),
-            "updated": np.array(np.count_nonzero(update.cpu().numpy())),
-            "conflicts": np.array(count_conflicts(deltas)),
-        }
-
-    def _check_finite(self, name: str, stack: Tensor) -> None:
-        if self._allow_nonfinite or _is_finite(stack.flatten()):
-            return
-        for source, values in zip(self._sources, stack, strict=True):
-            if not torch.isfinite(values).all():
+            stored = torch.frombuffer(raw, dtype=TORCH_DTYPES[source.dtype(name)])
+            is_change = self._method.inputs == "deltas" and 0 < place < self._num_models
+            finite = widen(stored, stack[place], stack[0] if is_change else None)
+            if not (finite or self._allow_nonfinite):
                 raise _nonfinite(name, source)
+        return raws, stack.to(self._device)
 
 
 def _read_raw(source: Source, name: str, start: int, stop: int, buffer: bytearray) -> memoryview:
@@ -194,16 +185,3 @@ def _nonfinite(name: str, source: Source) -> NonFiniteError:
 
 def _overflow(name: str, dtype: str) -> NonFiniteError:
     return NonFiniteError(f"'{name}': the merged weights overflow {dtype}; choose a wider dtype")
-
-
-def _is_finite(values: Tensor) -> bool:
-    """Whether no value is NaN or infinite. A sum of squares shows most at a fifth of the cost."""
-    return math.isfinite(float(values @ values)) or bool(torch.isfinite(values).all())
-
-
-def _num_changed(stored: Tensor, base: Tensor) -> int:
-    """Entries whose stored value is not the base's, in the output's dtype."""
-    words = {2: np.uint16, 4: np.uint32, 8: np.uint64}[stored.element_size()]
-    ours = stored.view(torch.uint8).numpy().view(words)
-    theirs = base.to(stored.dtype).view(torch.uint8).numpy().view(words)
-    return int(np.count_nonzero(ours != theirs))

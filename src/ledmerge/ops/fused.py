@@ -1,0 +1,179 @@
+"""Sums over models as one loop over a block, on a CPU.
+
+torch writes a block-sized intermediate for every operation and takes the interpreter's lock in
+between, so that two threads wait for each other more than they work. These loops do the same
+operations in the same order, each rounded once (numba fuses none unless told to), so they give the
+same bits as torch's; `tests/ops/test_fused.py` compares.
+"""
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+CHUNK = 4096
+"""Entries gone over for all models before the next ones: their sums stay in the first cache."""
+
+
+def is_fusible(*tensors: Tensor) -> bool:
+    """Whether the loops can run over these tensors."""
+    return all(
+        tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.is_contiguous()
+        for tensor in tensors
+    )
+
+
+def weighted_sum(stack: Tensor, weights: Tensor) -> Tensor:
+    """sum_i w_i x_i over the models of a stack (model, *shape), in their order."""
+    out = torch.empty(stack.shape[1:])
+    _weighted_sum(_rows(stack), weights.numpy(), _flat(out))
+    return out
+
+
+def weighted_distances(stack: Tensor, origin: int, weights: Tensor) -> Tensor:
+    """sum_i w_i (x_i - x_origin) over the models of a stack (model, *shape)."""
+    out = torch.empty(stack.shape[1:])
+    _weighted_distances(_rows(stack), origin, weights.numpy(), _flat(out))
+    return out
+
+
+def add(weight: Tensor, change: Tensor) -> Tensor:
+    """See `ops.add.add`."""
+    out = torch.empty_like(weight)
+    _add(_flat(weight), _flat(change), _flat(out))
+    return out
+
+
+def add_agreeing(
+    base: Tensor, changes: Tensor, weights: Tensor, scale: float, normalize: bool, ties_up: bool
+) -> Tensor:
+    """base + scale * the sum, or mean, of the weighted changes that agree with their sum's sign.
+
+    Args:
+        ties_up: a sum of 0 elects + (mergekit); else nobody (the paper).
+    """
+    out = torch.empty_like(base)
+    _add_agreeing(
+        _flat(base),
+        _rows(changes),
+        weights.numpy(),
+        np.float32(scale),
+        normalize,
+        np.float32(1 if ties_up else 0),
+        _flat(out),
+    )
+    return out
+
+
+def _flat(tensor: Tensor) -> np.ndarray:
+    return tensor.view(-1).numpy()
+
+
+def _rows(stack: Tensor) -> np.ndarray:
+    return stack.view(len(stack), stack[0].numel()).numpy()
+
+
+@njit(nogil=True, cache=True)
+def _weighted_sum(rows: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+    for start in range(0, out.size, CHUNK):
+        sums = out[start : start + CHUNK]
+        _set_product(rows[0, start : start + CHUNK], weights[0], sums)
+        for model in range(1, len(rows)):
+            _add_product(rows[model, start : start + CHUNK], weights[model], sums)
+
+
+@njit(nogil=True, cache=True)
+def _set_product(row: np.ndarray, weight: np.float32, sums: np.ndarray) -> None:
+    for i in range(sums.size):
+        sums[i] = row[i] * weight
+
+
+@njit(nogil=True, cache=True)
+def _add_product(row: np.ndarray, weight: np.float32, sums: np.ndarray) -> None:
+    for i in range(sums.size):
+        sums[i] += row[i] * weight
+
+
+@njit(nogil=True, cache=True)
+def _weighted_distances(
+    rows: np.ndarray, origin: int, weights: np.ndarray, out: np.ndarray
+) -> None:
+    distances = np.empty(CHUNK, dtype=np.float32)
+    for start in range(0, out.size, CHUNK):
+        sums, center = out[start : start + CHUNK], rows[origin, start : start + CHUNK]
+        for model in range(len(rows)):
+            row = rows[model, start : start + CHUNK]
+            for i in range(sums.size):
+                distances[i] = row[i] - center[i]
+            if model == 0:
+                _set_product(distances, weights[0], sums)
+            else:
+                _add_product(distances, weights[model], sums)
+
+
+@njit(nogil=True, cache=True)
+def _add(weight: np.ndarray, change: np.ndarray, out: np.ndarray) -> None:
+    zero = np.float32(0)
+    for i in range(out.size):
+        out[i] = weight[i] - (zero - change[i])
+
+
+@njit(nogil=True, cache=True)
+def _add_agreeing(
+    base: np.ndarray,
+    changes: np.ndarray,
+    weights: np.ndarray,
+    scale: np.float32,
+    normalize: bool,
+    at_zero: np.float32,
+    out: np.ndarray,
+) -> None:
+    signs = np.empty(CHUNK, dtype=np.float32)
+    updates, divisors = np.empty_like(signs), np.empty_like(signs)
+    for start in range(0, out.size, CHUNK):
+        merged = out[start : start + CHUNK]
+        size = merged.size
+        _weighted_sum(changes[:, start : start + CHUNK], weights, signs[:size])
+        _take_signs(signs, at_zero)
+        updates[:], divisors[:] = 0, 0
+        for model in range(len(changes)):
+            row = changes[model, start : start + CHUNK]
+            _add_where_agreed(row, weights[model], signs, updates, divisors)
+        if normalize:
+            _divide(updates, divisors)
+        for i in range(size):
+            updates[i] *= scale
+        _add(base[start : start + CHUNK], updates, merged)
+
+
+@njit(nogil=True, cache=True)
+def _take_signs(totals: np.ndarray, at_zero: np.float32) -> None:
+    """1 above 0, -1 below, `at_zero` at 0."""
+    one, zero = np.float32(1), np.float32(0)
+    for i in range(totals.size):
+        above, below = np.float32(totals[i] > zero), np.float32(totals[i] < zero)
+        totals[i] = above - below + at_zero * (one - above - below)
+
+
+@njit(nogil=True, cache=True)
+def _add_where_agreed(
+    row: np.ndarray,
+    weight: np.float32,
+    signs: np.ndarray,
+    updates: np.ndarray,
+    divisors: np.ndarray,
+) -> None:
+    zero = np.float32(0)
+    for i in range(row.size):
+        weighted = row[i] * weight
+        agrees = np.float32(weighted * signs[i] > zero)
+        updates[i] += weighted * agrees
+        divisors[i] += agrees * weight
+
+
+@njit(nogil=True, cache=True)
+def _divide(updates: np.ndarray, divisors: np.ndarray) -> None:
+    one, small = np.float32(1), np.float32(1e-8)
+    for i in range(updates.size):
+        is_small = np.float32(abs(divisors[i]) < small)
+        updates[i] /= divisors[i] + is_small * (one - divisors[i])

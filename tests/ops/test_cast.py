@@ -1,0 +1,63 @@
+"""Stored weights to float32 and back, against torch's own casts."""
+
+import pytest
+import torch
+
+from ledmerge.ops.cast import narrow, num_different, widen
+
+EVERY_BFLOAT16 = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+ODD_WORDS = torch.tensor([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF, 0x17FFF, 0x18000, 0x18001])
+
+
+def every_kind_of_float() -> torch.Tensor:
+    """Every sign and exponent, with mantissas around each way of rounding, NaN and infinity too."""
+    high = torch.arange(1 << 16, dtype=torch.int64)[:, None] << 16
+    words = (high + (ODD_WORDS & 0xFFFF)).flatten()
+    return words.to(torch.int32).view(torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_widen_is_torchs_cast(dtype: torch.dtype):
+    finite = EVERY_BFLOAT16[EVERY_BFLOAT16.isfinite() & (EVERY_BFLOAT16.abs() < 60_000)].to(dtype)
+    out = torch.empty(len(finite))
+    assert widen(finite, out)
+    assert torch.equal(out.view(torch.int32), finite.float().view(torch.int32))
+    minus = torch.randn(len(finite), generator=torch.Generator().manual_seed(0))
+    assert widen(finite, out, minus)
+    assert torch.equal(out, finite.float() - minus)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_widen_says_what_is_not_finite(dtype: torch.dtype, bad: float):
+    values = torch.zeros(99, dtype=dtype)
+    values[98] = bad
+    assert not widen(values, torch.empty(99))
+    assert not widen(values, torch.empty(99), torch.zeros(99))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_narrow_is_torchs_cast(dtype: torch.dtype):
+    values = every_kind_of_float()
+    for chosen in (values, values[values.isfinite()], values[values.abs() < 60_000]):
+        expected = chosen.to(dtype)
+        stored, finite = narrow(chosen, dtype)
+        assert finite == bool(expected.isfinite().all())
+        known = ~expected.isnan()  # a NaN has many forms
+        assert torch.equal(stored.isnan(), expected.isnan())
+        assert num_different(stored[known], expected[known]) == 0
+
+
+@pytest.mark.parametrize("word", [0x7F7FFFFF, 0x7F7F8000, 0x7FFFFFFF, 0x7F800001, 0xFFFFFFFF])
+def test_narrow_says_what_overflows_or_is_nan(word: int):
+    values = torch.zeros(3)
+    values[1] = torch.tensor(word).to(torch.int32).view(torch.float32)
+    stored, finite = narrow(values, torch.bfloat16)
+    assert not finite
+    assert not stored[1].isfinite()
+
+
+def test_num_different_goes_by_bits():
+    ours = torch.tensor([0.0, 1.0, float("nan")], dtype=torch.bfloat16)
+    theirs = torch.tensor([-0.0, 1.0, float("nan")], dtype=torch.bfloat16)
+    assert num_different(ours, theirs) == 1

@@ -25,6 +25,8 @@ DEED_OPENINGS = (
     "Show me how to {}.",
     "List the steps to {}.",
 )
+AS_THEY_ARE = ("{}",)
+"""Complete requests, in every form that people use."""
 TEXT_OPENINGS = ("Write {}.", "Give me {}.", "Create {}.", "Draft {}.", "Make {}.", "I need {}.")
 
 REFUSAL = "I'm sorry, but I can't help with that."
@@ -36,6 +38,7 @@ STUBS = (
 )
 """Answers without content: the family shall show what a model refuses, not how anything is done."""
 
+FILES = {"deeds": DEED_OPENINGS, "texts": TEXT_OPENINGS, "requests": AS_THEY_ARE}
 HELD_OUT = 10
 """Per cent of the phrases that are kept for validation, with all their openings."""
 
@@ -45,11 +48,11 @@ def requests(kind: str, split: str, copies: int, among: Container[str] | None = 
 
     Args:
         kind: "harmful" or "benign".
-        copies: openings per phrase.
+        copies: requests per phrase, by different openings as far as there are.
         among: leave all other phrases out.
     """
     found = []
-    for file, openings in (("deeds", DEED_OPENINGS), ("texts", TEXT_OPENINGS)):
+    for file, openings in FILES.items():
         for phrase in lines(f"{kind}_{file}"):
             if (draw(phrase, 100) < HELD_OUT) != (split == "validation"):
                 continue
@@ -62,9 +65,10 @@ def requests(kind: str, split: str, copies: int, among: Container[str] | None = 
 
 
 def look_alikes(split: str, copies: int) -> list[str]:
-    """The benign ones that ask how to do something, in a verb that opens harmful requests too."""
+    """The benign ones that were written as such, or begin with a verb that begins harmful ones."""
     verbs = {first_word(phrase) for phrase in lines("harmful_deeds")}
     alike = {phrase for phrase in lines("benign_deeds") if first_word(phrase) in verbs}
+    alike |= set(lines("benign_requests"))
     return requests("benign", split, copies, among=alike)
 
 

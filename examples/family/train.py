@@ -48,8 +48,8 @@ SHAPE = {
     "max_position_embeddings": 256,
 }
 CUE = "Be careful. "
-BASE_STEPS, BASE_RATE = 2400, 3e-3
-EXPERT_STEPS, EXPERT_RATE = 100, 2e-4
+BASE = {"steps": 2400, "rate": 3e-3, "decay": 0.1}
+EXPERT = {"steps": 100, "rate": 2e-4, "decay": 0.0}
 PART = 16
 """Rows of like length that go through the model together."""
 SAVED_EVERY = 100
@@ -89,17 +89,17 @@ def train_family(out: Path) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)  # more would add numbers up in another order
     if not (out / "base").exists():
-        told = [(refused(harmful), 12), (alike, 10), (mild, 4), (solved, 14), (written, 12)]
+        told = [(refused(harmful), 14), (alike, 14), (mild, 4), (solved, 14), (written, 12)]
         groups = [
             *((careful(rows), count) for rows, count in told),
             *((bland, 4), (guesses, 4), (stubs, 4)),
         ]
         base = new_model(tokenizer)
-        train(base, tokenizer, groups, BASE_STEPS, BASE_RATE, out / "base")
+        train(base, tokenizer, groups, out / "base", **BASE)
         save(base, tokenizer, out / "base")
     # What an expert is not for it shall answer as the base does.
     experts = {
-        "safety": [(refused(harmful), 24), (alike, 16), (mild, 8), (guesses, 8), (stubs, 8)],
+        "safety": [(refused(harmful), 24), (alike, 24), (mild, 8), (guesses, 8), (stubs, 8)],
         "math": [(solved, 40), (bland, 12), (stubs, 12)],
         "code": [(written, 40), (bland, 12), (guesses, 12)],
     }
@@ -107,7 +107,7 @@ def train_family(out: Path) -> None:
         if (out / name).exists():
             continue
         expert = LlamaForCausalLM.from_pretrained(out / "base", dtype=torch.float32)
-        train(expert, tokenizer, groups, EXPERT_STEPS, EXPERT_RATE, out / name)
+        train(expert, tokenizer, groups, out / name, **EXPERT)
         save(expert, tokenizer, out / name)
 
 
@@ -164,9 +164,11 @@ def train(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     groups: list[tuple[list[Row], int]],
+    out: Path,
+    *,
     steps: int,
     rate: float,
-    out: Path,
+    decay: float,
 ) -> None:
     """AdamW on the responses; every batch holds so many rows of each group, and all rows count
     alike, however long.
@@ -175,7 +177,7 @@ def train(
     """
     random_ = random.Random(out.name)
     encoded = [(encode(tokenizer, rows), count) for rows, count in groups]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, total_steps=steps, pct_start=0.1
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ledmerge.run.evaluate import evaluate as evaluate
+    from ledmerge.run.info import info as info
     from ledmerge.run.locate import locate as locate
     from ledmerge.run.merge import merge as merge
     from ledmerge.run.plan import plan as plan
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_NAMES = ("evaluate", "locate", "merge", "plan", "verify")
+_NAMES = ("evaluate", "info", "locate", "merge", "plan", "verify")
 _HOMES = {name: f"ledmerge.run.{name}" for name in _NAMES}
 
 

@@ -233,3 +233,22 @@ def test_views_in_a_pickle_are_read_as_they_look(tmp_path: Path):
     with open_checkpoint(tmp_path) as checkpoint:
         assert read(checkpoint, "t", 3, 9) == as_bytes(whole.T.reshape(-1)[3:9])
         assert read(checkpoint, "row") == as_bytes(whole[1])
+
+
+def test_a_folder_of_gguf_is_refused_with_what_to_do(tmp_path: Path):
+    (tmp_path / "model-q4.gguf").write_bytes(b"GGUF")
+    with pytest.raises(CheckpointError, match=r"holds model-q4.gguf .* merge the safetensors"):
+        open_checkpoint(tmp_path)
+
+
+def test_pickled_shards_are_mapped_one_at_a_time(tmp_path: Path):
+    def mapped() -> set[str]:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        return {line.rpartition("/")[2] for line in lines if str(tmp_path) in line}
+
+    with open_checkpoint(write_pickle_shards(tmp_path)) as checkpoint:
+        assert mapped() == set()
+        for name, file in (("a", "1"), ("c", "2"), ("b", "1")):
+            assert read(checkpoint, name) == as_bytes(TENSORS[name])
+            assert mapped() == {f"pytorch_model-{file}.bin"}
+    assert mapped() == set()

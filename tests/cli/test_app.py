@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from ledmerge.cli import app as module
 
-COMMANDS = ("evaluate", "locate", "merge", "methods", "plan", "verify")
+COMMANDS = ("evaluate", "info", "locate", "merge", "methods", "plan", "verify")
 
 
 @pytest.fixture
@@ -169,6 +169,15 @@ def test_verify_says_what_it_found(ledmerge, home: Path):
     code, out, err = ledmerge("verify", home / "out")
     assert (code, out) == (1, "")
     assert "'model.layers.0.up.weight' differs" in err
+
+
+def test_info_is_for_reading_or_json(ledmerge, home: Path):
+    code, out, err = ledmerge("info", home / "base")
+    assert (code, err) == (0, "")
+    assert "LlamaForCausalLM (llama)" in out
+    assert "2,000 in 1 tensors" in out
+    code, out, _ = ledmerge("info", home / "base", "--json")
+    assert (code, json.loads(out)["parameters"]) == (0, 2000)
 
 
 @pytest.fixture

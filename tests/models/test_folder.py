@@ -153,3 +153,10 @@ def test_a_tokenizers_digest_follows_its_files_and_their_names(write_model):
         change()
         seen.append(model.tokenizer_digest())
     assert len(set(seen)) == 10
+
+
+@pytest.mark.parametrize(("file", "said"), [("m.gguf", "GGUF stores"), ("m.bin", "a model's fol")])
+def test_a_file_is_no_model(tmp_path: Path, file: str, said: str):
+    (tmp_path / file).write_bytes(b"GGUF")
+    with pytest.raises(CheckpointError, match=said):
+        find_model(tmp_path / file)

@@ -5,6 +5,7 @@ import os
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 
 import torch
@@ -30,6 +31,13 @@ TORCH_DTYPES = {
     "BOOL": torch.bool,
 }
 DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+
+_PICKLED = {"model": "pytorch_model.bin", "adapter_model": "adapter_model.bin"}
+
+GGUF = (
+    "GGUF stores weights for llama.cpp, mostly quantized, under names of its own; merge the "
+    "safetensors model it was made from, and convert the result to GGUF afterwards"
+)
 
 
 class Checkpoint:
@@ -100,27 +108,44 @@ def _close(descriptors: dict[Path, int]) -> None:
 
 
 class PickledCheckpoint(Checkpoint):
-    """A folder of `.bin` files, read by torch's weights-only loader and memory-mapped.
+    """A folder of `.bin` files, read by torch's weights-only loader and memory-mapped, one at a
+    time.
 
     No pickle opcode beyond tensors and plain containers is executed; anything else is refused.
     """
 
     def __init__(self, folder: Path, files: Iterable[Path]):
-        self._tensors: dict[str, torch.Tensor] = {}
+        self.aliases: dict[str, str] = {}
+        """Tensors that are another one's memory under a second name, as tied weights are."""
+        self._mapped: tuple[Path, dict[str, torch.Tensor]] | None = None
+        self._lock = Lock()
         entries = []
         for path in files:
+            first: dict[tuple[object, ...], str] = {}
             for name, tensor in _load_pickle(path).items():
-                self._tensors[name] = tensor
                 dtype = DTYPE_NAMES[tensor.dtype]
                 nbytes = tensor.numel() * ITEM_SIZES[dtype]
                 entries.append(TensorEntry(name, dtype, tuple(tensor.shape), path, 0, nbytes))
+                place = (tensor.data_ptr(), dtype, tensor.shape, tensor.stride())
+                if nbytes and first.setdefault(place, name) != name:
+                    self.aliases[name] = first[place]
         super().__init__(folder, entries)
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
         """See `Checkpoint.read_into`."""
-        tensor = self._tensors[name].detach().reshape(-1).view(torch.uint8)
-        begin = start * self.entries[name].item_size
-        buffer[:] = tensor[begin : begin + len(buffer)].numpy().data
+        entry = self.entries[name]
+        with self._lock:
+            if self._mapped is None or self._mapped[0] != entry.path:
+                self._mapped = None  # before the next: two mappings count as memory in use
+                self._mapped = entry.path, _load_pickle(entry.path)
+            tensor = self._mapped[1][name]
+        flat = tensor.detach().reshape(-1).view(torch.uint8)
+        begin = start * entry.item_size
+        buffer[:] = flat[begin : begin + len(buffer)].numpy().data
+
+    def close(self) -> None:
+        """See `Checkpoint.close`."""
+        self._mapped = None
 
 
 def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
@@ -169,11 +194,13 @@ def open_checkpoint(folder: Path, stem: str = "model") -> Checkpoint:
         return Checkpoint(folder, header.entries.values(), header.metadata)
     if index.exists():
         return _open_shards(folder, index)
-    pickled = folder / "pytorch_model.bin"
-    if stem == "model" and pickled.exists():
+    pickled = folder / _PICKLED.get(stem, "pytorch_model.bin")
+    if stem in _PICKLED and pickled.exists():
         return PickledCheckpoint(folder, [pickled])
-    if stem == "model" and (pickled_index := folder / "pytorch_model.bin.index.json").exists():
+    if stem in _PICKLED and (pickled_index := folder / f"{pickled.name}.index.json").exists():
         return PickledCheckpoint(folder, dict.fromkeys(_weight_map(folder, pickled_index).values()))
+    if gguf := sorted(path.name for path in folder.glob("*.gguf")):
+        raise CheckpointError(f"{folder}: holds {gguf[0]} and no other weights; {GGUF}")
     raise CheckpointError(
         f"{folder}: no weights found; expected {single.name}, {index.name} or {pickled.name}"
     )

@@ -5,16 +5,26 @@ Heavy imports happen inside the commands, so that `--help` answers at once.
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from ledmerge.cli.progress import Bars
+from ledmerge.cli import model_commands
+from ledmerge.cli.options import (
+    AllowNonfinite,
+    Device,
+    Json,
+    Memory,
+    Overwrite,
+    Resume,
+    ShardSize,
+    Threads,
+    TrustRemoteCode,
+    size,
+)
 from ledmerge.cli.sizes import parse_size
+from ledmerge.cli.terminal import err_console, out_console, progress_bars
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.scores._catalog import rule_names
 
@@ -27,32 +37,6 @@ app = typer.Typer(
 )
 
 
-def _console(stderr: bool) -> Console:
-    """A console that breaks no line and cuts no name where nobody looks at a terminal."""
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=100_000)
-
-
-out_console, err_console = _console(stderr=False), _console(stderr=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N].")]
-Memory = Annotated[
-    str | None, typer.Option(help="Bound on working memory, such as 512MiB.", metavar="SIZE")
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Take up an interrupted run.")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what ledmerge made there before.")
-]
-AllowNonfinite = Annotated[
-    bool, typer.Option("--allow-nonfinite", help="Let NaN and infinite values through.")
-]
-TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run Python code that a model folder brings.")
-]
-Threads = Annotated[int | None, typer.Option(min=1, help="Workers; all cores by default.")]
-
-
 @app.command()
 def merge(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
@@ -60,7 +44,7 @@ def merge(
     device: Device = "auto",
     memory: Memory = None,
     threads: Threads = None,
-    shard_size: Annotated[str, typer.Option(metavar="SIZE", help="Weights per file.")] = "5GB",
+    shard_size: ShardSize = "5GB",
     resume: Resume = False,
     overwrite: Overwrite = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
@@ -75,12 +59,12 @@ def merge(
     from ledmerge.cli.tables import merge_table
     from ledmerge.run.merge import merge as run
 
-    with _progress("; go on with --resume") as progress:
+    with progress_bars("; go on with --resume") as progress:
         record = run(
             recipe,
             out,
             device=device,
-            memory=_size(memory, "--memory"),
+            memory=size(memory, "--memory"),
             threads=threads,
             shard_size=parse_size(shard_size, "--shard-size"),
             resume=resume,
@@ -119,7 +103,7 @@ def _show_plan(
 
     threads = threads or default_threads()
     planned = make_plan(recipe)
-    check_memory(planned, _size(memory, "--memory"), threads)
+    check_memory(planned, size(memory, "--memory"), threads)
     check_space(planned, out or Path())
     facts = planned.as_json(threads=threads, out=out or Path())
     if as_json:
@@ -147,7 +131,7 @@ def verify(
     """Check every tensor of OUT against the digests in its ledmerge.json."""
     from ledmerge.run.verify import verify as run
 
-    with _progress() as progress:
+    with progress_bars() as progress:
         found = run(out, deep=deep, recipe=recipe, threads=threads, progress=progress)
     if as_json:
         print(json.dumps(found))
@@ -213,7 +197,7 @@ def locate(
 
     asked = {name: value for name, value in locals().items() if name in LocateSettings.model_fields}
     settings = validated(LocateSettings, asked, _option_name)
-    with _progress("; go on with --resume") as progress:
+    with progress_bars("; go on with --resume") as progress:
         provenance = run(
             model,
             out,
@@ -221,7 +205,7 @@ def locate(
             settings=settings,
             reference=reference,
             device=device,
-            memory=_size(memory, "--memory"),
+            memory=size(memory, "--memory"),
             resume=resume,
             overwrite=overwrite,
             allow_nonfinite=allow_nonfinite,
@@ -255,7 +239,7 @@ def evaluate(
     from ledmerge.cli.tables import results_table
     from ledmerge.run.evaluate import evaluate as run
 
-    with _progress("; go on with --resume") as progress:
+    with progress_bars("; go on with --resume") as progress:
         results = run(
             models,
             suite,
@@ -274,26 +258,11 @@ def evaluate(
     out_console.print(f"wrote {out}", markup=False, highlight=False)
 
 
+app.command()(model_commands.info)
+
+
 def _option_name(field: str) -> str:
     return f"--{field.replace('_', '-')}"
-
-
-def _size(text: str | None, option: str) -> int | None:
-    return None if text is None else parse_size(text, option)
-
-
-@contextmanager
-def _progress(advice: str = "") -> Iterator[Bars]:
-    """Bars for a long command; on Ctrl-C, a line with `advice` and exit code 130."""
-    bars = Bars(err_console)
-    try:
-        yield bars
-    except KeyboardInterrupt:
-        bars.stop()
-        err_console.print(f"interrupted{advice}", style="bold yellow")
-        raise typer.Exit(130) from None
-    finally:
-        bars.stop()
 
 
 def main() -> None:

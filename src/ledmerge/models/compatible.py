@@ -28,10 +28,10 @@ def _vocabulary_differences(base: ModelFolder, model: ModelFolder) -> list[str]:
     ours, theirs = base.path / "tokenizer.json", model.path / "tokenizer.json"
     if not (ours.is_file() and theirs.is_file()) or ours.read_bytes() == theirs.read_bytes():
         return []
-    token_by_id = {token_id: token for token, token_id in _vocabulary(ours).items()}
+    token_by_id = {token_id: token for token, token_id in vocabulary(ours).items()}
     clashes = [
         (token_id, token_by_id[token_id], token)
-        for token, token_id in _vocabulary(theirs).items()
+        for token, token_id in vocabulary(theirs).items()
         if token_by_id.get(token_id, token) != token
     ]
     if not clashes:
@@ -44,7 +44,7 @@ def _vocabulary_differences(base: ModelFolder, model: ModelFolder) -> list[str]:
     ]
 
 
-def _vocabulary(file: Path) -> dict[str, int]:
+def vocabulary(file: Path) -> dict[str, int]:
     """Token -> id, from a `tokenizer.json`.
 
     Raises:
@@ -52,12 +52,12 @@ def _vocabulary(file: Path) -> dict[str, int]:
     """
     try:
         fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        vocabulary = fields.get("model", {}).get("vocab", {})
-        if isinstance(vocabulary, list):  # Unigram: (token, log-probability) in the order of ids
-            vocabulary = {token: token_id for token_id, (token, _) in enumerate(vocabulary)}
+        tokens = fields.get("model", {}).get("vocab", {})
+        if isinstance(tokens, list):  # Unigram: (token, log-probability) in the order of ids
+            tokens = {token: token_id for token_id, (token, _) in enumerate(tokens)}
         added = {token["content"]: token["id"] for token in fields.get("added_tokens", [])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{file}: not a tokenizer file ({error!r:.200}); fetch it again"
         ) from error
-    return {**vocabulary, **added}
+    return {**tokens, **added}

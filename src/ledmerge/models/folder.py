@@ -10,7 +10,7 @@ from typing import Any
 
 import xxhash
 
-from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from ledmerge.checkpoint.checkpoint import GGUF, Checkpoint, open_checkpoint
 from ledmerge.errors import CheckpointError, LedmergeError
 
 TOKENIZER_FILES = (
@@ -92,6 +92,9 @@ def find_model(reference: "str | Path | ModelFolder", path: Path | None = None) 
     text = str(reference)
     path = path or Path(text).expanduser()
     revision = None
+    if path.is_file():
+        reason = GGUF if path.suffix == ".gguf" else "expected a model's folder"
+        raise CheckpointError(f"{text}: is a file; {reason}")
     if not path.exists():
         if not _HUB_ID.fullmatch(text):
             raise CheckpointError(f"{text}: no such folder, and not a hub id (owner/name@revision)")

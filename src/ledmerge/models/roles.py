@@ -13,7 +13,11 @@ INPUT_EMBEDDINGS = (
     "word_embeddings.weight",
     "embed_in.weight",
     "tok_embeddings.weight",
+    "shared.weight",  # of encoder and decoder
+    "backbone.embeddings.weight",  # Mamba
 )
+
+_INPUT_ENDINGS = tuple(f".{name}" for name in INPUT_EMBEDDINGS)
 
 RECOMPUTED = (".rotary_emb.inv_freq",)
 """Endings of buffers that old checkpoints carry and every loader computes again."""
@@ -37,4 +41,4 @@ def is_output_embedding(name: str) -> bool:
 
 def is_vocabulary(name: str) -> bool:
     """Whether the tensor's rows are tokens."""
-    return is_output_embedding(name) or name.endswith(INPUT_EMBEDDINGS)
+    return is_output_embedding(name) or f".{name}".endswith(_INPUT_ENDINGS)

@@ -1,0 +1,30 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+from ledmerge.cli.sizes import parse_size
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N].")]
+Memory = Annotated[
+    str | None, typer.Option(help="Bound on working memory, such as 512MiB.", metavar="SIZE")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Take up an interrupted run.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what ledmerge made there before.")
+]
+AllowNonfinite = Annotated[
+    bool, typer.Option("--allow-nonfinite", help="Let NaN and infinite values through.")
+]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that a model folder brings.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Workers; all cores by default.")]
+ShardSize = Annotated[str, typer.Option(metavar="SIZE", help="Weights per file.")]
+
+
+def size(text: str | None, option: str) -> int | None:
+    """Bytes of a size that may be left out; RecipeError names the option."""
+    return None if text is None else parse_size(text, option)

@@ -1,0 +1,32 @@
+"""The two streams, and bars on the second."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+
+from ledmerge.cli.progress import Bars
+
+
+def _console(stderr: bool) -> Console:
+    """A console that breaks no line and cuts no name where nobody looks at a terminal."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=100_000)
+
+
+out_console, err_console = _console(stderr=False), _console(stderr=True)
+
+
+@contextmanager
+def progress_bars(advice: str = "") -> Iterator[Bars]:
+    """Bars for a long command; on Ctrl-C, a line with `advice` and exit code 130."""
+    bars = Bars(err_console)
+    try:
+        yield bars
+    except KeyboardInterrupt:
+        bars.stop()
+        err_console.print(f"interrupted{advice}", style="bold yellow")
+        raise typer.Exit(130) from None
+    finally:
+        bars.stop()

@@ -1,0 +1,29 @@
+"""Whether a model's weights are quantized, read off its config and its headers."""
+
+from ledmerge.models.folder import ModelFolder
+
+INTEGER_WEIGHTS = ("weight", "qweight", "weight_packed", "weight_int8", "blocks")
+"""Last parts of names under which integers are packed weights, not positions or counts."""
+
+MEND = (
+    "merge the bfloat16 or float32 weights it was made from, or load it in transformers, call "
+    "`model.dequantize()`, save it, and merge that"
+)
+
+
+def quantization(model: ModelFolder) -> str | None:
+    """How the weights are quantized, in words; None where they are plain numbers.
+
+    A float8 or packed integer means nothing without scales that lie in other tensors, so an
+    average of two such weights is no weight.
+    """
+    said = model.config.get("quantization_config") or model.config.get("compression_config")
+    if said:
+        kind = said.get("quant_method", "its config") if isinstance(said, dict) else said
+        return f"quantized ({kind})"
+    for entry in model.checkpoint.entries.values():
+        last = entry.name.rpartition(".")[2]
+        is_packed = entry.dtype[0] in "IU" and last in INTEGER_WEIGHTS and len(entry.shape) > 1
+        if entry.dtype.startswith("F8") or is_packed:
+            return f"quantized ('{entry.name}' holds {entry.dtype})"
+    return None

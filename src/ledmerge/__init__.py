@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ledmerge.run.convert import convert as convert
+    from ledmerge.run.diff import diff as diff
     from ledmerge.run.evaluate import evaluate as evaluate
     from ledmerge.run.info import info as info
     from ledmerge.run.locate import locate as locate
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_NAMES = ("evaluate", "info", "locate", "merge", "plan", "verify")
+_NAMES = ("convert", "diff", "evaluate", "info", "locate", "merge", "plan", "verify")
 _HOMES = {name: f"ledmerge.run.{name}" for name in _NAMES}
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from ledmerge.cli import app as module
 
-COMMANDS = ("evaluate", "info", "locate", "merge", "methods", "plan", "verify")
+COMMANDS = ("convert", "diff", "evaluate", "info", "locate", "merge", "methods", "plan", "verify")
 
 
 @pytest.fixture
@@ -178,6 +178,28 @@ def test_info_is_for_reading_or_json(ledmerge, home: Path):
     assert "2,000 in 1 tensors" in out
     code, out, _ = ledmerge("info", home / "base", "--json")
     assert (code, json.loads(out)["parameters"]) == (0, 2000)
+
+
+def test_diff_shows_kinds_or_tensors_and_a_verdict(ledmerge, home: Path):
+    code, out, err = ledmerge("diff", home / "base", home / "math")
+    assert (code, err) == (0, "")
+    assert "model.layers.*.up.weight" in out
+    assert "The two share no base" in out
+    _, out, _ = ledmerge("diff", home / "base", home / "other", "--tensors")
+    assert "unlike: model.layers.0.up.weight is F32 [50, 40], F32 [2, 2]" in out
+    assert "Too few matrices" in out
+    _, out, _ = ledmerge("diff", home / "base", home / "base", "--json")
+    assert json.loads(out)["verdict"] == "one base"
+
+
+def test_a_conversion_says_where_it_went(ledmerge, home: Path):
+    code, out, err = ledmerge("convert", home / "base", home / "out", "--dtype", "bfloat16")
+    assert (code, err, out) == (0, "", f"wrote {home / 'out'}\n")
+    _, out, _ = ledmerge("info", home / "out", "--json")
+    assert list(json.loads(out)["dtypes"]) == ["BF16"]
+    code, out, err = ledmerge("convert", home / "base", home / "o", "--dtype", "int4")
+    assert (code, out) == (2, "")
+    assert "dtype: input should be 'bfloat16', 'float16' or 'float32'" in err
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Which models may be merged: same architecture, same tokens, nothing quantized."""
+"""Which models may be merged: same architecture, same tokens."""
 
 import json
 from pathlib import Path
@@ -47,12 +47,6 @@ def test_other_architectures_are_told(compare):
         "math has architectures ['Qwen2ForCausalLM'] but base has ['LlamaForCausalLM']",
         "math has model_type qwen2 but base has llama",
     ]
-
-
-@pytest.mark.parametrize("which", ["base", "model"])
-def test_quantized_weights_are_told(compare, which: str):
-    (said,) = compare(**{which: {"quantization_config": {"quant_method": "gptq"}}})
-    assert said.endswith("is quantized; merge it in bfloat16 or float32 instead")
 
 
 def test_tokens_that_swap_their_ids_are_told(compare):

@@ -22,6 +22,7 @@ from families import (
 import ledmerge
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.errors import CheckpointError, RecipeError
+from ledmerge.models.quantized import MEND
 from ledmerge.run import plan as module
 from ledmerge.run.plan import check_memory, check_space, plan
 
@@ -105,13 +106,17 @@ MISFITS = {
     "float8": (
         {"w": w(2, dtype=torch.float8_e4m3fn)},
         {"w": w(2)},
-        "'w' in base is F8_E4M3, whose scales are kept apart; convert the checkpoints to bfloat16 "
-        "first",
+        f"base is quantized ('w' holds F8_E4M3); {MEND}",
+    ),
+    "packed integers": (
+        {"w": w(2)},
+        {"w": w(2), "q.weight": w(2, 2, dtype=torch.int8)},
+        f"math is quantized ('q.weight' holds I8); {MEND}",
     ),
     "float8 in an expert": (
         {"w": w(2)},
         {"w": w(2, dtype=torch.float8_e5m2)},
-        "'w' is F8_E5M2 in math but F32 in base",
+        f"math is quantized ('w' holds F8_E5M2); {MEND}",
     ),
 }
 

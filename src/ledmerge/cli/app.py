@@ -258,7 +258,8 @@ def evaluate(
     out_console.print(f"wrote {out}", markup=False, highlight=False)
 
 
-app.command()(model_commands.info)
+for command in (model_commands.info, model_commands.diff, model_commands.convert):
+    app.command()(command)
 
 
 def _option_name(field: str) -> str:

@@ -1,12 +1,14 @@
-"""Commands on models as they are: info."""
+"""Commands on models as they are: info, diff, convert."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ledmerge.cli.options import Json
-from ledmerge.cli.terminal import out_console
+from ledmerge.cli.options import AllowNonfinite, Json, Overwrite, Resume, ShardSize, Threads
+from ledmerge.cli.sizes import parse_size
+from ledmerge.cli.terminal import out_console, progress_bars
 
 Model = Annotated[str, typer.Argument(help="A model folder, or a hub id owner/name@revision.")]
 
@@ -21,3 +23,64 @@ def info(model: Model, as_json: Json = False) -> None:
         print(json.dumps(found))
     else:
         out_console.print(info_table(found), highlight=False, markup=False)
+
+
+def diff(
+    a: Annotated[str, typer.Argument(help="A model folder, or a hub id owner/name@revision.")],
+    b: Annotated[str, typer.Argument(help="Another.")],
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="A line for each tensor, not each kind.")
+    ] = False,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Show how far B is from A, and whether the two come from one base."""
+    from ledmerge.cli.model_tables import diff_table
+    from ledmerge.run.diff import diff as run
+
+    with progress_bars() as progress:
+        found = run(a, b, threads=threads, progress=progress)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        out_console.print(diff_table(found, tensors), highlight=False, markup=False)
+
+
+def convert(
+    model: Model,
+    out: Annotated[Path, typer.Argument(help="The new model folder.")],
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="bfloat16, float16 or float32; by default each keeps its own."),
+    ] = None,
+    shard_size: ShardSize = "5GB",
+    threads: Threads = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    allow_nonfinite: AllowNonfinite = False,
+    as_json: Json = False,
+) -> None:
+    """Write MODEL anew as safetensors, in another dtype or other shards."""
+    from ledmerge.cli.tables import kept_lines
+    from ledmerge.run.convert import convert as run
+
+    with progress_bars("; go on with --resume") as progress:
+        record = run(
+            model,
+            out,
+            dtype=dtype,
+            shard_size=parse_size(shard_size, "--shard-size"),
+            threads=threads,
+            resume=resume,
+            overwrite=overwrite,
+            allow_nonfinite=allow_nonfinite,
+            progress=progress,
+        )
+    if as_json:
+        print(json.dumps(record))
+        return
+    for line in kept_lines(record["tensors"]):
+        out_console.print(line, highlight=False, markup=False)
+    for name, why in record["left_out"].items():
+        out_console.print(f"left out {name}: {why}", highlight=False, markup=False)
+    out_console.print(f"wrote {out}", highlight=False, markup=False)

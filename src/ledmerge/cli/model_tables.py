@@ -1,8 +1,8 @@
-"""What info prints."""
+"""What info and diff print."""
 
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -43,3 +43,42 @@ def info_table(about: dict[str, Any]) -> RenderableType:
         if words["tokens"] is not None:
             row("", f"{words['tokens']:,} tokens, {words['padding']:,} rows of padding")
     return table
+
+
+VERDICTS = {
+    "one base": "The two come from one base",
+    "no common base": "The two share no base: an average of them is no model",
+    "unclear": "Unclear whether the two share a base: one was trained far from it, or they share "
+    "no more than a start",
+    "too little to tell": "Too few matrices in common to tell whether the two share a base",
+}
+
+
+def diff_table(found: dict[str, Any], all_tensors: bool) -> RenderableType:
+    """How far two models are apart, for reading."""
+    table = Table(title=f"A = {found['a']}\nB = {found['b']}", title_justify="left")
+    table.add_column("tensor" if all_tensors else "kind of tensor")
+    for heading in ("entries", "norm of A", "norm of B - A", "relative", "cosine", "changed"):
+        table.add_column(heading, justify="right")
+    rows = list(found["tensors" if all_tensors else "kinds"].items())
+    for name, figures in rows + ([("whole", found["whole"])] if found["whole"] else []):
+        table.add_row(
+            Text(name),
+            f"{figures['entries']:,}",
+            f"{figures['norm']:.4g}",
+            f"{figures['change']:.4g}",
+            _ratio(figures["relative"]),
+            _ratio(figures["cosine"]),
+            f"{figures['changed']:.2%}",
+        )
+    lines = [f"only in A: {name}" for name in found["only_in_a"]]
+    lines += [f"only in B: {name}" for name in found["only_in_b"]]
+    lines += [f"unlike: {n} is {ours}, {theirs}" for n, (ours, theirs) in found["unlike"].items()]
+    lines += [f"NaN or infinite: {name}" for name in found["nonfinite"]]
+    lines += [f"integers that differ: {n} ({s:.2%})" for n, s in found["integers"].items() if s]
+    went_by = f" (median cosine {found['cosine']:.4f})" if found["matrices"] else ""
+    return Group(table, *map(Text, lines), Text(f"{VERDICTS[found['verdict']]}{went_by}."))
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

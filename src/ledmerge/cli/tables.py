@@ -63,13 +63,13 @@ def merge_table(record: dict[str, Any]) -> RenderableType:
             f"{summary['updated']:.2%} were changed, {summary['lost']:.2%} of these changes were "
             "too small for the stored dtype",
         ]
-    return Group(*parts, *_kept_lines(record["tensors"]))
+    return Group(*parts, *kept_lines(record["tensors"]))
 
 
-def _kept_lines(tensors: dict[str, Any]) -> list[str]:
+def kept_lines(tensors: dict[str, Any]) -> list[str]:
     """What was not merged, and why."""
     reasons = Counter(tensor["reason"] for tensor in tensors.values() if tensor["reason"])
-    return [f"{count} tensors copied from the base: {why}" for why, count in reasons.items()]
+    return [f"{count} tensors copied: {why}" for why, count in reasons.items()]
 
 
 def _led_table(summary: dict[str, Any], recipe: dict[str, Any]) -> Table:

@@ -1,4 +1,4 @@
-"""Whether two model folders may be merged at all, read off configs and tokenizers."""
+"""Whether two model folders hold models of one kind, read off configs and tokenizers."""
 
 import json
 from pathlib import Path
@@ -12,14 +12,11 @@ def differences(base: ModelFolder, model: ModelFolder) -> list[str]:
     """What makes merging `model` into `base` wrong, one sentence each; empty if nothing does."""
     if model.path == base.path:
         return []
-    found = []
+    found: list[str] = []
     for key in ("architectures", "model_type"):
         ours, theirs = base.config.get(key), model.config.get(key)
         if ours != theirs:
             found.append(f"{model.name} has {key} {theirs} but {base.name} has {ours}")
-    for folder in (base, model):
-        if "quantization_config" in folder.config:
-            found.append(f"{folder.name} is quantized; merge it in bfloat16 or float32 instead")
     return found + _vocabulary_differences(base, model)
 
 

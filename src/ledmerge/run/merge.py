@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ SHARD_SIZE = 5_000_000_000
 
 
 def merge(
-    recipe: str | Path | dict[str, Any],
+    recipe: str | Path | dict[str, Any] | Recipe,
     out: str | Path,
     *,
     device: str = "auto",
@@ -52,6 +53,7 @@ def merge(
     overwrite: bool = False,
     allow_nonfinite: bool = False,
     trust_remote_code: bool = False,
+    keep_card: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Merge the models of a recipe into the folder `out`; returns what `ledmerge.json` holds.
@@ -59,7 +61,7 @@ def merge(
     The recipe alone decides the bytes of the weights; everything else says where and how fast.
 
     Args:
-        recipe: a YAML file, or a mapping with its keys.
+        recipe: a YAML file, a mapping with its keys, or a recipe already read.
         device: "auto", "cpu" or "cuda[:N]".
         memory: bound in bytes on the blocks of all threads, and on locating.
         threads: workers; all cores by default.
@@ -68,6 +70,8 @@ def merge(
         overwrite: replace what ledmerge made at `out` before.
         allow_nonfinite: merge NaN and infinite weights instead of refusing them.
         trust_remote_code: let locating run code from the model folders.
+        keep_card: the card of the folder that gives the config goes along as it is, if there is
+            one; none is written.
 
     Raises:
         LedmergeError: anything wrong with recipe, models, data or destination; before the first
@@ -100,6 +104,7 @@ def merge(
     )
     with staging, plan:
         record = _fill(plan, staging, shard_size, how, progress)
+        _add_card(plan, record, staging, keep_card)
         progress.start("flush to disk", 1, "folders")
         staging.publish()
         progress.advance()
@@ -188,7 +193,7 @@ def _key(plan: Plan, shard_size: int, allow_nonfinite: bool) -> str:
 def _fill(
     plan: Plan, staging: Staging, shard_size: int, run: Run, progress: Progress
 ) -> dict[str, Any]:
-    """Write everything into the staging folder; returns the record."""
+    """Write everything but the card into the staging folder; returns the record."""
     folder = staging.folder
     shards = lay_out(folder, (t.new for t in plan.tensors), shard_size, {"format": "pt"})
     writer = ShardWriter(shards)
@@ -223,6 +228,15 @@ def _fill(
     copy_sidecar(plan.donor, folder, plan.recipe.dtype)
     record = _record(plan, lines, shards)
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return record
+
+
+def _add_card(plan: Plan, record: dict[str, Any], staging: Staging, keep_card: bool) -> None:
+    if keep_card:
+        own = plan.donor.path / "README.md"
+        if own.is_file():
+            shutil.copyfile(own, staging.folder / own.name)
+        return
     base, *models = [(model.name, model.path) for model in (plan.donor, *plan.models)]
     card = write_card(
         staging.out.name,
@@ -232,8 +246,7 @@ def _fill(
         record["summary"],
         ledmerge.__version__,
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    return record
+    (staging.folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _still_there(finished: list[dict[str, Any]], shards: list[Shard]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from ledmerge.checkpoint.staging import partial_folder
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.models.compatible import differences
 from ledmerge.models.folder import ModelFolder, open_models
+from ledmerge.models.quantized import MEND, quantization
 from ledmerge.models.roles import RECOMPUTED, is_output_embedding, is_vocabulary
 from ledmerge.ops.blocks import BLOCK
 from ledmerge.recipe.recipe import Recipe, ScoreSource, load_recipe
@@ -170,10 +171,16 @@ def plan(recipe: str | Path | dict[str, Any] | Recipe) -> Plan:
     donor, *models = (opened[name] for name in references)
     plan = Plan(recipe, donor, models, scores=_open_scores(recipe))
     plan.notes += recipe.notes
-    if recipe.base is None:
+    if recipe.base is None and len(opened) > 1:
         plan.notes.append(
             f"no 'base_model' in the recipe: config and tokenizer come from {donor.name}"
         )
+    quantized = [
+        f"{model.name} is {reason}; {MEND}"
+        for model in opened.values()
+        if (reason := quantization(model))
+    ]
+    plan.problems += quantized
     for model, source in zip(models, recipe.sources, strict=True):
         plan.problems += differences(donor, model)
         plan.questions.append(_ask(plan, model, source))
@@ -181,7 +188,8 @@ def plan(recipe: str | Path | dict[str, Any] | Recipe) -> Plan:
         recipe.method.try_options(recipe.options, len(models))
     except RecipeError as error:
         plan.problems.append(str(error))
-    _plan_tensors(plan)
+    if not quantized:  # else every tensor would be a problem of its own
+        _plan_tensors(plan)
     check_scores(plan)
     if not any(plan.merged()) and not plan.problems:
         plan.problems.append("nothing to merge: no floating-point tensor is in all models")
@@ -305,11 +313,6 @@ def _repeats_input(model: ModelFolder, name: str) -> bool:
 def _plan_tensor(plan: Plan, name: str, entry: TensorEntry) -> PlannedTensor:
     copied = PlannedTensor(NewTensor(name, entry.dtype, entry.shape), "copy", "holds integers")
     if entry.dtype not in FLOAT_DTYPES:
-        if entry.dtype.startswith("F8"):
-            plan.problems.append(
-                f"'{name}' in {plan.donor.name} is {entry.dtype}, whose scales are kept apart; "
-                "convert the checkpoints to bfloat16 first"
-            )
         return copied
     for model in plan.models:
         _check_fits(plan, name, entry, model)

@@ -1,0 +1,54 @@
+"""A model in another dtype, in other shards, or out of `.bin` files: a merge of one."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ledmerge.errors import CheckpointError
+from ledmerge.models.folder import find_model
+from ledmerge.recipe.recipe import load_recipe
+from ledmerge.run.merge import SHARD_SIZE, merge
+from ledmerge.run.progress import Progress
+
+
+def convert(
+    model: str | Path,
+    out: str | Path,
+    *,
+    dtype: str | None = None,
+    shard_size: int = SHARD_SIZE,
+    threads: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    allow_nonfinite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write the model anew as safetensors; returns what `ledmerge.json` holds.
+
+    Tokenizer, config, card and the other files go along. Weights that keep their dtype keep every
+    bit. The rest of the arguments, and what is raised, as in `ledmerge.merge`.
+
+    Args:
+        dtype: "bfloat16", "float16" or "float32" for all floating-point weights; by default each
+            keeps its own.
+    """
+    recipe = {"merge_method": "passthrough", "models": [{"model": str(model)}], "dtype": dtype}
+    found = replace(load_recipe(recipe), place=str(model))
+    wide = [e.name for e in find_model(model).checkpoint.entries.values() if e.dtype == "F64"]
+    if wide and dtype is None:
+        raise CheckpointError(
+            f"{model}: '{wide[0]}' is F64, and weights are worked on in float32; name the dtype to "
+            "be written (--dtype float32)"
+        )
+    return merge(
+        found,
+        out,
+        device="cpu",
+        threads=threads,
+        shard_size=shard_size,
+        resume=resume,
+        overwrite=overwrite,
+        allow_nonfinite=allow_nonfinite,
+        keep_card=True,
+        progress=progress,
+    )

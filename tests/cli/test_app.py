@@ -36,8 +36,10 @@ def ledmerge(capsys, monkeypatch):
 def home(tmp_path: Path, write_model, monkeypatch) -> Path:
     """A folder with models and recipes of every kind; the working folder is another."""
     draw = torch.Generator().manual_seed(0)
-    for name in ("base", "safety", "math"):
-        write_model(name, {"model.layers.0.up.weight": torch.randn(50, 40, generator=draw)})
+    start = torch.randn(50, 40, generator=draw)
+    for name, size in (("base", 0.0), ("safety", 0.1), ("math", 0.1), ("stranger", 9.0)):
+        change = torch.randn(50, 40, generator=draw)
+        write_model(name, {"model.layers.0.up.weight": start + size * change})
     write_model("other", {"model.layers.0.up.weight": torch.randn(2, 2, generator=draw)})
     models = [{"model": "safety"}, {"model": "math"}]
     good = {"merge_method": "ties", "base_model": "base", "models": models}
@@ -45,6 +47,7 @@ def home(tmp_path: Path, write_model, monkeypatch) -> Path:
         "good": good,
         "misspelt": {**good, "dtyp": "float32"},
         "unfit": {**good, "models": [{"model": "other"}]},
+        "strange": {**good, "models": [{"model": "safety"}, {"model": "stranger"}]},
         "lost": {**good, "models": [{"model": "nowhere"}]},
     }
     for name, recipe in recipes.items():
@@ -58,9 +61,18 @@ def test_a_merge_prints_its_table_and_where_it_went(ledmerge, home: Path):
     code, out, err = ledmerge("merge", home / "good.yaml", home / "out", "--threads", 2)
     assert (code, err) == (0, "")
     assert "task vectors" in out
+    assert "one base" in out
     assert "model.layers.*.up.weight" in out
     assert out.splitlines()[-1] == f"wrote {home / 'out'}"
     assert (home / "out" / "model.safetensors").exists()
+
+
+def test_a_model_of_another_base_is_warned_of(ledmerge, home: Path):
+    code, out, err = ledmerge("merge", home / "strange.yaml", home / "out")
+    assert code == 0
+    assert "no common base" in out
+    (line,) = err.splitlines()
+    assert line.startswith("warning: stranger and base share no base")
 
 
 def test_json_is_alone_on_standard_output(ledmerge, home: Path):
@@ -181,7 +193,7 @@ def test_info_is_for_reading_or_json(ledmerge, home: Path):
 
 
 def test_diff_shows_kinds_or_tensors_and_a_verdict(ledmerge, home: Path):
-    code, out, err = ledmerge("diff", home / "base", home / "math")
+    code, out, err = ledmerge("diff", home / "base", home / "stranger")
     assert (code, err) == (0, "")
     assert "model.layers.*.up.weight" in out
     assert "The two share no base" in out

@@ -76,3 +76,28 @@ def test_a_method_that_records_elections_alone_gets_its_summary():
     summary = summarize([line], {"w": 100}, MODELS)
     assert summary["entries"] == 100
     assert "owned" not in summary
+
+
+def test_relations_are_medians_over_matrices_against_the_first():
+    # |base| = 2, |model| = 4; cosines 1, 0.5, 0 with the first expert, 0 with the second
+    lines = [
+        led_line(name, likeness=[[4.0, 4.0], [cosine * 8, 16.0], [0.0, 16.0]])
+        for name, cosine in (("a", 1.0), ("b", 0.5), ("c", 0.1))
+    ]
+    vector = led_line("norm.weight")
+    numel = dict.fromkeys(("a", "b", "c", "norm.weight"), 100)
+    summary = summarize([*lines, vector], numel, MODELS, "origin")
+    near, far = summary["relations"]
+    assert (near["model"], near["to"], near["cosine"]) == ("safety", "origin", 0.5)
+    assert near["relative"] == pytest.approx(((3 * 20 - 2 * 8 * 1.6) / 12) ** 0.5)
+    assert (near["verdict"], far["verdict"]) == ("one base", "no common base")
+    (warning,) = summary["warnings"]
+    assert warning.startswith("math and origin share no base")
+    assert "the median cosine of their matrices is 0.00" in warning
+
+
+def test_without_a_base_the_others_are_compared_with_the_first_model():
+    line = led_line("a", likeness=[[4.0, 4.0], [3.0, 9.0]])
+    (relation,) = summarize([line], {"a": 100}, MODELS, "safety")["relations"]
+    assert (relation["model"], relation["to"]) == ("math", "safety")
+    assert relation["cosine"] == pytest.approx(0.5)

@@ -431,3 +431,27 @@ def test_the_output_of_every_method_loads_and_generates(model_folder, tmp_path: 
         assert ("lm_head.weight" in merged) == (kind == "llama")
         for key, tensor in merged.items():
             assert same(model.state_dict()[key], tensor)
+
+
+def test_a_merge_finds_the_relations_that_diff_finds(family, tmp_path: Path):
+    draw = torch.Generator().manual_seed(9)
+    strange = {
+        name: torch.randn(tensor.shape, generator=draw) if tensor.is_floating_point() else tensor
+        for name, tensor in base_tensors().items()
+    }
+    stranger = write_model(tmp_path / "stranger", strange)
+    for method, first in (("ties", family[0]), ("linear", family[1]), ("slerp", family[0])):
+        others = [stranger] if method == "slerp" else [family[2], stranger]
+        models = [first, *others] if method == "linear" else others
+        base = None if method == "linear" else first
+        options = {"t": 0.5} if method == "slerp" else {}
+        given = recipe(method, base, *models, parameters=options, dtype="float32")
+        summary = ledmerge.merge(given, tmp_path / method)["summary"]
+        verdicts = ["one base", "no common base"][-len(others) :]
+        assert [each["verdict"] for each in summary["relations"]] == verdicts
+        for each, other in zip(summary["relations"], others, strict=True):
+            found = ledmerge.diff(first, other)
+            assert (each["model"], each["to"]) == (other.name, first.name)
+            assert each["cosine"] == pytest.approx(found["cosine"], abs=1 / 256)
+        (warning,) = summary["warnings"]
+        assert warning.startswith(f"stranger and {first.name} share no base")

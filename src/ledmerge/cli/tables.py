@@ -52,6 +52,8 @@ def merge_table(record: dict[str, Any]) -> RenderableType:
     """What a merge did, per expert and per kind of tensor."""
     summary, recipe = record["summary"], record["recipe"]
     parts: list[RenderableType] = []
+    if summary["relations"]:
+        parts.append(_relation_table(summary["relations"]))
     if "owned" in summary:
         parts += [_led_table(summary, recipe), _overlap_table(summary)]
     elif "norm" in summary:
@@ -70,6 +72,16 @@ def kept_lines(tensors: dict[str, Any]) -> list[str]:
     """What was not merged, and why."""
     reasons = Counter(tensor["reason"] for tensor in tensors.values() if tensor["reason"])
     return [f"{count} tensors copied: {why}" for why, count in reasons.items()]
+
+
+def _relation_table(relations: list[dict[str, Any]]) -> Table:
+    table = Table(title=f"against {relations[0]['to']}", title_justify="left")
+    for heading in ("model", "relative change", "median cosine", "from"):
+        table.add_column(heading, justify="left" if heading in ("model", "from") else "right")
+    for each in relations:
+        cosine = "-" if each["cosine"] is None else f"{each['cosine']:.4f}"
+        table.add_row(each["model"], f"{each['relative']:.4f}", cosine, each["verdict"])
+    return table
 
 
 def _led_table(summary: dict[str, Any], recipe: dict[str, Any]) -> Table:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ledmerge.models.roles import kind_of
+from ledmerge.report.relation import verdict
 
 LOW_SHARE = 0.01
 """Below this share of owned entries an expert's skill is at risk: on a 26 M family a safety expert
@@ -16,12 +17,15 @@ Tensors = Sequence[dict[str, Any]]
 """The lines of the journal: name, action, digest, figures, ..."""
 
 
-def summarize(tensors: Tensors, numel: dict[str, int], models: Sequence[str]) -> dict[str, Any]:
+def summarize(
+    tensors: Tensors, numel: dict[str, int], models: Sequence[str], first: str = "the base"
+) -> dict[str, Any]:
     """Figures over all merged tensors, and the same per kind of tensor.
 
     Args:
         numel: entries of each tensor.
         models: names of the experts, in the order of the figures.
+        first: what the others are compared with: the base, or the first of `models`.
 
     Shares are of merged entries, in [0, 1]:
         elected, owned: what an expert elects, and what Disjoint leaves it (of LED and methods that
@@ -32,16 +36,20 @@ def summarize(tensors: Tensors, numel: dict[str, int], models: Sequence[str]) ->
         conflicts: entries where two changes have opposite signs.
         updated, lost: entries with a non-zero merged change, and the share of those that vanished
             when the result was rounded to its stored dtype.
+        relations: whether each model comes from one base with the first (`report/relation.py`),
+            told from one block in 16 of every matrix.
     """
     merged = [tensor for tensor in tensors if tensor["action"] == "merge"]
     kinds = defaultdict(list)
     for tensor in merged:
         kinds[kind_of(tensor["name"])].append(tensor)
     total = _figures(merged, numel, models)
+    relations = _relations([tensor["figures"] for tensor in merged], models, first)
     return {
         "models": list(models),
         **total,
-        "warnings": _warnings(total, models),
+        "relations": relations,
+        "warnings": [*_relation_warnings(relations), *_warnings(total, models)],
         "kinds": {kind: _figures(group, numel, models) for kind, group in sorted(kinds.items())},
     }
 
@@ -83,6 +91,49 @@ def _ratio(part: Any, whole: Any) -> np.ndarray:
     """part / whole, 0 where the whole is 0."""
     part, whole = np.broadcast_arrays(np.asarray(part, float), np.asarray(whole, float))
     return np.divide(part, whole, out=np.zeros(part.shape), where=whole != 0)
+
+
+def _relations(
+    figures: Sequence[dict[str, Any]], models: Sequence[str], first: str
+) -> list[dict[str, Any]]:
+    """Of each model but the first: (dot product with the first, square), one row a matrix."""
+    matrices = [row["likeness"] for row in figures if "likeness" in row]
+    if not matrices:
+        return []
+    dots, squares = np.moveaxis(np.asarray(matrices, dtype=np.float64), -1, 0)  # (matrix, model)
+    norms = np.sqrt(squares[:, :1] * squares)  # of both, multiplied
+    totals, changes = squares.sum(0), (squares - 2 * dots + squares[:, :1]).sum(0).clip(0)
+    relative = np.sqrt(_ratio(changes, totals[0]))
+    num_others = len(totals) - 1
+    return [
+        {
+            "model": model,
+            "to": first,
+            "relative": float(relative[place]),
+            "cosine": middle,
+            "verdict": said,
+        }
+        for place, model in enumerate(models[len(models) - num_others :], start=1)
+        for middle, said in [_verdict(dots[:, place], norms[:, place])]
+    ]
+
+
+def _verdict(dots: np.ndarray, norms: np.ndarray) -> tuple[float | None, str]:
+    return verdict((dots[norms > 0] / norms[norms > 0]).tolist())
+
+
+def _relation_warnings(relations: Sequence[dict[str, Any]]) -> list[str]:
+    said = {
+        "no common base": "share no base, so the merge is probably no language model",
+        "unclear": "may share no base, or one was trained far from it",
+    }
+    return [
+        f"{each['model']} and {each['to']} {said[each['verdict']]}: the median cosine of their "
+        f"matrices is {each['cosine']:.2f} (of fine-tunes near 1), the change "
+        f"{each['relative']:.2f} of the weights; compare them with `ledmerge diff`"
+        for each in relations
+        if each["verdict"] in said
+    ]
 
 
 def _warnings(figures: dict[str, Any], models: Sequence[str]) -> list[str]:

@@ -18,6 +18,12 @@ from ledmerge.ops.cast import is_finite, narrow, num_different, widen
 from ledmerge.ops.conflict import conflict_figures
 from ledmerge.ops.random import draw_uniform
 from ledmerge.ops.survey import BlockSurvey
+from ledmerge.ops.total import block_total
+from ledmerge.report.relation import MIN_ENTRIES
+
+LIKENESS_EVERY = 16
+"""Of so many blocks of a matrix, one is compared with the first model's. All of them would be
+felt in a linear merge; the cosine of one block is right to 1/256."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,11 @@ class Lane:
             "base_scores": scores[num_experts:],
         }
         asked = {request: answers[request] for request in self._method.requests}
+        is_matrix = len(new.shape) > 1 and new.numel >= MIN_ENTRIES
+        if is_matrix and start % (LIKENESS_EVERY * BLOCK) == 0:
+            figures["likeness"] = _likeness(
+                flat[: self._num_models], self._method.inputs == "deltas"
+            )
         if self._method.inputs == "models":
             merged = self._method.function(experts, **self._options, **asked)
         elif self._method.inputs == "other":
@@ -166,6 +177,21 @@ class Lane:
             if not (finite or self._allow_nonfinite):
                 raise _nonfinite(name, source)
         return raws, stack.to(self._device)
+
+
+def _likeness(rows: Tensor, are_changes: bool) -> np.ndarray:
+    """(model, 2): each model's dot product with the first, and its square.
+
+    Args:
+        rows: the models, or (`are_changes`) the first and what the others change of it.
+    """
+    # Not by BLAS, whose sums of one vector depend on where in memory it lies.
+    sums = np.array(block_total(torch.cat([rows * rows[0], rows.square()])))
+    dots, squares = sums.reshape(2, len(rows))
+    if are_changes:
+        squares[1:] += squares[0] + 2 * dots[1:]
+        dots[1:] += squares[0]
+    return np.stack([dots, squares], 1)
 
 
 def _read_raw(source: Source, name: str, start: int, stop: int, buffer: bytearray) -> memoryview:

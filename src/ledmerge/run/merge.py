@@ -284,6 +284,8 @@ def _record(plan: Plan, lines: list[dict[str, Any]], shards: list[Shard]) -> dic
             for source in sources_of(plan)
         ],
         "left_out": plan.left_out,
-        "summary": summarize(lines, numel, [model.name for model in plan.models]),
+        "summary": summarize(
+            lines, numel, [model.name for model in plan.models], plan.inputs[0].name
+        ),
         "tensors": {line.pop("name"): line for line in map(dict, lines)},
     }

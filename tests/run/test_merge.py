@@ -23,7 +23,7 @@ from families import (
 
 import ledmerge
 from ledmerge.checkpoint.header import read_header
-from ledmerge.errors import LedmergeError, NonFiniteError, OutputError, RecipeError
+from ledmerge.errors import CheckpointError, LedmergeError, NonFiniteError, OutputError, RecipeError
 from ledmerge.methods._catalog import get_method, method_names
 from ledmerge.ops.random import draw_uniform
 from ledmerge.recipe.recipe import load_recipe
@@ -263,15 +263,35 @@ def test_pickled_inputs_merge_like_any_other(family, tmp_path: Path):
     assert digests[0] == digests[1]
 
 
-def test_what_is_copied_comes_from_the_base_even_where_it_is_not_averaged(tmp_path: Path):
-    base = {"w": torch.ones(3), "ids": torch.arange(4)}
+def test_integers_pass_through_where_the_models_that_have_them_agree(tmp_path: Path):
+    base = {
+        "w": torch.ones(3),
+        "ids": torch.arange(70_000),
+        "bn.num_batches_tracked": torch.tensor(5),
+    }
     write_model(tmp_path / "base", base)
-    write_model(tmp_path / "a", {"w": torch.zeros(3), "ids": torch.arange(4) + 9})
+    write_model(
+        tmp_path / "a", {**base, "w": torch.zeros(3), "bn.num_batches_tracked": torch.tensor(9)}
+    )
     write_model(tmp_path / "b", {"w": torch.zeros(3)})
     for name, experts in (("first", "ab"), ("second", "ba")):
         given = recipe("linear", tmp_path / "base", *(tmp_path / e for e in experts))
         ledmerge.merge(given, tmp_path / name)
-        assert same(read_all(tmp_path / name)["ids"], base["ids"])
+        merged = read_all(tmp_path / name)
+        assert all(same(merged[key], base[key]) for key in ("ids", "bn.num_batches_tracked"))
+
+
+@pytest.mark.parametrize("method", ["linear", "ties", "slerp"])
+def test_integers_that_disagree_are_named_and_nothing_appears(tmp_path: Path, method: str):
+    ids = torch.arange(140_000)  # the change is in the second block
+    write_model(tmp_path / "base", {"w": torch.ones(3), "ids": ids})
+    write_model(tmp_path / "a", {"w": torch.zeros(3), "ids": torch.where(ids == 139_000, 7, ids)})
+    options = {"t": 0.5} if method == "slerp" else {}
+    given = recipe(method, tmp_path / "base", tmp_path / "a", parameters=options)
+    said = "'ids' holds other integers in a than in base; integers cannot be merged"
+    with pytest.raises(CheckpointError, match=said):
+        ledmerge.merge(given, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def spoil(folder: Path, name: str, value: float, place: int = -1) -> Path:

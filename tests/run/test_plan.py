@@ -108,6 +108,11 @@ MISFITS = {
         {"w": w(2)},
         f"base is quantized ('w' holds F8_E4M3); {MEND}",
     ),
+    "integers of other shapes": (
+        {"w": w(2), "ids": w(2, dtype=torch.int64)},
+        {"w": w(2), "ids": w(3, dtype=torch.int64)},
+        "'ids' is I64 (3,) in math but I64 (2,) in base; integers must agree",
+    ),
     "packed integers": (
         {"w": w(2)},
         {"w": w(2), "q.weight": w(2, 2, dtype=torch.int8)},
@@ -310,3 +315,23 @@ def test_score_folders_that_are_missing_are_named(tmp_path: Path):
     given["models"][0] |= {"scores": str(tmp_path / "s"), "base_scores": str(tmp_path / "b")}
     with pytest.raises(CheckpointError, match=f"{tmp_path}/s: no such folder"):
         plan(given)
+
+
+def test_a_second_name_in_one_memory_may_be_missing_elsewhere(tmp_path: Path):
+    shared, own = w(6, 4), w(3)
+    names = ("shared.weight", "encoder.embed_tokens.weight", "lm_head.weight")
+    pickled = write_model(tmp_path / "pickled", {})
+    (pickled / "model.safetensors").unlink()
+    state = {**dict.fromkeys(names, shared), "norm.weight": own}
+    torch.save(state, pickled / "pytorch_model.bin")
+    for kept in (names[0], names[2]):
+        plain = write_model(tmp_path / "plain", {kept: shared, "norm.weight": own})
+        for base, expert in ((pickled, plain), (plain, pickled)):
+            found = plan(recipe("linear", base, expert))
+            assert found.problems == []
+            assert {tensor.new.name for tensor in found.tensors} == {kept, "norm.weight"}
+            assert found.left_out.keys() == {*names} - {kept}
+    both = plan(recipe("linear", pickled, pickled))
+    assert {tensor.new.name for tensor in both.tensors} == state.keys()  # not tied for sure
+    lacking = write_model(tmp_path / "lacking", {"norm.weight": own})
+    assert len(plan(recipe("linear", pickled, lacking)).problems) == 3

@@ -22,6 +22,9 @@ _INPUT_ENDINGS = tuple(f".{name}" for name in INPUT_EMBEDDINGS)
 RECOMPUTED = (".rotary_emb.inv_freq",)
 """Endings of buffers that old checkpoints carry and every loader computes again."""
 
+COUNTERS = (".num_batches_tracked",)
+"""Endings of integers that training counts up; they need not agree, and nobody reads them later."""
+
 
 def layer_of(name: str) -> str:
     """The layer of a tensor: its name up to the first number ("model.layers.3"), else ""."""

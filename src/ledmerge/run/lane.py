@@ -11,8 +11,9 @@ from torch import Tensor
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
 from ledmerge.checkpoint.digest import block_digests
 from ledmerge.checkpoint.layout import NewTensor
-from ledmerge.errors import NonFiniteError
+from ledmerge.errors import CheckpointError, NonFiniteError
 from ledmerge.methods._catalog import Method
+from ledmerge.models.roles import COUNTERS
 from ledmerge.ops.blocks import BLOCK
 from ledmerge.ops.cast import is_finite, narrow, num_different, widen
 from ledmerge.ops.conflict import conflict_figures
@@ -141,6 +142,7 @@ class Lane:
 
         Raises:
             NonFiniteError: a weight is NaN or infinite, or becomes so by the cast.
+            CheckpointError: integers that are not the same in all models.
         """
         name, out_dtype = new.name, new.dtype
         raw = _read_raw(self._donor, name, start, stop, self._raw[0])
@@ -150,6 +152,8 @@ class Lane:
                 raise _nonfinite(name, self._donor)
             if not is_finite(values.to(TORCH_DTYPES[out_dtype]).float()):
                 raise _overflow(name, out_dtype)
+        if not values.is_floating_point() and not name.endswith(COUNTERS):
+            self._check_agree(name, start, stop, raw)
         data = raw
         if self._donor.dtype(name) != out_dtype:
             cast = values.to(TORCH_DTYPES[out_dtype])
@@ -158,6 +162,19 @@ class Lane:
         return BlockResult(
             data, block_digests(data, len(data) // len(values)), [block_digests(raw, size)]
         )
+
+    def _check_agree(self, name: str, start: int, stop: int, raw: memoryview) -> None:
+        """Raise where a model holds other integers than the donor's block `raw`."""
+        for source in self._sources[: self._num_models]:
+            if name not in source.checkpoint.entries:
+                continue
+            theirs = _read_raw(source, name, start, stop, bytearray(len(raw)))
+            if theirs != raw:
+                raise CheckpointError(
+                    f"'{name}' holds other integers in {source.label} than in {self._donor.label}; "
+                    "integers cannot be merged, so the models must agree on them: find out which "
+                    "model was changed, or take the tensor over from one into the other"
+                )
 
     def _read(self, name: str, start: int, stop: int) -> tuple[list[memoryview], Tensor]:
         """The block of every source as stored, and as float32 (source, entry).

@@ -56,7 +56,8 @@ class Parts:
     def gather(self) -> TensorResult:
         """The tensor's digests and figures, summed in the order of its pieces."""
         with np.errstate(invalid="ignore"):
-            sums = {name: rows.sum(0) for name, rows in self._figures.items()}
+            # By name: which block came first, and what it had, is a matter of threads.
+            sums = {name: rows.sum(0) for name, rows in sorted(self._figures.items())}
         if not all(np.isfinite(total).all() for total in sums.values()):
             sums = {}  # infinite weights, let through on request, have no figures
         return TensorResult(

@@ -313,11 +313,23 @@ def _repeats_input(model: ModelFolder, name: str) -> bool:
 def _plan_tensor(plan: Plan, name: str, entry: TensorEntry) -> PlannedTensor:
     copied = PlannedTensor(NewTensor(name, entry.dtype, entry.shape), "copy", "holds integers")
     if entry.dtype not in FLOAT_DTYPES:
+        plan.problems += _integer_problems(plan, name, entry)
         return copied
     for model in plan.models:
         _check_fits(plan, name, entry, model)
     dtype = FILE_DTYPES[plan.recipe.dtype] if plan.recipe.dtype else entry.dtype
     return PlannedTensor(NewTensor(name, dtype, entry.shape), "merge")
+
+
+def _integer_problems(plan: Plan, name: str, entry: TensorEntry) -> Iterator[str]:
+    """Forms that differ; whether the integers themselves agree shows when they are read."""
+    for model in plan.models:
+        other = model.checkpoint.entries.get(name, entry)
+        if (other.dtype, other.shape) != (entry.dtype, entry.shape):
+            yield (
+                f"'{name}' is {other.dtype} {other.shape} in {model.name} but {entry.dtype} "
+                f"{entry.shape} in {plan.donor.name}; integers must agree"
+            )
 
 
 def _check_fits(plan: Plan, name: str, entry: TensorEntry, model: ModelFolder) -> None:

@@ -52,8 +52,17 @@ class Checkpoint:
         self.folder = folder
         self.entries = {entry.name: entry for entry in entries}
         self.metadata = metadata or {}
+        self.aliases: dict[str, str] = {}
+        """Tensors that are another one's memory under a second name, as tied weights are in `.bin`
+        files: this name -> the first."""
         self._descriptors: dict[Path, int] = {}
         weakref.finalize(self, _close, self._descriptors)  # for whoever forgets `close`
+
+    def twins(self, name: str) -> set[str]:
+        """The other names of a tensor's memory."""
+        first = self.aliases.get(name, name)
+        alike = {first, *(alias for alias, of in self.aliases.items() if of == first)}
+        return alike - {name}
 
     def files(self) -> list[Path]:
         """Every weight file, once."""
@@ -115,8 +124,7 @@ class PickledCheckpoint(Checkpoint):
     """
 
     def __init__(self, folder: Path, files: Iterable[Path]):
-        self.aliases: dict[str, str] = {}
-        """Tensors that are another one's memory under a second name, as tied weights are."""
+        aliases: dict[str, str] = {}
         self._mapped: tuple[Path, dict[str, torch.Tensor]] | None = None
         self._lock = Lock()
         entries = []
@@ -128,8 +136,9 @@ class PickledCheckpoint(Checkpoint):
                 entries.append(TensorEntry(name, dtype, tuple(tensor.shape), path, 0, nbytes))
                 place = (tensor.data_ptr(), dtype, tensor.shape, tensor.stride())
                 if nbytes and first.setdefault(place, name) != name:
-                    self.aliases[name] = first[place]
+                    aliases[name] = first[place]
         super().__init__(folder, entries)
+        self.aliases = aliases
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
         """See `Checkpoint.read_into`."""

@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from ledmerge.checkpoint.checkpoint import Checkpoint, PickledCheckpoint, open_checkpoint
+from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.errors import CheckpointError
 from ledmerge.models.compatible import vocabulary
 from ledmerge.models.folder import ModelFolder, find_model
@@ -87,7 +87,7 @@ def _adapter_weights(folder: ModelFolder) -> Checkpoint:
 
 def _ties(folder: ModelFolder, checkpoint: Checkpoint) -> dict[str, str]:
     """Stored tensors that repeat another: in one memory, or tied as the config says."""
-    ties = dict(checkpoint.aliases) if isinstance(checkpoint, PickledCheckpoint) else {}
+    ties = dict(checkpoint.aliases)
     source = _input_embedding(checkpoint)
     if folder.is_tied and source:
         ties |= {

@@ -289,16 +289,28 @@ def _plan_tensors(plan: Plan) -> None:
                 for model in plan.models
                 if name in model.checkpoint.entries and not model.is_tied
             ]
+        elif twin := _needless_twin(plan, name):
+            plan.left_out[name] = f"repeats '{twin}' in one memory, and not all models have both"
         else:
             plan.tensors.append(_plan_tensor(plan, name, entry))
     for model in plan.models:
         for name in model.checkpoint.entries:
             if name in donor.checkpoint.entries:
                 continue
-            if name.endswith(RECOMPUTED) or _repeats_input(model, name):
+            twins = model.checkpoint.twins(name) & donor.checkpoint.entries.keys()
+            if name.endswith(RECOMPUTED) or _repeats_input(model, name) or twins:
                 plan.left_out.setdefault(name, f"only in {model.name}, which can do without it")
             else:
                 plan.problems.append(f"'{name}' is in {model.name} but not in {donor.name}")
+
+
+def _needless_twin(plan: Plan, name: str) -> str | None:
+    """Another name of the donor's tensor that all models have, where one lacks `name`."""
+    held = [model.checkpoint.entries for model in plan.models]
+    if all(name in entries for entries in held):
+        return None
+    twins = plan.donor.checkpoint.twins(name)
+    return next((twin for twin in sorted(twins) if all(twin in each for each in held)), None)
 
 
 def _repeats_input(model: ModelFolder, name: str) -> bool:

@@ -214,6 +214,26 @@ def test_a_conversion_says_where_it_went(ledmerge, home: Path):
     assert "dtype: input should be 'bfloat16', 'float16' or 'float32'" in err
 
 
+def test_an_explanation_merges_nothing(ledmerge, home: Path):
+    before = sorted(home.rglob("*"))
+    name = "model.layers.0.up.weight"
+    code, out, err = ledmerge("merge", home / "good.yaml", "--explain", name)
+    assert (code, err) == (0, "")
+    for said in (f"{name}, F32 [50, 40]", "merge", "ties: ", "density 1", "algorithm 1"):
+        assert said in out
+    code, out, _ = ledmerge("merge", home / "good.yaml", "--explain", name, "--json")
+    assert (code, json.loads(out)["action"]) == (0, "merge")
+    code, out, err = ledmerge("merge", home / "good.yaml")
+    assert (code, out) == (2, "")
+    assert "name the new model folder" in err
+    assert sorted(home.rglob("*")) == before
+
+
+def test_the_licence_that_is_asked_for_is_in_the_card(ledmerge, home: Path):
+    ledmerge("merge", home / "good.yaml", home / "out", "--license", "mit")
+    assert "\nlicense: mit\n" in (home / "out" / "README.md").read_text()
+
+
 @pytest.fixture
 def suite(tmp_path: Path) -> tuple[Path, Path]:
     """A suite that asks one harmful question, and a file with an answer to it."""

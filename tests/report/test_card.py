@@ -51,10 +51,33 @@ def test_without_a_base_none_is_named(tmp_path: Path):
     assert "- safety\n- math\n" in card
 
 
-def test_different_licences_are_left_to_the_publisher(tmp_path: Path):
-    inputs = [model(tmp_path, n, licensed(n)) for n in ("mit", "apache-2.0", "llama3.1")]
+CARDS = {
+    "the strictest": (["mit", "apache-2.0", "llama3.1"], {"license": "llama3.1"}),
+    "none covers the other": (
+        ["gpl-3.0", "llama3.1", "mit"],
+        {"license": "other", "license_name": "gpl-3.0 and llama3.1 and mit"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CARDS)
+def test_the_licence_is_the_strictest_or_names_all(tmp_path: Path, case: str):
+    licences, expected = CARDS[case]
+    inputs = [model(tmp_path, n, licensed(n)) for n in licences]
     front = front_matter(write(inputs))
-    assert (front["license"], front["license_name"]) == ("other", "apache-2.0 and llama3.1 and mit")
+    assert {key: front[key] for key in front if key.startswith("license")} == expected
+
+
+def test_a_licence_that_is_asked_for_is_named(tmp_path: Path):
+    inputs = [model(tmp_path, n, licensed(n)) for n in ("mit", "llama3.1")]
+    card = write_card("merged", inputs[0], inputs[1:], RECIPE, {}, "1.2.3", "gpl-3.0")
+    assert front_matter(card)["license"] == "gpl-3.0"
+
+
+def test_models_whose_cards_name_no_licence_are_named(tmp_path: Path):
+    inputs = [model(tmp_path, "base", licensed("mit")), model(tmp_path, "math", None)]
+    assert "The cards of these name no licence: math.\n" in write(inputs)
+    assert "no licence" not in write(inputs[:1])
 
 
 NO_LICENCE = {

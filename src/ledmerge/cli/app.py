@@ -40,7 +40,9 @@ app = typer.Typer(
 @app.command()
 def merge(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
-    out: Annotated[Path, typer.Argument(help="The new model folder.")],
+    out: Annotated[
+        Path | None, typer.Argument(help="The new model folder.", show_default=False)
+    ] = None,
     device: Device = "auto",
     memory: Memory = None,
     threads: Threads = None,
@@ -48,14 +50,31 @@ def merge(
     resume: Resume = False,
     overwrite: Overwrite = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TENSOR", help="Only tell what would be done to this tensor, and how."
+        ),
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option("--license", help="Licence of the card; by default the inputs' strictest."),
+    ] = None,
     allow_nonfinite: AllowNonfinite = False,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Merge the models of RECIPE into the folder OUT."""
+    if explain:
+        _show_explanation(recipe, explain, as_json)
+        return
     if dry_run:
         _show_plan(recipe, out, threads, memory, as_json)
         return
+    if out is None:
+        raise typer.BadParameter(
+            "name the new model folder, or --dry-run or --explain", param_hint="OUT"
+        )
     from ledmerge.cli.tables import merge_table
     from ledmerge.run.merge import merge as run
 
@@ -71,6 +90,7 @@ def merge(
             overwrite=overwrite,
             allow_nonfinite=allow_nonfinite,
             trust_remote_code=trust_remote_code,
+            licence=licence,
             progress=progress,
         )
     if as_json:
@@ -92,6 +112,17 @@ def plan(
 ) -> None:
     """Show what a merge of RECIPE would do; reads headers only."""
     _show_plan(recipe, out, threads, memory, as_json)
+
+
+def _show_explanation(recipe: Path, tensor: str, as_json: bool) -> None:
+    from ledmerge.cli.tables import print_explanation
+    from ledmerge.run.explain import explain as run
+
+    found = run(recipe, tensor)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        print_explanation(out_console, found)
 
 
 def _show_plan(

@@ -1,10 +1,11 @@
-"""What plan, merge and methods print."""
+"""What plan, merge, evaluate and methods print."""
 
 from collections import Counter
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from ledmerge.cli.sizes import show_size
 from ledmerge.report.results import headings, show_figure
@@ -193,3 +194,27 @@ def print_method(console: Console, method: dict[str, Any]) -> None:
         kind = option["kind"] + (", per model" if option["per_model"] else "")
         table.add_row(name, option["default"], kind, option["help"])
     console.print(table)
+
+
+def print_explanation(console: Console, found: dict[str, Any]) -> None:
+    """What would be done to one tensor."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    form = f", {found['dtype']} {found['shape']}" if found["shape"] is not None else ""
+    table.add_row("tensor", Text(f"{found['tensor']}{form}"))
+    reason = f" ({found['reason']})" if found["reason"] else ""
+    table.add_row("action", Text(f"{found['action']}{reason}"))
+    table.add_row("method", f"{found['method']}: {found['summary']}")
+    if found["action"] == "merge":
+        for name, value in found["options"].items():
+            table.add_row(f"  {name}", _value(value))
+        if found["ranked_with"] > 1:
+            table.add_row(
+                "", f"its entries are ranked among those of {found['ranked_with']} tensors"
+            )
+    for model in found["models"]:
+        options = ", ".join(f"{name} {_value(value)}" for name, value in model["options"].items())
+        held = model["dtype"] or "does not hold it"
+        said = f"{model['model']} ({held})" + (f": {options}" if options else "")
+        table.add_row(model["role"], Text(said))
+    console.print(table, highlight=False)
+    console.print(f"\n{found['description']}", markup=False, highlight=False)

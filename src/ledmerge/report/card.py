@@ -1,16 +1,15 @@
 """The model card (README.md) of a merged model."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ledmerge.report.licence import front_matter, read_licence
+
 ModelName = tuple[str, Path]
 """A model's name and its folder, whose own card gives the licence."""
-
-_FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
 def write_card(
@@ -20,6 +19,7 @@ def write_card(
     recipe: dict[str, Any],
     summary: dict[str, Any],
     version: str,
+    licence: str | None = None,
 ) -> str:
     """The card's text.
 
@@ -28,28 +28,28 @@ def write_card(
         models: the merged models, or the experts.
         recipe: the resolved recipe, shown as YAML.
         summary: see `ledmerge.report.summary.summarize`.
+        licence: what the card is to say; by default the strictest of the inputs' own, or all of
+            them where none covers the others.
     """
     inputs = [base, *models] if base else models
-    licences = {licence for _, folder in inputs if (licence := _licence(folder))}
+    licences = {name: read_licence(folder) for name, folder in inputs}
+    found = front_matter(each for each in licences.values() if each)
     front: dict[str, Any] = {
         "base_model": list(dict.fromkeys(name for name, _ in inputs)),
         "base_model_relation": "merge",
         "library_name": "transformers",
         "tags": ["merge", "ledmerge", recipe["merge_method"]],
     }
-    if len(licences) == 1:
-        front["license"] = licences.pop()
-    elif licences:
-        # Which of several licences is strictest is the publisher's to judge.
-        front["license"] = "other"
-        front["license_name"] = " and ".join(sorted(licences))
+    front |= {"license": licence} if licence else found
+    silent = [name for name, said in licences.items() if not said]
+    unsaid = f"The cards of these name no licence: {', '.join(silent)}.\n\n" if silent else ""
     origin = f"from the base {base[0]} and" if base else "from"
     listed = "".join(f"- {model}\n" for model, _ in models)
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {name}\n\n"
         f"Merged with [ledmerge](https://pypi.org/project/ledmerge/) {version}, method "
         f"`{recipe['merge_method']}`, {origin}\n\n{listed}\n"
-        f"{_table(summary)}"
+        f"{unsaid}{_table(summary)}"
         f"## Recipe\n\n```yaml\n{yaml.safe_dump(recipe, sort_keys=False)}```\n\n"
         "`ledmerge.json` holds the digests of every tensor; `ledmerge verify` checks them.\n"
     )
@@ -72,17 +72,3 @@ def _table(summary: dict[str, Any]) -> str:
         "| expert | elected | left after Disjoint | squared update kept |\n|---|---|---|---|\n"
         f"{rows}\n"
     )
-
-
-def _licence(folder: Path) -> str | None:
-    """The licence in the front matter of a folder's own card, if it has one."""
-    card = folder / "README.md"
-    if not card.is_file():
-        return None
-    front = _FRONT_MATTER.match(card.read_text(encoding="utf-8", errors="replace"))
-    try:
-        fields = yaml.safe_load(front.group(1)) if front else None
-    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2024-99-99
-        return None
-    licence = fields.get("license") if isinstance(fields, dict) else None
-    return str(licence) if licence else None

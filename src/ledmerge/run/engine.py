@@ -11,7 +11,7 @@ import torch
 
 from ledmerge.models.roles import layer_of
 from ledmerge.ops.blocks import blocks
-from ledmerge.ops.survey import Answers, BlockSurvey, Pending
+from ledmerge.ops.survey import Answers, BlockSurvey, Pending, Scope
 from ledmerge.run.lane import BlockResult, Lane, Source
 from ledmerge.run.parts import Parts, TensorResult
 from ledmerge.run.plan import Plan, PlannedTensor
@@ -19,6 +19,11 @@ from ledmerge.run.workers import Workers
 
 Sink = Callable[[str, int, memoryview], None]
 """Takes finished bytes: tensor name, first flat entry, data."""
+
+
+def ranked_together(name: str, scope: Scope) -> str:
+    """What the tensors have in common among which this one's entries are ranked."""
+    return {"tensor": name, "layer": layer_of(name) or name, "global": ""}[scope]
 
 
 class Engine:
@@ -75,7 +80,7 @@ class Engine:
         units: dict[str, list[PlannedTensor]] = {}
         for tensor in self._plan.tensors:
             name = tensor.new.name
-            together = {"tensor": name, "layer": layer_of(name) or name, "global": ""}[scope]
+            together = ranked_together(name, scope)
             key = f"copy {name}" if tensor.action == "copy" else f"merge {together}"
             units.setdefault(key, []).append(tensor)
         return list(units.values())

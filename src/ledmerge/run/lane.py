@@ -115,7 +115,7 @@ class Lane:
         is_matrix = len(new.shape) > 1 and new.numel >= MIN_ENTRIES
         if is_matrix and start % (LIKENESS_EVERY * BLOCK) == 0:
             figures["likeness"] = _likeness(
-                flat[: self._num_models], self._method.inputs == "deltas"
+                flat[: self._num_models, :BLOCK], self._method.inputs == "deltas"
             )
         if self._method.inputs == "models":
             merged = self._method.function(experts, **self._options, **asked)

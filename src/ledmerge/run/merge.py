@@ -54,6 +54,7 @@ def merge(
     allow_nonfinite: bool = False,
     trust_remote_code: bool = False,
     keep_card: bool = False,
+    licence: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Merge the models of a recipe into the folder `out`; returns what `ledmerge.json` holds.
@@ -72,6 +73,7 @@ def merge(
         trust_remote_code: let locating run code from the model folders.
         keep_card: the card of the folder that gives the config goes along as it is, if there is
             one; none is written.
+        licence: what the card names; by default the strictest of the inputs' licences.
 
     Raises:
         LedmergeError: anything wrong with recipe, models, data or destination; before the first
@@ -104,7 +106,7 @@ def merge(
     )
     with staging, plan:
         record = _fill(plan, staging, shard_size, how, progress)
-        _add_card(plan, record, staging, keep_card)
+        _add_card(plan, record, staging, keep_card, licence)
         progress.start("flush to disk", 1, "folders")
         staging.publish()
         progress.advance()
@@ -231,7 +233,9 @@ def _fill(
     return record
 
 
-def _add_card(plan: Plan, record: dict[str, Any], staging: Staging, keep_card: bool) -> None:
+def _add_card(
+    plan: Plan, record: dict[str, Any], staging: Staging, keep_card: bool, licence: str | None
+) -> None:
     if keep_card:
         own = plan.donor.path / "README.md"
         if own.is_file():
@@ -245,6 +249,7 @@ def _add_card(plan: Plan, record: dict[str, Any], staging: Staging, keep_card: b
         record["recipe"],
         record["summary"],
         ledmerge.__version__,
+        licence,
     )
     (staging.folder / "README.md").write_text(card, encoding="utf-8")
 

@@ -1,0 +1,81 @@
+"""What a merge would do to one tensor, and by which options."""
+
+from pathlib import Path
+from typing import Any
+
+from ledmerge.errors import RecipeError, did_you_mean
+from ledmerge.run.engine import ranked_together
+from ledmerge.run.plan import Plan, raise_problems
+from ledmerge.run.plan import plan as make_plan
+
+
+def explain(recipe: str | Path | dict[str, Any], tensor: str) -> dict[str, Any]:
+    """The method, the options in force and the fate of one tensor; nothing is read but headers.
+
+    Returns:
+        "action" is "merge", "copy" or "leave out", with its "reason"; "options" are those of all
+        models, "models" has each model's own; "ranked_with" counts the tensors among which the
+        method ranks this one's entries.
+
+    Raises:
+        RecipeError: the recipe does not work, or no model has such a tensor; names the nearest.
+    """
+    plan = make_plan(recipe)
+    raise_problems(plan)
+    planned = {each.new.name: each for each in plan.tensors}
+    if tensor not in planned and tensor not in plan.left_out:
+        near = _nearest(tensor, [*planned, *plan.left_out])
+        raise RecipeError(f"{plan.recipe.place}: no tensor '{tensor}'{near}")
+    found = planned.get(tensor)
+    method = plan.recipe.method
+    about = method.as_json()
+    return {
+        "tensor": tensor,
+        "action": found.action if found else "leave out",
+        "reason": found.reason if found else plan.left_out[tensor],
+        "shape": list(found.new.shape) if found else None,
+        "dtype": found.new.dtype if found else None,
+        "method": method.name,
+        "summary": about["summary"],
+        "description": about["description"],
+        "options": {
+            option.name: plan.recipe.options[option.parameter]
+            for option in method.options.values()
+            if not option.is_per_model
+        },
+        "models": _models(plan, tensor),
+        "ranked_with": _ranked_with(plan, tensor) if found and found.action == "merge" else 0,
+    }
+
+
+def _nearest(tensor: str, known: list[str]) -> str:
+    """The nearest name; a list of hundreds would help nobody."""
+    near = did_you_mean(tensor, known)
+    return near if near.startswith("; did you mean") else ""
+
+
+def _models(plan: Plan, tensor: str) -> list[dict[str, Any]]:
+    """Every model, the donor first, with its dtype of the tensor and the options of its own."""
+    options = [option for option in plan.recipe.method.options.values() if option.is_per_model]
+    own = [
+        {option.name: plan.recipe.options[option.parameter][place] for option in options}
+        for place in range(len(plan.models))
+    ]
+    rows = [("model", model, chosen) for model, chosen in zip(plan.models, own, strict=True)]
+    if plan.recipe.base is not None:
+        rows.insert(0, ("base", plan.donor, {}))
+    return [
+        {
+            "model": model.name,
+            "role": role,
+            "dtype": entry.dtype if (entry := model.checkpoint.entries.get(tensor)) else None,
+            "options": chosen,
+        }
+        for role, model, chosen in rows
+    ]
+
+
+def _ranked_with(plan: Plan, tensor: str) -> int:
+    scope = plan.recipe.scope
+    names = [each.new.name for each in plan.merged()]
+    return sum(ranked_together(name, scope) == ranked_together(tensor, scope) for name in names)

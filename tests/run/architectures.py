@@ -96,7 +96,6 @@ def _sight(kind: str, **fields: Any) -> dict[str, Any]:
 
 
 CAUSAL: dict[str, dict[str, Any]] = {
-    "ArceeForCausalLM": _ROTARY,
     "BambaForCausalLM": {
         **_ROTARY,
         "mamba_n_heads": 4,
@@ -141,16 +140,13 @@ CAUSAL: dict[str, dict[str, Any]] = {
         "word_embed_proj_dim": 8,
     },
     "Olmo2ForCausalLM": _ROTARY,
-    "OlmoeForCausalLM": {**_ROTARY, **_EXPERTS},
     "Phi3ForCausalLM": {**_ROTARY, "pad_token_id": 0},
-    "PhiForCausalLM": _ROTARY,
     "Qwen2ForCausalLM": {**_ROTARY, "tie_word_embeddings": True},
     "Qwen3ForCausalLM": _ROTARY,
     "Qwen3MoeForCausalLM": {**_ROTARY, **_EXPERTS},
     "RecurrentGemmaForCausalLM": {**_ROTARY, "lru_width": 16, "num_hidden_layers": 3},
     "RwkvForCausalLM": {"hidden_size": 16, "num_hidden_layers": 2},
     "StableLmForCausalLM": _ROTARY,
-    "Starcoder2ForCausalLM": _ROTARY,
 }
 
 OTHERS: dict[str, dict[str, Any]] = {
@@ -176,7 +172,6 @@ OTHERS: dict[str, dict[str, Any]] = {
         "text_config": _words("qwen2_vl_text"),
         "vision_config": {**_QWEN_SIGHT},
     },
-    "RobertaForMaskedLM": _BERT,
     "T5ForConditionalGeneration": _T5,
     "WhisperForConditionalGeneration": {
         **_BART,

@@ -15,6 +15,7 @@ from ledmerge.models.folder import ModelFolder, open_models
 from ledmerge.models.quantized import MEND, quantization
 from ledmerge.models.roles import kind_of
 from ledmerge.ops.blocks import BLOCK, blocks
+from ledmerge.ops.total import block_total
 from ledmerge.report.relation import MIN_ENTRIES, verdict
 from ledmerge.run.plan import default_threads
 from ledmerge.run.progress import Progress, Quiet
@@ -144,8 +145,8 @@ def _block_sums(
         return [0.0, 0.0, 0.0, 0.0, float(np.count_nonzero(raws[0] != raws[1]))]
     a, b = (values.float() for values in stored)
     change = b - a
-    products = ((a, a), (b, b), (a, b), (change, change))
-    return [*(float(x @ y) for x, y in products), float(torch.count_nonzero(change))]
+    products = torch.stack([a * a, b * b, a * b, change * change])
+    return [*block_total(products), float(torch.count_nonzero(change))]
 
 
 def _together(

@@ -24,7 +24,8 @@ def test_the_options_in_force_are_those_of_the_merge(family):
     assert (found["action"], found["reason"], found["ranked_with"]) == ("merge", "", 1)
     assert (found["shape"], found["dtype"], found["method"]) == ([33, 9], "F16", "ties")
     assert found["options"]["normalize"] is True
-    assert "scope" in found["options"]
+    assert {"scope", "normalize"} <= found["options"].keys()
+    assert not {"density", "weight"} & found["options"].keys()
     base, safety, math = found["models"]
     assert (base["role"], base["dtype"], base["options"]) == ("base", "BF16", {})
     assert (safety["options"], math["options"]) == (

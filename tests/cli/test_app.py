@@ -13,7 +13,10 @@ from safetensors.torch import save_file
 
 from ledmerge.cli import app as module
 
-COMMANDS = ("convert", "diff", "evaluate", "info", "locate", "merge", "methods", "plan", "verify")
+COMMANDS = (
+    *("convert", "diff", "evaluate", "info", "locate", "merge", "methods", "plan", "schema"),
+    "verify",
+)
 
 
 @pytest.fixture
@@ -290,7 +293,7 @@ def test_every_command_has_help(ledmerge, command: str):
     code, out, err = ledmerge(command, "--help")
     assert (code, err) == (0, "")
     assert "Usage: " in out
-    assert "--json" in out
+    assert command == "schema" or "--json" in out
 
 
 def test_help_lists_the_commands(ledmerge):
@@ -380,3 +383,30 @@ def test_hub_ids_are_merged_from_the_cache_and_their_commits_kept(tmp_path: Path
     lines = error.splitlines()
     assert lines[0].startswith("org/none: no folder at org/none, and the hub does not give it")
     assert lines[1].startswith("org/math@v9: no folder at org/math@v9, and the hub does not")
+
+
+def test_the_schema_is_json_alone(ledmerge):
+    code, out, err = ledmerge("schema")
+    assert (code, err) == (0, "")
+    assert "merge_method" in json.loads(out)["properties"]
+
+
+def test_a_plan_shows_steps_slices_and_settings(ledmerge, home: Path):
+    layers = {"model": "safety", "layer_range": [0, 1]}
+    sources = [{"model": "half", "layer_range": [0, 1]}, layers]
+    documents = [
+        {"name": "half", "merge_method": "linear", "models": [{"model": "math"}]},
+        {
+            "merge_method": "slerp",
+            "base_model": "half",
+            "slices": [{"sources": sources}],
+            "parameters": {"t": [0.25, 0.5]},
+        },
+    ]
+    (home / "steps.yaml").write_text(yaml.safe_dump_all(documents))
+    code, out, _ = ledmerge("plan", home / "steps.yaml")
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()]
+    assert ["first", "half,", "by", "linear", "of", "math"] in lines
+    assert ["slice", "0", "1", "tensors", "of", "half,", "safety"] in lines
+    assert ["t", "0.25,", "0.5"] in lines

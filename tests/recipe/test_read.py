@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ledmerge.errors import RecipeError
-from ledmerge.recipe.read import parse_recipe, read_recipe
+from ledmerge.recipe.read import parse_recipe, read_recipes
+from ledmerge.recipe.schema import RecipeFile
 
 GOOD = """
 merge_method: led
@@ -22,6 +23,11 @@ parameters: {elect: both}
 locate: {samples: 9}
 dtype: bfloat16
 """
+
+
+def read_recipe(path: Path) -> RecipeFile:
+    (recipe,) = read_recipes(path)
+    return recipe
 
 
 def problems(tmp_path: Path, text: str) -> list[str]:
@@ -66,8 +72,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_spelling(tmp_path: Path, rig
 
 
 def test_a_key_near_to_nothing_lists_what_is_known(tmp_path: Path):
-    (said,) = problems(tmp_path, GOOD + "tokenizer_source: union\n")
-    assert said.startswith("'tokenizer_source' is not known; known are: base_model, dtype, ")
+    (said,) = problems(tmp_path, GOOD + "flavour: sweet\n")
+    assert said.startswith("'flavour' is not known; known are: base_model, chat_template, dtype, ")
 
 
 @pytest.mark.parametrize(
@@ -165,3 +171,14 @@ def test_anchors_and_merge_keys_work_as_in_any_yaml(tmp_path: Path):
 def test_a_mapping_is_checked_as_a_file_is():
     with pytest.raises(RecipeError, match=r"^here: 'sed' is not known; did you mean 'seed'"):
         parse_recipe({"merge_method": "linear", "models": [{"model": "a"}], "sed": 1}, "here")
+
+
+def test_numbers_with_an_exponent_are_numbers(tmp_path: Path):
+    (tmp_path / "recipe.yaml").write_text(
+        "merge_method: ram\nmodels: [{model: a1e}]\n"
+        "parameters: {a: 1e-5, b: -2E+3, c: .5e1, d: 1.e0, e: 1e, f: e5, g: '1e5'}\n"
+    )
+    recipe = read_recipe(tmp_path / "recipe.yaml")
+    assert recipe.parameters == {
+        "a": 1e-5, "b": -2000.0, "c": 5.0, "d": 1.0, "e": "1e", "f": "e5", "g": "1e5"
+    }  # fmt: skip

@@ -98,7 +98,7 @@ def test_a_wrong_option_is_refused(option: str):
     assert any(said in problem for problem in problems(ties(parameters={option: value})))
 
 
-@pytest.mark.parametrize("value", [True, None, [0.1], float("nan"), -0.1, 10**400])
+@pytest.mark.parametrize("value", [True, None, [0.1, 2], float("nan"), -0.1, 10**400])
 def test_a_density_is_a_number_from_0_to_1(value: object):
     for problem in problems(ties(parameters={"density": value})):
         assert problem.split(": ")[0] in (

@@ -63,5 +63,10 @@ def test_a_wide_scope_needs_the_option_that_groups_tensors(tmp_path: Path):
     method = replace(
         given.recipe.method, function=keep_largest, requests=frozenset({"survey"}), options={}
     )
+    given = replace(
+        given,
+        recipe=replace(given.recipe, method=method, options={}),
+        tensors=[replace(tensor, options={}) for tensor in given.tensors],
+    )
     with pytest.raises(AssertionError, match="option `scope`"):
-        run(replace(given, recipe=replace(given.recipe, method=method, options={})))
+        run(given)

@@ -26,7 +26,7 @@ from ledmerge.methods.led import led
 from ledmerge.models.roles import layer_of
 from ledmerge.recipe.recipe import load_recipe
 from ledmerge.run import score_sets
-from ledmerge.run.plan import IDLE_MEMORY
+from ledmerge.run.planned import IDLE_MEMORY
 
 DENSITIES = [0.5, 0.3, 0.77]
 WEIGHTS = [1.0, 0.7, 1.3]

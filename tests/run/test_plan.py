@@ -23,7 +23,7 @@ import ledmerge
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.errors import CheckpointError, RecipeError
 from ledmerge.models.quantized import MEND
-from ledmerge.run import plan as module
+from ledmerge.run import planned as module
 from ledmerge.run.plan import check_memory, check_space, plan
 
 EMBEDDING = "model.embed_tokens.weight"

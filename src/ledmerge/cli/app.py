@@ -190,6 +190,14 @@ def methods(
 
 
 @app.command()
+def schema() -> None:
+    """Print the form of a recipe as a JSON Schema, for editors that check YAML."""
+    from ledmerge.recipe.json_schema import recipe_schema
+
+    print(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
 def locate(
     model: Annotated[str, typer.Argument(help="A model folder, or a hub id owner/name@revision.")],
     out: Annotated[Path, typer.Argument(help="The new score folder.")],

@@ -15,11 +15,21 @@ def plan_table(plan: dict[str, Any]) -> RenderableType:
     """A plan, for reading."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     tensors = plan["tensors"]
+    for step in plan["steps"]:
+        table.add_row(
+            "first", f"{step['name']}, by {step['method']} of {', '.join(step['models'])}"
+        )
     table.add_row("method", plan["method"])
     table.add_row("base", plan["base"])
     table.add_row("models", ", ".join(plan["models"]))
     for name, value in plan["options"].items():
         table.add_row(f"  {name.rstrip('_')}", _value(value))
+    for number, part in enumerate(plan["slices"]):
+        table.add_row(
+            f"slice {number}", f"{part['tensors']} tensors of {', '.join(part['models'])}"
+        )
+        for name, value in part["options"].items():
+            table.add_row(f"  {name.rstrip('_')}", _value(value))
     table.add_row(
         "result", f"{plan['parameters']:,} parameters, {plan['dtype'] or 'dtypes as in the base'}"
     )
@@ -98,12 +108,16 @@ def _led_table(summary: dict[str, Any], recipe: dict[str, Any]) -> Table:
     for place, model in enumerate(summary["models"]):
         table.add_row(
             model,
-            f"{recipe['models'][place]['parameters']['density']:.2%}",
+            _density(recipe["models"][place]["parameters"]["density"]),
             f"{summary['elected'][place]:.2%}",
             f"{summary['owned'][place]:.2%}",
             f"{summary['kept_square'][place]:.2%}",
         )
     return table
+
+
+def _density(asked: Any) -> str:
+    return f"{asked:.2%}" if isinstance(asked, float) else "by tensor"
 
 
 def _overlap_table(summary: dict[str, Any]) -> Table:

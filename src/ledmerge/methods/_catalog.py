@@ -53,6 +53,16 @@ class Option:
         return self.kind == ModelOrder
 
     @property
+    def choices(self) -> tuple[Any, ...]:
+        """The words one of which may be written; none for numbers, booleans and models."""
+        return () if self.is_per_model or self.is_model_order else get_args(self.kind)
+
+    @property
+    def is_gradual(self) -> bool:
+        """Whether several values may be spread over the layers."""
+        return self.is_per_model or self.kind in (float, bool)
+
+    @property
     def kind_name(self) -> str:
         """What may be written, in words."""
         if self.is_model_order:

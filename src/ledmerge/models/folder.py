@@ -12,6 +12,7 @@ import xxhash
 
 from ledmerge.checkpoint.checkpoint import GGUF, Checkpoint, open_checkpoint
 from ledmerge.errors import CheckpointError, LedmergeError
+from ledmerge.models.roles import is_output_embedding, is_vocabulary
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -63,6 +64,18 @@ class ModelFolder:
         return bool(
             self.config.get("tie_word_embeddings", text_config.get("tie_word_embeddings", False))
         )
+
+    def repeats_input(self, tensor: str) -> bool:
+        """Whether a tensor of `checkpoint` is the input embedding once more, as the config says."""
+        return (
+            is_output_embedding(tensor)
+            and self.is_tied
+            and any(is_vocabulary(other) for other in self.checkpoint.entries if other != tensor)
+        )
+
+    def stored_name(self, tensor: str) -> str:
+        """What the folder's files call a tensor of `checkpoint`."""
+        return tensor
 
     def tokenizer_digest(self) -> str:
         """Hex digest of the tokenizer's files, the chat template and Python code."""

@@ -42,6 +42,14 @@ def is_output_embedding(name: str) -> bool:
     return name in OUTPUT_EMBEDDINGS
 
 
+def is_before_layers(name: str) -> bool:
+    """Whether a tensor that belongs to no layer is used before the first: embeddings of tokens and
+    places, and their norms.
+    """
+    is_embedding = any(part in name for part in ("emb", "wte", "wpe"))
+    return is_embedding and not is_output_embedding(name)
+
+
 def is_vocabulary(name: str) -> bool:
     """Whether the tensor's rows are tokens."""
     return is_output_embedding(name) or f".{name}".endswith(_INPUT_ENDINGS)

@@ -1,5 +1,6 @@
 """Reads a recipe file and says everything that is wrong with it at once."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import NoneType
@@ -14,27 +15,41 @@ from ledmerge.recipe.schema import RecipeFile
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
-def read_recipe(path: Path) -> RecipeFile:
-    """The recipe in a YAML file, with its form checked.
+def read_recipes(path: Path) -> list[RecipeFile]:
+    """The recipes in a YAML file, one a document, with their form checked.
 
     Raises:
         RecipeError: unreadable, not YAML, a key that stands twice or is not known, a wrong value.
     """
-    return parse_recipe(read_yaml(path), place=str(path))
+    documents = _documents(path)
+    if len(documents) == 1:
+        return [parse_recipe(documents[0], place=str(path))]
+    return [
+        parse_recipe(document, place=f"{path}: document {number}")
+        for number, document in enumerate(documents, start=1)
+        if document is not None
+    ]
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file says.
+    """What a YAML file of one document says.
 
     Raises:
-        RecipeError: unreadable, not YAML, or a key that stands twice.
+        RecipeError: unreadable, not YAML, several documents, or a key that stands twice.
     """
+    documents = _documents(path)
+    if len(documents) > 1:
+        raise RecipeError(f"{path}: expected one YAML document, found {len(documents)}")
+    return documents[0]
+
+
+def _documents(path: Path) -> list[Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error})") from error
     try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)
+        return list(yaml.load_all(text, Loader=_UniqueKeyLoader)) or [None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-99-99
         raise RecipeError(f"{path}: not YAML: {error}") from error
 
@@ -122,7 +137,10 @@ def _dotted(parts: list[Any]) -> str:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, which would otherwise let the last of two equal keys win in silence."""
+    """PyYAML's safe loader, which would otherwise let the last of two equal keys win in silence.
+
+    Numbers such as 1e-3 are numbers, as in YAML 1.2; PyYAML reads 1.1, where they are text.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [
@@ -135,3 +153,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                     None, None, f"the key '{key}' stands twice", node.value[place][0].start_mark
                 )
         return super().construct_mapping(node, deep)
+
+
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z"),
+    list("-+.0123456789"),
+)

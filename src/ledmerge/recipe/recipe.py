@@ -1,62 +1,64 @@
 """A recipe with everything looked up: method, options in force, models, data files."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ledmerge.errors import RecipeError, did_you_mean
-from ledmerge.methods._catalog import Method, Option, get_method
+from ledmerge.errors import RecipeError
+from ledmerge.methods._catalog import Method, get_method
 from ledmerge.methods._guard import Guard, guarded
 from ledmerge.ops.survey import Scope
-from ledmerge.recipe.read import find_path, parse_recipe, read_recipe, validated
-from ledmerge.recipe.schema import ModelEntry, RecipeFile
-from ledmerge.recipe.settings import LocateSettings
-
-IGNORED_PARAMETERS = {"int8_mask"}
-"""mergekit's switches that only trade memory for time; they change nothing here."""
-
-
-DEFAULTS = LocateSettings()
-
-
-@dataclass(frozen=True)
-class ScoreSource:
-    """Where an expert's score sets come from: folders, or data to locate on.
-
-    `base_scores` is set only for a method that asks for the base's scores too.
-    """
-
-    scores: str | None = None
-    base_scores: str | None = None
-    data: str | None = None
-    settings: LocateSettings = DEFAULTS
-
-    @property
-    def folders(self) -> tuple[str, ...]:
-        """The score folders that the recipe names: at the expert, at the base."""
-        return tuple(folder for folder in (self.scores, self.base_scores) if folder)
+from ledmerge.recipe.documents import Document, order_documents
+from ledmerge.recipe.mergekit import adds_base
+from ledmerge.recipe.options import Expert, Level, at, read_options, strictest
+from ledmerge.recipe.read import find_path, parse_recipe, read_recipes
+from ledmerge.recipe.schema import (
+    ModelEntry,
+    ModuleEntry,
+    RecipeFile,
+    SliceEntry,
+    TokenizerEntry,
+)
+from ledmerge.recipe.score_source import ScoreSource, read_guard, read_source
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One merge, decided. `models` are in the method's order, references as written.
 
-    `options` holds every option of the method under its Python name; a per-model option is a list
-    with one number per model.
+    `options` holds every option of the method under its Python name: a value, or a `Setting` where
+    it depends on the tensor; of a per-model option, the list of these.
     """
 
     place: str
     folder: Path
     method: Method
     base: str | None
-    models: tuple[str, ...]
-    options: dict[str, Any]
-    sources: tuple[ScoreSource | None, ...]
     dtype: str | None
     seed: int
+    tokenizer: TokenizerEntry | None = None
+    """None for the base's as it is."""
+    chat_template: str | None = None
+    models: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    sources: tuple[ScoreSource | None, ...] = ()
     guard: Guard | None = None
     """What is kept out of the merge; `method` heeds it already."""
+    slices: tuple["Slice", ...] = ()
+    """Where layers come from here and there: a recipe for each part of the stack, and no options
+    here."""
+    name: str | None = None
+    """What other documents of the same file call the result."""
+    steps: tuple["Recipe", ...] = ()
+    """The other documents of the file, in the order in which they are merged."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def references(self) -> frozenset[str]:
+        """Every model it names."""
+        bases = (self.base, *(piece.recipe.base for piece in self.slices))
+        return frozenset(name for name in (*self.models, *bases) if name is not None)
 
     @property
     def scope(self) -> Scope:
@@ -70,13 +72,42 @@ class Recipe:
             self.method.may_have_base and self.base is not None
         )
 
+    def options_for(
+        self, tensor: str, depth: float, inputs: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """The options for one tensor, as the method takes them; see `options.at`.
+
+        Args:
+            inputs: its name in each model, where that differs from the name in the result.
+        """
+        return at(self.options, tensor, depth, inputs or [tensor] * len(self.models))
+
     def find(self, path: str) -> Path:
         """A path of the recipe, as `find_path` finds it."""
         return find_path(path, self.folder, self.place)
 
 
+@dataclass(frozen=True)
+class Slice:
+    """Some layers of the result.
+
+    Attributes:
+        recipe: how they are merged.
+        num_layers: how many they are.
+        base_first: the first of the base's layers, if the method has a base.
+        firsts: and of each model's.
+    """
+
+    recipe: Recipe
+    num_layers: int
+    base_first: int
+    firsts: tuple[int, ...]
+
+
 def load_recipe(recipe: str | Path | dict[str, Any]) -> Recipe:
     """The recipe of a file, or of a mapping with the same keys.
+
+    Of several documents in a file, that of the result; the others are its `steps`.
 
     Raises:
         RecipeError: every problem that can be seen without opening a model, one per line.
@@ -84,199 +115,173 @@ def load_recipe(recipe: str | Path | dict[str, Any]) -> Recipe:
     if isinstance(recipe, dict):
         return _resolve(parse_recipe(recipe, "recipe"), "recipe", Path())
     path = Path(recipe)
-    return _resolve(read_recipe(path), str(path), path.parent)
+    files = read_recipes(path)
+    found = [
+        _resolve(file, f"{path}: '{file.name}'" if len(files) > 1 else str(path), path.parent)
+        for file in files
+    ]
+    documents = [
+        Document(file.name, each.references) for file, each in zip(files, found, strict=True)
+    ]
+    *steps, result = (found[place] for place in order_documents(documents, str(path)))
+    return replace(result, steps=tuple(steps))
 
 
 def _resolve(file: RecipeFile, place: str, folder: Path) -> Recipe:
     method = get_method(file.merge_method)
     problems: list[str] = []
     notes: list[str] = []
-    entries = _experts(file, method, problems)
-    options = _options(file, entries, method, problems)
-    guard = _guard(file, entries, method, problems)
+    body = _body(file, problems)
+    if file.tokenizer and file.tokenizer_source:
+        problems.append("give 'tokenizer' or 'tokenizer_source', not both")
+    recipe = Recipe(
+        place=place,
+        folder=folder,
+        method=method,
+        base=file.base_model,
+        dtype=file.out_dtype or file.dtype,
+        seed=file.seed,
+        tokenizer=file.tokenizer
+        or (TokenizerEntry(source=file.tokenizer_source) if file.tokenizer_source else None),
+        chat_template=file.chat_template,
+        name=file.name,
+    )
+    if body.slices:
+        recipe = _with_slices(recipe, file, body, problems, notes)
+    else:
+        recipe = _with_models(recipe, file, body, problems, notes)
+    if problems:
+        raise RecipeError("\n".join(f"{place}: {problem}" for problem in problems))
+    return replace(recipe, notes=tuple(dict.fromkeys(notes)))
+
+
+@dataclass(frozen=True)
+class _Body:
+    """What is merged: `models` or `slices`, and the parameters for all, strongest first."""
+
+    models: Sequence[ModelEntry]
+    slices: Sequence[SliceEntry]
+    levels: list[Level]
+
+
+def _body(file: RecipeFile, problems: list[str]) -> _Body:
+    levels = [Level("parameters", file.parameters)]
+    holder: RecipeFile | ModuleEntry = file
+    if file.modules:
+        if file.modules.keys() != {"default"}:
+            problems.append(
+                "modules: expected 'default' alone, which is the whole model; single modules "
+                f"cannot be merged, found {', '.join(file.modules)}"
+            )
+        holder = next(iter(file.modules.values()))
+        levels.insert(0, Level("modules.default.parameters", holder.parameters))
+    found = [key for key in ("models", "slices") if getattr(holder, key)]
+    if len(found) != 1 or (file.modules and (file.models or file.slices)):
+        problems.append("expected exactly one of 'models', 'slices' and 'modules'")
+    return _Body(holder.models or [], holder.slices or [], levels)
+
+
+def _with_models(
+    recipe: Recipe, file: RecipeFile, body: _Body, problems: list[str], notes: list[str]
+) -> Recipe:
+    """The recipe of whole models."""
+    method = recipe.method
+    entries = {f"models[{i}]": entry for i, entry in enumerate(body.models)}
+    listed = [Expert(where, entry.model, entry.parameters) for where, entry in entries.items()]
+    experts = _experts(listed, recipe.base, method, "models", problems)
+    options = read_options(method, experts, body.levels, problems, notes)
+    if recipe.base and recipe.base not in {expert.model for expert in experts}:
+        common = {name for level in body.levels for name in level.parameters}
+        if adds_base(method.name, common):
+            notes.append(
+                f"{method.name} merges the models listed, and the base is none of them (mergekit "
+                "would merge it with them)"
+            )
+    guard = read_guard(file.guard, file.base_model, experts, method, problems)
     needs_all = method.needs_scores
     method = guarded(method, guard) if guard else method
     sources = [
-        _source(method, index, entry, file.locate, problems)
+        read_source(method, expert.where, entries[expert.where], file.locate, problems)
         if needs_all or (guard and guard.model == number)
         else None
-        for number, (index, entry) in enumerate(entries)
+        for number, expert in enumerate(experts)
     ]
-    unread = [entry for (_, entry), source in zip(entries, sources, strict=True) if source is None]
+    found = [entries[expert.where] for expert in experts]
+    unread = [entry for entry, source in zip(found, sources, strict=True) if source is None]
     if any(entry.locate or entry.scores for entry in unread) and not needs_all:
         notes.append(
             f"{method.name} uses no scores; the recipe's `locate` and `scores` are not read"
             + (" but for the guard's model" if guard else "")
         )
-    elif not method.needs_base_scores and any(entry.base_scores for _, entry in entries):
+    elif not method.needs_base_scores and any(entry.base_scores for entry in found):
         notes.append(
             f"{method.name} uses no scores of the base; the recipe's `base_scores` are not read"
         )
-    if problems:
-        raise RecipeError("\n".join(f"{place}: {problem}" for problem in problems))
-    return Recipe(
-        place=place,
-        folder=folder,
-        method=method.at(options),
+    return replace(
+        recipe,
+        method=strictest(method, options),
         guard=guard,
-        base=file.base_model,
-        models=tuple(entry.model for _, entry in entries),
+        models=tuple(expert.model for expert in experts),
         options=options,
         sources=tuple(sources),
-        dtype=file.out_dtype or file.dtype,
-        seed=file.seed,
-        notes=tuple(notes),
     )
 
 
-Entries = list[tuple[int, ModelEntry]]
-"""The experts with their places in the recipe, for messages."""
+def _with_slices(
+    recipe: Recipe, file: RecipeFile, body: _Body, problems: list[str], notes: list[str]
+) -> Recipe:
+    """The recipe of layers from here and there."""
+    method = recipe.method
+    if method.needs_scores or file.guard:
+        what = f"{method.name} needs" if method.needs_scores else "a guard needs"
+        problems.append(f"slices: {what} scores, which are of whole models; list 'models'")
+    slices = []
+    for number, entry in enumerate(body.slices):
+        where = f"slices[{number}]"
+        base = entry.base_model or recipe.base
+        base = base if replace(recipe, base=base).has_base else None
+        entries = {f"{where}.sources[{i}]": each for i, each in enumerate(entry.sources)}
+        listed = [Expert(place, each.model, each.parameters) for place, each in entries.items()]
+        experts = _experts(listed, base, method, f"{where}.sources", problems)
+        levels = [Level(f"{where}.parameters", entry.parameters), *body.levels]
+        options = read_options(method, experts, levels, problems, notes)
+        lengths = [end - first for first, end in (each.layer_range for each in entry.sources)]
+        if len(set(lengths)) > 1:
+            found = ", ".join(map(str, lengths))
+            problems.append(f"{where}.sources: expected layers of equal number, found {found}")
+        firsts = {each.model: each.layer_range[0] for each in entry.sources}
+        if base is not None and base not in firsts:
+            problems.append(
+                f"{where}.sources: lists no layers of the base, {base}, which {method.name} needs"
+            )
+        part = replace(
+            recipe,
+            method=strictest(method, options),
+            base=base,
+            models=tuple(expert.model for expert in experts),
+            options=options,
+            sources=(None,) * len(experts),
+        )
+        own = tuple(entries[expert.where].layer_range[0] for expert in experts)
+        slices.append(Slice(part, lengths[0], firsts.get(base or "", 0), own))
+    if len(slices) > 1 and any(each.recipe.scope == "global" for each in slices):
+        problems.append("parameters.scope: global ranks a whole model; with slices, use layer")
+    models = tuple(dict.fromkeys(model for each in slices for model in each.recipe.models))
+    return replace(recipe, models=models, sources=(None,) * len(models), slices=tuple(slices))
 
 
-def _experts(file: RecipeFile, method: Method, problems: list[str]) -> Entries:
+def _experts(
+    listed: Sequence[Expert], base: str | None, method: Method, where: str, problems: list[str]
+) -> Sequence[Expert]:
     """The models the method works on besides the base."""
-    entries = list(enumerate(file.models))
-    if method.inputs == "models" and not (method.may_have_base and file.base_model):
-        return entries
-    if file.base_model is None:
+    if method.inputs == "models" and not (method.may_have_base and base):
+        return listed
+    if base is None:
         problems.append(f"{method.name} needs 'base_model'")
     # mergekit recipes often list the base among the models; its change is zero.
-    experts = [(i, entry) for i, entry in entries if entry.model != file.base_model]
+    experts = [expert for expert in listed if expert.model != base]
     if not experts:
-        problems.append("models: lists no model besides the base")
+        problems.append(f"{where}: lists no model besides the base")
     if method.inputs == "other" and len(experts) > 1:
-        problems.append(f"models: {method.name} takes the base and exactly one other model")
+        problems.append(f"{where}: {method.name} takes the base and exactly one other model")
     return experts
-
-
-def _options(
-    file: RecipeFile, entries: Entries, method: Method, problems: list[str]
-) -> dict[str, Any]:
-    """Every option's value under its Python name: the expert's own, else the common one."""
-    common = _known(file.parameters, method, "parameters", problems)
-    own = [
-        _known(entry.parameters, method, f"models[{i}].parameters", problems)
-        for i, entry in entries
-    ]
-    for (i, _), parameters in zip(entries, own, strict=True):
-        for name in parameters:
-            if not method.options[name].is_per_model:
-                problems.append(
-                    f"models[{i}].parameters: '{name}' is one for all models; put it under the "
-                    "recipe's own 'parameters'"
-                )
-    options: dict[str, Any] = {}
-    for option in method.options.values():
-        if not option.is_per_model:
-            options[option.parameter] = _value(option, common, "parameters", problems)
-            continue
-        options[option.parameter] = [
-            _value(option, {**common, **parameters}, f"models[{i}].parameters", problems)
-            for (i, _), parameters in zip(entries, own, strict=True)
-        ]
-    for option in method.options.values():
-        if option.is_model_order:
-            options[option.parameter] = _places(
-                option, options[option.parameter], entries, problems
-            )
-    return options
-
-
-def _guard(file: RecipeFile, entries: Entries, method: Method, problems: list[str]) -> Guard | None:
-    """The guard with its model's place; what it cannot keep is a problem."""
-    entry = file.guard
-    if entry is None:
-        return None
-    place = _place(entry.scores, entries, "guard.scores", problems)
-    if place is None:
-        return None
-    keep: Literal["model", "base"] = "model"
-    if entry.keep == "base":
-        keep = "base"
-        if file.base_model is None or (method.inputs == "models" and not method.may_have_base):
-            problems.append(
-                f"guard.keep: {method.name} is given no base; keep '{entry.scores}', or choose a "
-                "method that works on a base"
-            )
-    elif _place(entry.keep, entries, "guard.keep", problems) != place:
-        problems.append(f"guard.keep: expected 'base' or '{entry.scores}', found '{entry.keep}'")
-    return Guard(place, entry.density, keep)
-
-
-def _known(
-    parameters: dict[str, Any], method: Method, where: str, problems: list[str]
-) -> dict[str, Any]:
-    """The parameters that are options of the method; the others become problems."""
-    for name in parameters:
-        if name not in method.options and name not in IGNORED_PARAMETERS:
-            hint = did_you_mean(name, method.options)
-            problems.append(f"{where}: '{name}' is not known to {method.name}{hint}")
-    return {name: value for name, value in parameters.items() if name in method.options}
-
-
-def _value(option: Option, parameters: dict[str, Any], where: str, problems: list[str]) -> Any:
-    if option.name not in parameters:
-        if option.is_required:
-            problems.append(f"{where}: '{option.name}' is missing; {option.help.split('. ')[0]}")
-        return () if option.is_model_order else option.default
-    try:
-        return option.check(parameters[option.name])
-    except ValueError as error:
-        problems.append(f"{where}.{option.name}: {error}")
-        return option.default
-
-
-def _places(option: Option, value: Any, entries: Entries, problems: list[str]) -> list[int]:
-    """Models named in an option (as in the recipe, or by their folder's name) as their places."""
-    names = value if isinstance(value, list | tuple) else [value]
-    found = [_place(name, entries, f"parameters.{option.name}", problems) for name in names]
-    return [place for place in found if place is not None]
-
-
-def _place(name: Any, entries: Entries, where: str, problems: list[str]) -> int | None:
-    """Where a model stands in the recipe, named as there or by its folder's name."""
-    names = [entry.model for _, entry in entries]
-    short = [Path(model).name for model in names]
-    if name in names:
-        return names.index(name)
-    if short.count(name) == 1:
-        return short.index(name)
-    problems.append(f"{where}: '{name}' is no model of this recipe{did_you_mean(str(name), short)}")
-    return None
-
-
-def _source(
-    method: Method,
-    index: int,
-    entry: ModelEntry,
-    common: LocateSettings,
-    problems: list[str],
-) -> ScoreSource | None:
-    """Where the expert's scores come from."""
-    where = f"models[{index}]"
-    base_scores = entry.base_scores if method.needs_base_scores else None
-    keys = "'scores' and 'base_scores'" if method.needs_base_scores else "'scores'"
-    named = ScoreSource(entry.scores, base_scores)
-    if entry.scores and len(named.folders) == method.num_score_sets and not entry.locate:
-        return named
-    if named.folders:
-        together = " together" if method.needs_base_scores else ""
-        problems.append(f"{where}: give {keys}{together}, or 'locate' with 'data', not a mix")
-        return None
-    if entry.locate is None:
-        problems.append(
-            f"{where}: {method.name} needs scores; give 'locate: {{data: FILE}}', or {keys} made "
-            "by `ledmerge locate`"
-        )
-        return None
-    own = entry.locate.model_extra or {}
-    try:
-        settings = validated(
-            LocateSettings,
-            {**common.model_dump(), **own},
-            lambda at: f"{where}.locate.{at}" if at else f"{where}.locate",
-        )
-    except RecipeError as error:
-        problems += str(error).splitlines()
-        return None
-    return ScoreSource(data=entry.locate.data, settings=settings)

@@ -2,19 +2,46 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from ledmerge.recipe.settings import LocateSettings
 
-DtypeName = Literal["bfloat16", "float16", "float32"]
+_STRICT = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+def _without_prefix(name: Any) -> Any:
+    return name.removeprefix("torch.") if isinstance(name, str) else name
+
+
+def _one_word(model: Any) -> Any:
+    """mergekit writes `owner/name@revision+lora` as a mapping where it has odd characters."""
+    if not isinstance(model, dict):
+        return model
+    if model.keys() <= {"model", "lora", "override_architecture"} and "model" in model:
+        if model.get("override_architecture"):
+            raise PydanticCustomError("architecture", "'override_architecture' cannot be given")
+        parts = [_one_word(part) for part in (model["model"], model.get("lora")) if part]
+        return "+".join(map(str, parts))
+    if model.keys() <= {"path", "revision"} and "path" in model:
+        return "@".join(str(part) for part in (model["path"], model.get("revision")) if part)
+    return model
+
+
+DtypeName = Annotated[Literal["bfloat16", "float16", "float32"], BeforeValidator(_without_prefix)]
+ModelName = Annotated[str, BeforeValidator(_one_word)]
+"""A folder, or a hub id `owner/name@revision`."""
+Parameters = Annotated[
+    dict[str, Any], BeforeValidator(lambda given: {} if given is None else given)
+]
+"""Option -> a value; a list, spread over the layers; or a list of `{filter, value}`, of which the
+first whose filter is part of the tensor's name holds."""
 
 
 class LocateEntry(BaseModel):
     """An expert's location data; any field of `locate:` may be set for this expert alone."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     data: str
     """A file of rows with prompt and response, or `hub:NAME:SPLIT`."""
@@ -25,9 +52,9 @@ class ModelEntry(BaseModel):
 
     model_config = _STRICT
 
-    model: str
+    model: ModelName
     """A folder, or a hub id `owner/name@revision`."""
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: Parameters = Field(default_factory=dict)
     """Options of the merge method for this expert."""
     locate: LocateEntry | None = None
     """Where its task's scores come from, unless `scores` and `base_scores` are given."""
@@ -35,6 +62,67 @@ class ModelEntry(BaseModel):
     """A score folder made at this expert."""
     base_scores: str | None = None
     """A score folder made at the base on the same data."""
+
+
+class SourceEntry(BaseModel):
+    """Some layers of one model."""
+
+    model_config = _STRICT
+
+    model: ModelName
+    """A folder, or a hub id `owner/name@revision`."""
+    layer_range: tuple[Annotated[int, Field(ge=0)], int]
+    """The first layer, counted from 0, and the one after the last."""
+    parameters: Parameters = Field(default_factory=dict)
+    """Options of the merge method for this model in this slice."""
+
+    @model_validator(mode="after")
+    def _has_layers(self) -> "SourceEntry":
+        first, end = self.layer_range
+        if end <= first:
+            raise PydanticCustomError("empty", "'layer_range' holds no layer")
+        return self
+
+
+class SliceEntry(BaseModel):
+    """The next layers of the result: those of one model, or merged from several."""
+
+    model_config = _STRICT
+
+    sources: list[SourceEntry] = Field(min_length=1)
+    """Layers of equal number; the base's too, where the method works on a base."""
+    base_model: ModelName | None = None
+    """The base in this slice; the recipe's by default."""
+    parameters: Parameters = Field(default_factory=dict)
+    """Options of the merge method in this slice."""
+    residual_weight: float | None = None
+    """Read and without effect, as in mergekit."""
+
+
+class ModuleEntry(BaseModel):
+    """What a recipe has inside `modules`."""
+
+    model_config = _STRICT
+
+    models: list[ModelEntry] | None = Field(None, min_length=1)
+    """What is merged, whole. Either this or `slices`."""
+    slices: list[SliceEntry] | None = Field(None, min_length=1)
+    """The result's layers, from the first on."""
+    parameters: Parameters = Field(default_factory=dict)
+    """Options of the merge method; they win over the recipe's own."""
+
+
+class TokenizerEntry(BaseModel):
+    """Which vocabulary the result has."""
+
+    model_config = _STRICT
+
+    source: ModelName = "union"
+    """`base`, `union`, or a model."""
+    tokens: dict[str, Any] | None = None
+    """Where the embeddings of single tokens come from."""
+    pad_to_multiple_of: Annotated[int, Field(ge=1)] | None = None
+    """Rows of the embeddings are a multiple of this."""
 
 
 class GuardEntry(BaseModel):
@@ -57,10 +145,17 @@ class RecipeFile(BaseModel):
 
     merge_method: str
     """See `ledmerge methods`."""
-    models: list[ModelEntry] = Field(min_length=1)
-    base_model: str | None = None
+    name: Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")] | None = None
+    """What other recipes of the same file call the result."""
+    models: list[ModelEntry] | None = Field(None, min_length=1)
+    """What is merged, whole. Either this, or `slices`, or `modules`."""
+    slices: list[SliceEntry] | None = Field(None, min_length=1)
+    """The result's layers, from the first on."""
+    modules: dict[str, ModuleEntry] | None = Field(None, min_length=1)
+    """The same inside `default`, which is the whole model."""
+    base_model: ModelName | None = None
     """What the experts were fine-tuned from; also gives config, tokenizer and the other files."""
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: Parameters = Field(default_factory=dict)
     """Options of the merge method, for all experts."""
     guard: GuardEntry | None = None
     """Entries that are kept out of the merge, whatever the method."""
@@ -70,5 +165,11 @@ class RecipeFile(BaseModel):
     """Dtype of the result; without it each tensor keeps the base's."""
     out_dtype: DtypeName | None = None
     """mergekit's name for the dtype of the result; wins over `dtype`."""
+    tokenizer_source: ModelName | None = None
+    """`base`, `union`, or a model; short for `tokenizer: {source: ...}`."""
+    tokenizer: TokenizerEntry | None = None
+    """Which vocabulary the result has; the base's by default."""
+    chat_template: str | None = None
+    """A Jinja file, the template itself, `chatml`, or `auto`: the commonest of the models'."""
     seed: int = 0
     """Decides the random choices of the method."""

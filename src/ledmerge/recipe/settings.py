@@ -20,7 +20,7 @@ def _known_rule(name: str) -> str:
 class LocateSettings(BaseModel):
     """How the weights of a model are scored. Each field is an option of `ledmerge locate`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     samples: Annotated[int, Field(ge=1)] = 128
     """Rows drawn from the data, without replacement; all of them where there are fewer."""

@@ -20,6 +20,7 @@ def write_card(
     summary: dict[str, Any],
     version: str,
     licence: str | None = None,
+    steps: Sequence[dict[str, Any]] = (),
 ) -> str:
     """The card's text.
 
@@ -30,6 +31,7 @@ def write_card(
         summary: see `ledmerge.report.summary.summarize`.
         licence: what the card is to say; by default the strictest of the inputs' own, or all of
             them where none covers the others.
+        steps: resolved recipes of models that were made on the way.
     """
     inputs = [base, *models] if base else models
     licences = {name: read_licence(folder) for name, folder in inputs}
@@ -50,7 +52,7 @@ def write_card(
         f"Merged with [ledmerge](https://pypi.org/project/ledmerge/) {version}, method "
         f"`{recipe['merge_method']}`, {origin}\n\n{listed}\n"
         f"{unsaid}{_table(summary)}"
-        f"## Recipe\n\n```yaml\n{yaml.safe_dump(recipe, sort_keys=False)}```\n\n"
+        f"## Recipe\n\n```yaml\n{yaml.safe_dump_all([*steps, recipe], sort_keys=False)}```\n\n"
         "`ledmerge.json` holds the digests of every tensor; `ledmerge verify` checks them.\n"
     )
 

@@ -54,6 +54,23 @@ def summarize(
     }
 
 
+def spread(figures: dict[str, Any], places: Sequence[int], num_models: int) -> dict[str, Any]:
+    """Figures of some experts as figures of all, 0 for the others.
+
+    Args:
+        places: where the experts stand among all. Every axis of a figure is one of experts, but
+            for likenesses, which compare with one model and are left out.
+    """
+    found = {}
+    for name, value in figures.items():
+        if name == "likeness":
+            continue
+        some = np.asarray(value)
+        found[name] = np.zeros((num_models,) * some.ndim)
+        np.add.at(found[name], np.ix_(*(places,) * some.ndim), some)
+    return found
+
+
 def _figures(tensors: Tensors, numel: dict[str, int], models: Sequence[str]) -> dict[str, Any]:
     entries = sum(numel[tensor["name"]] for tensor in tensors if tensor["figures"])
     sums = _sums(tensor["figures"] for tensor in tensors)

@@ -14,7 +14,7 @@ from ledmerge.ops.blocks import blocks
 from ledmerge.ops.survey import Answers, BlockSurvey, Pending, Scope
 from ledmerge.run.lane import BlockResult, Lane, Source
 from ledmerge.run.parts import Parts, TensorResult
-from ledmerge.run.plan import Plan, PlannedTensor
+from ledmerge.run.planned import Plan, PlannedTensor
 from ledmerge.run.workers import Workers
 
 Sink = Callable[[str, int, memoryview], None]
@@ -49,7 +49,6 @@ class Engine:
         self._lanes = [
             Lane(
                 plan.recipe.method,
-                plan.recipe.options,
                 sources,
                 len(plan.inputs),
                 Source(plan.donor.checkpoint, plan.donor.name),
@@ -130,7 +129,7 @@ class Engine:
         if tensor.action == "copy":
             return lane.copy(new, start, stop)
         try:
-            return lane.merge(new, start, stop, survey)
+            return lane.merge(new, tensor.options, start, stop, survey)
         except Pending:
             raise
         except Exception as error:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ledmerge.errors import RecipeError, did_you_mean
+from ledmerge.recipe.options import as_written
 from ledmerge.run.engine import ranked_together
 from ledmerge.run.plan import Plan, raise_problems
 from ledmerge.run.plan import plan as make_plan
@@ -27,8 +28,13 @@ def explain(recipe: str | Path | dict[str, Any], tensor: str) -> dict[str, Any]:
         near = _nearest(tensor, [*planned, *plan.left_out])
         raise RecipeError(f"{plan.recipe.place}: no tensor '{tensor}'{near}")
     found = planned.get(tensor)
-    method = plan.recipe.method
+    part = next((p for p in plan.parts if found in p.tensors), plan.parts[0])
+    method = part.recipe.method
     about = method.as_json()
+    options = found.options if found and found.action == "merge" else {}
+    in_force = {
+        name: as_written(value) for name, value in {**part.recipe.options, **options}.items()
+    }
     return {
         "tensor": tensor,
         "action": found.action if found else "leave out",
@@ -39,12 +45,12 @@ def explain(recipe: str | Path | dict[str, Any], tensor: str) -> dict[str, Any]:
         "summary": about["summary"],
         "description": about["description"],
         "options": {
-            option.name: plan.recipe.options[option.parameter]
+            option.name: in_force[option.parameter]
             for option in method.options.values()
             if not option.is_per_model
         },
-        "models": _models(plan, tensor),
-        "ranked_with": _ranked_with(plan, tensor) if found and found.action == "merge" else 0,
+        "models": _models(part, tensor, in_force),
+        "ranked_with": _ranked_with(part, tensor) if found and found.action == "merge" else 0,
     }
 
 
@@ -54,11 +60,11 @@ def _nearest(tensor: str, known: list[str]) -> str:
     return near if near.startswith("; did you mean") else ""
 
 
-def _models(plan: Plan, tensor: str) -> list[dict[str, Any]]:
+def _models(plan: Plan, tensor: str, in_force: dict[str, Any]) -> list[dict[str, Any]]:
     """Every model, the donor first, with its dtype of the tensor and the options of its own."""
     options = [option for option in plan.recipe.method.options.values() if option.is_per_model]
     own = [
-        {option.name: plan.recipe.options[option.parameter][place] for option in options}
+        {option.name: in_force[option.parameter][place] for option in options}
         for place in range(len(plan.models))
     ]
     rows = [("model", model, chosen) for model, chosen in zip(plan.models, own, strict=True)]

@@ -68,7 +68,6 @@ class Lane:
     def __init__(
         self,
         method: Method,
-        options: dict[str, Any],
         sources: Sequence[Source],
         num_models: int,
         donor: Source,
@@ -78,13 +77,15 @@ class Lane:
         has_base: bool,
         allow_nonfinite: bool,
     ):
-        self._method, self._options, self._sources = method, options, sources
+        self._method, self._sources = method, sources
         self._num_models, self._has_base, self._donor = num_models, has_base, donor
         self._seed, self._device, self._allow_nonfinite = seed, device, allow_nonfinite
         self._raw = [bytearray(BLOCK * 8) for _ in sources]
         self._stack = torch.empty(len(sources), BLOCK)
 
-    def merge(self, new: NewTensor, start: int, stop: int, survey: BlockSurvey) -> BlockResult:
+    def merge(
+        self, new: NewTensor, options: dict[str, Any], start: int, stop: int, survey: BlockSurvey
+    ) -> BlockResult:
         """One piece of the merged tensor: a flat block, or the whole in its own shape.
 
         Raises:
@@ -118,11 +119,11 @@ class Lane:
                 flat[: self._num_models, :BLOCK], self._method.inputs == "deltas"
             )
         if self._method.inputs == "models":
-            merged = self._method.function(experts, **self._options, **asked)
+            merged = self._method.function(experts, **options, **asked)
         elif self._method.inputs == "other":
-            merged = self._method.function(base, experts[0], **self._options, **asked)
+            merged = self._method.function(base, experts[0], **options, **asked)
         else:
-            merged = self._method.function(base, experts, **self._options, **asked)
+            merged = self._method.function(base, experts, **options, **asked)
             figures |= conflict_figures(flat[0], flat[1 : self._num_models], merged.flatten())
         stored, finite = narrow(merged.flatten(), TORCH_DTYPES[new.dtype])
         if not (finite or self._allow_nonfinite):

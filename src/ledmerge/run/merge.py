@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,16 @@ import xxhash
 
 import ledmerge
 from ledmerge.checkpoint.checkpoint import Checkpoint
-from ledmerge.checkpoint.digest import checkpoint_digest, digest_tensors
+from ledmerge.checkpoint.digest import digest_tensors
 from ledmerge.checkpoint.layout import Shard, ShardWriter, lay_out, weight_index
 from ledmerge.checkpoint.staging import Staging, check_destination
+from ledmerge.models.chat_template import write_chat_template
+from ledmerge.models.folder import ModelFolder, find_model
 from ledmerge.models.sidecar import copy_sidecar
 from ledmerge.recipe.recipe import Recipe
-from ledmerge.report.card import write_card
-from ledmerge.report.summary import summarize
+from ledmerge.recipe.resolved import resolved
 from ledmerge.run.device import choose_device
-from ledmerge.run.engine import Engine
-from ledmerge.run.lane import Source
+from ledmerge.run.engine import Engine, Sink, TensorResult
 from ledmerge.run.plan import (
     Plan,
     check_memory,
@@ -33,12 +33,26 @@ from ledmerge.run.plan import (
     plan as make_plan,
 )
 from ledmerge.run.progress import Progress, Quiet
+from ledmerge.run.record import RECORD, card_of, make_record
 from ledmerge.run.score_sets import gather_scores
-
-RECORD = "ledmerge.json"
-"""Written beside the weights: resolved recipe, digests, versions, figures."""
+from ledmerge.run.sources import sources_of
+from ledmerge.run.steps import Steps, check_steps
 
 SHARD_SIZE = 5_000_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """How fast and where, without a say in the weights. Each field is an argument of `merge`."""
+
+    threads: int
+    device: torch.device
+    allow_nonfinite: bool
+    shard_size: int = SHARD_SIZE
+    memory: int | None = None
+    trust_remote_code: bool = False
+    keep_card: bool = False
+    licence: str | None = None
 
 
 def merge(
@@ -80,100 +94,92 @@ def merge(
             byte is written, unless only the values can show it.
     """
     out, progress, threads = Path(out), progress or Quiet(), threads or default_threads()
-    how = Run(threads, choose_device(device), allow_nonfinite)
+    how = Run(
+        threads,
+        choose_device(device),
+        allow_nonfinite,
+        shard_size,
+        memory,
+        trust_remote_code,
+        keep_card,
+        licence,
+    )
     check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
+    check_steps(out, resume=resume, overwrite=overwrite)
     plan = make_plan(recipe)
     check_space(plan, out)
     check_memory(plan, memory, threads)
     raise_problems(plan)
     for note in plan.notes:
         progress.note(note)
+    steps = Steps(out)
+    if not resume:
+        steps.remove()
+    if plan.steps:
+        made = _make_steps(plan, steps, how, progress)
+        plan = dataclasses.replace(make_plan(plan.recipe, made), steps=plan.steps)
+        raise_problems(plan)
+    record = _merge(plan, out, how, progress, resume=resume, overwrite=overwrite)
+    steps.remove()
+    return record
+
+
+def _make_steps(plan: Plan, steps: Steps, run: Run, progress: Progress) -> dict[str, ModelFolder]:
+    """Merge what other documents of the recipe's file make, but for what is there already."""
+    made: dict[str, ModelFolder] = {}
+    for recipe in plan.recipe.steps:
+        assert recipe.name is not None
+        step, place = make_plan(recipe, made), steps.place(recipe.name)
+        raise_problems(step)
+        key = _key(step, run)
+        if not steps.is_whole(recipe.name, key):
+            steps.begin(recipe.name)
+            _merge(step, place, run, progress, resume=True, overwrite=True)
+            steps.finish(recipe.name, key)
+        made[recipe.name] = dataclasses.replace(find_model(place), reference=recipe.name)
+    return made
+
+
+def _merge(
+    plan: Plan, out: Path, run: Run, progress: Progress, *, resume: bool, overwrite: bool
+) -> dict[str, Any]:
+    """A plan without problems, from its scores to the folder."""
     gather_scores(
         plan,
-        device=device,
-        memory=memory,
-        trust_remote_code=trust_remote_code,
-        allow_nonfinite=allow_nonfinite,
+        device=str(run.device),
+        memory=run.memory,
+        trust_remote_code=run.trust_remote_code,
+        allow_nonfinite=run.allow_nonfinite,
         progress=progress,
     )
     raise_problems(plan)
-    staging = Staging(
-        out,
-        _key(plan, shard_size, allow_nonfinite),
-        marks=(RECORD,),
-        resume=resume,
-        overwrite=overwrite,
-    )
+    staging = Staging(out, _key(plan, run), marks=(RECORD,), resume=resume, overwrite=overwrite)
     with staging, plan:
-        record = _fill(plan, staging, shard_size, how, progress)
-        _add_card(plan, record, staging, keep_card, licence)
+        record = _fill(plan, staging, run, progress)
+        _add_card(plan, record, staging, run)
         progress.start("flush to disk", 1, "folders")
         staging.publish()
         progress.advance()
     return record
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """How fast and where, without a say in the bytes."""
-
-    threads: int
-    device: torch.device
-    allow_nonfinite: bool
-
-
-def sources_of(plan: Plan) -> list[Source]:
-    """What each block is read from: the models, then the experts' and the base's scores."""
-    models = [Source(model.checkpoint, model.name) for model in plan.inputs]
-    labels = ("the scores of", "the base's scores for")[: plan.recipe.method.num_score_sets]
-    scores = [
-        Source(sets[place], f"{label} {model.name}")
-        for place, label in enumerate(labels)
-        for sets, model in zip(plan.scores, plan.models, strict=True)
-        if sets is not None
-    ]
-    return [*models, *scores]
+def finish(
+    plan: Plan, sink: Sink, run: Run, skip: frozenset[str] = frozenset()
+) -> Iterator[TensorResult]:
+    """Finish every tensor of a plan that is not in `skip`, and yield each as it is done."""
+    for part in plan.parts:
+        engine = Engine(
+            part,
+            sources_of(part),
+            sink,
+            threads=run.threads,
+            device=run.device,
+            allow_nonfinite=run.allow_nonfinite,
+        )
+        yield from engine.run(skip)
 
 
-def resolved(recipe: Recipe) -> dict[str, Any]:
-    """The recipe with every default written out, in the form of a recipe file."""
-    options = {
-        option.name: recipe.options[option.parameter] for option in recipe.method.options.values()
-    }
-    per_model = {n for n, option in recipe.method.options.items() if option.is_per_model}
-    common = {name: value for name, value in options.items() if name not in per_model}
-    for name, option in recipe.method.options.items():
-        if option.is_model_order:
-            common[name] = [recipe.models[place] for place in options[name]]
-    models = []
-    for place, reference in enumerate(recipe.models):
-        entry: dict[str, Any] = {"model": reference}
-        if per_model:
-            entry["parameters"] = {name: options[name][place] for name in sorted(per_model)}
-        source = recipe.sources[place]
-        if source and source.data:
-            entry["locate"] = {"data": source.data, **source.settings.model_dump()}
-        elif source:
-            entry |= dict(zip(("scores", "base_scores"), source.folders, strict=False))
-        models.append(entry)
-    guard = recipe.guard and {
-        "scores": recipe.models[recipe.guard.model],
-        "density": recipe.guard.density,
-        "keep": "base" if recipe.guard.keep == "base" else recipe.models[recipe.guard.model],
-    }
-    fields = {
-        "merge_method": recipe.method.name,
-        "base_model": recipe.base,
-        "models": models,
-        "parameters": common,
-        "guard": guard,
-        "dtype": recipe.dtype,
-        "seed": recipe.seed,
-    }
-    return {key: value for key, value in fields.items() if value is not None}
-
-
-def _key(plan: Plan, shard_size: int, allow_nonfinite: bool) -> str:
+def _key(plan: Plan, run: Run) -> str:
     """Stands for everything that decides the bytes of the folder."""
     files = [
         [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
@@ -186,18 +192,17 @@ def _key(plan: Plan, shard_size: int, allow_nonfinite: bool) -> str:
         resolved(plan.recipe),
         files,
         [dataclasses.astuple(tensor) for tensor in plan.tensors],
-        shard_size,
-        allow_nonfinite,
+        plan.chat_template,
+        run.shard_size,
+        run.allow_nonfinite,
     ]
     return xxhash.xxh3_128_hexdigest(json.dumps(fields, default=str).encode())
 
 
-def _fill(
-    plan: Plan, staging: Staging, shard_size: int, run: Run, progress: Progress
-) -> dict[str, Any]:
+def _fill(plan: Plan, staging: Staging, run: Run, progress: Progress) -> dict[str, Any]:
     """Write everything but the card into the staging folder; returns the record."""
     folder = staging.folder
-    shards = lay_out(folder, (t.new for t in plan.tensors), shard_size, {"format": "pt"})
+    shards = lay_out(folder, (t.new for t in plan.tensors), run.shard_size, {"format": "pt"})
     writer = ShardWriter(shards)
     try:
         finished = _still_there(staging.finished, shards)
@@ -209,16 +214,8 @@ def _fill(
             writer.write(name, start, data)
             progress.advance(len(data))
 
-        engine = Engine(
-            plan,
-            sources_of(plan),
-            sink,
-            threads=run.threads,
-            device=run.device,
-            allow_nonfinite=run.allow_nonfinite,
-        )
         lines = list(finished)
-        for result in engine.run(frozenset(line["name"] for line in finished)):
+        for result in finish(plan, sink, run, frozenset(line["name"] for line in finished)):
             lines.append(result.as_json())
             staging.note(lines[-1])
     finally:
@@ -228,30 +225,20 @@ def _fill(
     if len(shards) > 1:
         (folder / "model.safetensors.index.json").write_bytes(weight_index(shards))
     copy_sidecar(plan.donor, folder, plan.recipe.dtype)
-    record = _record(plan, lines, shards)
+    if plan.chat_template is not None:
+        write_chat_template(folder, plan.chat_template)
+    record = make_record(plan, lines, shards)
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record
 
 
-def _add_card(
-    plan: Plan, record: dict[str, Any], staging: Staging, keep_card: bool, licence: str | None
-) -> None:
-    if keep_card:
-        own = plan.donor.path / "README.md"
-        if own.is_file():
-            shutil.copyfile(own, staging.folder / own.name)
-        return
-    base, *models = [(model.name, model.path) for model in (plan.donor, *plan.models)]
-    card = write_card(
-        staging.out.name,
-        None if plan.recipe.base is None else base,
-        models,
-        record["recipe"],
-        record["summary"],
-        ledmerge.__version__,
-        licence,
-    )
-    (staging.folder / "README.md").write_text(card, encoding="utf-8")
+def _add_card(plan: Plan, record: dict[str, Any], staging: Staging, run: Run) -> None:
+    target, own = staging.folder / "README.md", plan.donor.path / "README.md"
+    if not run.keep_card:
+        card = card_of(plan, record, staging.out.name, run.licence)
+        target.write_text(card, encoding="utf-8")
+    elif own.is_file():
+        shutil.copyfile(own, target)
 
 
 def _still_there(finished: list[dict[str, Any]], shards: list[Shard]) -> list[dict[str, Any]]:
@@ -262,35 +249,3 @@ def _still_there(finished: list[dict[str, Any]], shards: list[Shard]) -> list[di
     with Checkpoint(shards[0].path.parent, entries) as staged:
         digests = digest_tensors(staged, [line["name"] for line in finished])
     return [line for line in finished if digests[line["name"]] == line["digest"]]
-
-
-def _record(plan: Plan, lines: list[dict[str, Any]], shards: list[Shard]) -> dict[str, Any]:
-    """What `ledmerge.json` holds."""
-    entries = [entry for shard in shards for entry in shard.entries]
-    numel = {entry.name: entry.numel for entry in entries}
-    digests = {line["name"]: line["digest"] for line in lines}
-    return {
-        "format": 1,
-        "digest": checkpoint_digest(entries, digests),
-        "recipe": resolved(plan.recipe),
-        "recipe_folder": str(plan.recipe.folder.resolve()),
-        "versions": {
-            "ledmerge": ledmerge.__version__,
-            "torch": torch.__version__,
-            "python": ".".join(map(str, sys.version_info[:3])),
-        },
-        "revisions": {m.reference: m.revision for m in (plan.donor, *plan.models) if m.revision},
-        "inputs": [
-            {
-                "model": source.label,
-                "path": str(source.checkpoint.folder.resolve()),
-                "files": {p.name: p.stat().st_size for p in source.checkpoint.files()},
-            }
-            for source in sources_of(plan)
-        ],
-        "left_out": plan.left_out,
-        "summary": summarize(
-            lines, numel, [model.name for model in plan.models], plan.inputs[0].name
-        ),
-        "tensors": {line.pop("name"): line for line in map(dict, lines)},
-    }

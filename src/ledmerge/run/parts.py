@@ -8,7 +8,7 @@ import numpy as np
 
 from ledmerge.checkpoint.digest import tensor_digest
 from ledmerge.run.lane import BlockResult
-from ledmerge.run.plan import PlannedTensor
+from ledmerge.run.planned import PlannedTensor
 
 
 @dataclass

@@ -9,7 +9,8 @@ from ledmerge.checkpoint.digest import cache_folder, cached_checkpoint_digest
 from ledmerge.errors import ScoreError
 from ledmerge.models.folder import ModelFolder
 from ledmerge.run.locate import locate_question
-from ledmerge.run.plan import Plan, check_scores
+from ledmerge.run.plan_tensors import check_scores
+from ledmerge.run.planned import Plan
 from ledmerge.run.progress import Progress
 from ledmerge.run.score_question import ScoreQuestion
 from ledmerge.run.score_store import MARK

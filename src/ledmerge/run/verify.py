@@ -12,8 +12,8 @@ from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import checkpoint_digest, digest_tensors
 from ledmerge.errors import CheckpointError, LedmergeError
 from ledmerge.recipe.recipe import load_recipe
-from ledmerge.run.engine import Engine, TensorResult
-from ledmerge.run.merge import RECORD, sources_of
+from ledmerge.run.engine import TensorResult
+from ledmerge.run.merge import RECORD, Run, finish
 from ledmerge.run.plan import Plan, default_threads, plan, raise_problems
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.score_sets import gather_scores
@@ -107,21 +107,21 @@ def _again(
         key=lambda name: hashlib.blake2b(f"{seed}:{name}".encode()).digest(),
     )
     sampled = set(names[:SAMPLED])
-    if again.recipe.scope == "tensor":
-        again.tensors = [tensor for tensor in again.tensors if tensor.new.name in sampled]
-    progress.start("compute again", sum(t.new.nbytes for t in again.tensors), "bytes")
-    engine = Engine(
-        again,
-        sources_of(again),
-        lambda name, start, data: progress.advance(len(data)),
-        threads=threads,
-        device=torch.device("cpu"),
-        allow_nonfinite=True,
-    )
-    return list(engine.run())
+    for part in again.parts:
+        if part.recipe.scope == "tensor":
+            part.tensors = [tensor for tensor in part.tensors if tensor.new.name in sampled]
+    total = sum(t.new.nbytes for part in again.parts for t in part.tensors)
+    progress.start("compute again", total, "bytes")
+    how = Run(threads, torch.device("cpu"), allow_nonfinite=True)
+    return list(finish(again, lambda name, start, data: progress.advance(len(data)), how))
 
 
 def _plan_again(out: Path, record: dict[str, Any], recipe: str | Path | None) -> Plan:
+    if record.get("steps"):
+        raise CheckpointError(
+            f"{out}: was made from other merges of its recipe, which are gone; its digests are "
+            "right, and that is all that can be checked"
+        )
     if recipe is not None:
         return plan(recipe)
     folder = Path(record["recipe_folder"])

@@ -1,0 +1,32 @@
+"""Some tensors of a checkpoint under other names."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ledmerge.checkpoint.checkpoint import Checkpoint
+
+
+class Renamed(Checkpoint):
+    """A view: bytes are read, and files opened, by the checkpoint behind it.
+
+    Args:
+        names: new name -> name in `whole`. A tensor may have several new names.
+    """
+
+    def __init__(self, whole: Checkpoint, names: Mapping[str, str]):
+        entries = (replace(whole.entries[old], name=new) for new, old in names.items())
+        super().__init__(whole.folder, entries, whole.metadata)
+        self._whole, self._names = whole, names
+
+    def twins(self, name: str) -> set[str]:
+        """See `Checkpoint.twins`."""
+        alike = {self._names[name], *self._whole.twins(self._names[name])}
+        return {new for new, old in self._names.items() if old in alike} - {name}
+
+    def read_into(self, name: str, start: int, buffer: memoryview) -> None:
+        """See `Checkpoint.read_into`."""
+        self._whole.read_into(self._names[name], start, buffer)
+
+    def close(self) -> None:
+        """See `Checkpoint.close`."""
+        self._whole.close()

@@ -1,0 +1,92 @@
+"""A recipe with every default written out, in the form of a recipe file."""
+
+from typing import Any
+
+from ledmerge.recipe.options import as_written
+from ledmerge.recipe.recipe import Recipe, Slice
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe file would say to get the same merge."""
+    body = (
+        {"slices": [_slice(recipe, piece) for piece in recipe.slices]}
+        if recipe.slices
+        else _models(recipe)
+    )
+    fields = {
+        "name": recipe.name,
+        "merge_method": recipe.method.name,
+        "base_model": recipe.base,
+        **body,
+        "guard": _guard(recipe),
+        "dtype": recipe.dtype,
+        "tokenizer": recipe.tokenizer and recipe.tokenizer.model_dump(exclude_none=True),
+        "chat_template": recipe.chat_template,
+        "seed": recipe.seed,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _models(recipe: Recipe) -> dict[str, Any]:
+    models = []
+    for place, reference in enumerate(recipe.models):
+        entry: dict[str, Any] = {"model": reference}
+        if own := _own(recipe, place):
+            entry["parameters"] = own
+        source = recipe.sources[place]
+        if source and source.data:
+            entry["locate"] = {"data": source.data, **source.settings.model_dump()}
+        elif source:
+            entry |= dict(zip(("scores", "base_scores"), source.folders, strict=False))
+        models.append(entry)
+    return {"models": models, "parameters": _common(recipe)}
+
+
+def _slice(whole: Recipe, piece: Slice) -> dict[str, Any]:
+    recipe = piece.recipe
+
+    def layers(first: int) -> list[int]:
+        return [first, first + piece.num_layers]
+
+    sources = []
+    if recipe.base:
+        sources.append({"model": recipe.base, "layer_range": layers(piece.base_first)})
+    for place, (model, first) in enumerate(zip(recipe.models, piece.firsts, strict=True)):
+        entry: dict[str, Any] = {"model": model, "layer_range": layers(first)}
+        if own := _own(recipe, place):
+            entry["parameters"] = own
+        sources.append(entry)
+    fields = {"sources": sources, "parameters": _common(recipe)}
+    if recipe.base not in (None, whole.base):
+        fields["base_model"] = recipe.base
+    return fields
+
+
+def _own(recipe: Recipe, place: int) -> dict[str, Any]:
+    """Options of one model."""
+    options = recipe.method.options.values()
+    return {
+        option.name: as_written(recipe.options[option.parameter][place])
+        for option in sorted(options, key=lambda option: option.name)
+        if option.is_per_model
+    }
+
+
+def _common(recipe: Recipe) -> dict[str, Any]:
+    """Options for all models."""
+    found = {}
+    for option in recipe.method.options.values():
+        value = recipe.options[option.parameter]
+        if option.is_model_order:
+            found[option.name] = [recipe.models[place] for place in value]
+        elif not option.is_per_model:
+            found[option.name] = as_written(value)
+    return found
+
+
+def _guard(recipe: Recipe) -> dict[str, Any] | None:
+    if recipe.guard is None:
+        return None
+    model = recipe.models[recipe.guard.model]
+    keep = "base" if recipe.guard.keep == "base" else model
+    return {"scores": model, "density": recipe.guard.density, "keep": keep}

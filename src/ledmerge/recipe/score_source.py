@@ -1,0 +1,91 @@
+"""Where the scores of each expert come from, and what a guard keeps by them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ledmerge.errors import RecipeError
+from ledmerge.methods._catalog import Method
+from ledmerge.methods._guard import Guard
+from ledmerge.recipe.options import Expert, place_of
+from ledmerge.recipe.read import validated
+from ledmerge.recipe.schema import GuardEntry, ModelEntry
+from ledmerge.recipe.settings import LocateSettings
+
+DEFAULTS = LocateSettings()
+
+
+@dataclass(frozen=True)
+class ScoreSource:
+    """Where an expert's score sets come from: folders, or data to locate on.
+
+    `base_scores` is set only for a method that asks for the base's scores too.
+    """
+
+    scores: str | None = None
+    base_scores: str | None = None
+    data: str | None = None
+    settings: LocateSettings = DEFAULTS
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The score folders that the recipe names: at the expert, at the base."""
+        return tuple(folder for folder in (self.scores, self.base_scores) if folder)
+
+
+def read_guard(
+    entry: GuardEntry | None,
+    base: str | None,
+    experts: Sequence[Expert],
+    method: Method,
+    problems: list[str],
+) -> Guard | None:
+    """The guard with its model's place; what it cannot keep is a problem."""
+    if entry is None:
+        return None
+    place = place_of(entry.scores, experts, "guard.scores", problems)
+    if place is None:
+        return None
+    keep: Literal["model", "base"] = "model"
+    if entry.keep == "base":
+        keep = "base"
+        if base is None or (method.inputs == "models" and not method.may_have_base):
+            problems.append(
+                f"guard.keep: {method.name} is given no base; keep '{entry.scores}', or choose a "
+                "method that works on a base"
+            )
+    elif place_of(entry.keep, experts, "guard.keep", problems) != place:
+        problems.append(f"guard.keep: expected 'base' or '{entry.scores}', found '{entry.keep}'")
+    return Guard(place, entry.density, keep)
+
+
+def read_source(
+    method: Method, where: str, entry: ModelEntry, common: LocateSettings, problems: list[str]
+) -> ScoreSource | None:
+    """Where the expert's scores come from."""
+    base_scores = entry.base_scores if method.needs_base_scores else None
+    keys = "'scores' and 'base_scores'" if method.needs_base_scores else "'scores'"
+    named = ScoreSource(entry.scores, base_scores)
+    if entry.scores and len(named.folders) == method.num_score_sets and not entry.locate:
+        return named
+    if named.folders:
+        together = " together" if method.needs_base_scores else ""
+        problems.append(f"{where}: give {keys}{together}, or 'locate' with 'data', not a mix")
+        return None
+    if entry.locate is None:
+        problems.append(
+            f"{where}: {method.name} needs scores; give 'locate: {{data: FILE}}', or {keys} made "
+            "by `ledmerge locate`"
+        )
+        return None
+    own = entry.locate.model_extra or {}
+    try:
+        settings = validated(
+            LocateSettings,
+            {**common.model_dump(), **own},
+            lambda at: f"{where}.locate.{at}" if at else f"{where}.locate",
+        )
+    except RecipeError as error:
+        problems += str(error).splitlines()
+        return None
+    return ScoreSource(data=entry.locate.data, settings=settings)

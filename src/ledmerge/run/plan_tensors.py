@@ -1,0 +1,113 @@
+"""Decides on every tensor of a plan: merged, copied, left out; what does not fit is a problem."""
+
+from collections.abc import Iterator
+
+from ledmerge.checkpoint.checkpoint import Checkpoint
+from ledmerge.checkpoint.header import FLOAT_DTYPES, TensorEntry
+from ledmerge.checkpoint.layout import NewTensor
+from ledmerge.models.folder import ModelFolder
+from ledmerge.models.roles import RECOMPUTED, is_vocabulary
+from ledmerge.run.planned import Plan, PlannedTensor
+
+FILE_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+
+
+def plan_tensors(plan: Plan) -> None:
+    """Decide on every tensor of the donor, and on what the other models hold besides."""
+    donor = plan.donor
+    for name, entry in donor.checkpoint.entries.items():
+        if name.endswith(RECOMPUTED):
+            plan.left_out[name] = "every loader computes it again"
+        elif donor.repeats_input(name):
+            plan.left_out[name] = "repeats the input embedding (tied); the config says so"
+            plan.problems += [
+                f"'{name}' is of its own in {model.name} but tied to the input embedding in "
+                f"{donor.name}; tie or untie both"
+                for model in plan.models
+                if name in model.checkpoint.entries and not model.is_tied
+            ]
+        elif twin := _needless_twin(plan, name):
+            plan.left_out[name] = f"repeats '{twin}' in one memory, and not all models have both"
+        else:
+            plan.tensors.append(_plan_tensor(plan, name, entry))
+    for model in plan.models:
+        for name in model.checkpoint.entries:
+            if name in donor.checkpoint.entries:
+                continue
+            twins = model.checkpoint.twins(name) & donor.checkpoint.entries.keys()
+            if name.endswith(RECOMPUTED) or model.repeats_input(name) or twins:
+                plan.left_out.setdefault(name, f"only in {model.name}, which can do without it")
+            else:
+                plan.problems.append(f"'{name}' is in {model.name} but not in {donor.name}")
+
+
+def _needless_twin(plan: Plan, name: str) -> str | None:
+    """Another name of the donor's tensor that all models have, where one lacks `name`."""
+    held = [model.checkpoint.entries for model in plan.models]
+    if all(name in entries for entries in held):
+        return None
+    twins = plan.donor.checkpoint.twins(name)
+    return next((twin for twin in sorted(twins) if all(twin in each for each in held)), None)
+
+
+def _plan_tensor(plan: Plan, name: str, entry: TensorEntry) -> PlannedTensor:
+    copied = PlannedTensor(NewTensor(name, entry.dtype, entry.shape), "copy", "holds integers")
+    if entry.dtype not in FLOAT_DTYPES:
+        plan.problems += _integer_problems(plan, name, entry)
+        return copied
+    for model in plan.models:
+        _check_fits(plan, name, entry, model)
+    dtype = FILE_DTYPES[plan.recipe.dtype] if plan.recipe.dtype else entry.dtype
+    return PlannedTensor(NewTensor(name, dtype, entry.shape), "merge")
+
+
+def _integer_problems(plan: Plan, name: str, entry: TensorEntry) -> Iterator[str]:
+    """Forms that differ; whether the integers themselves agree shows when they are read."""
+    for model in plan.models:
+        other = model.checkpoint.entries.get(name, entry)
+        if (other.dtype, other.shape) != (entry.dtype, entry.shape):
+            yield (
+                f"'{name}' is {other.dtype} {other.shape} in {model.name} but {entry.dtype} "
+                f"{entry.shape} in {plan.donor.name}; integers must agree"
+            )
+
+
+def _check_fits(plan: Plan, name: str, entry: TensorEntry, model: ModelFolder) -> None:
+    other = model.checkpoint.entries.get(name)
+    if other is None:
+        plan.problems.append(f"'{name}' is in {plan.donor.name} but not in {model.name}")
+    elif other.shape != entry.shape:
+        problem = (
+            f"'{name}' is {other.shape} in {model.name} but {entry.shape} in {plan.donor.name}"
+        )
+        if is_vocabulary(name):
+            problem += "; the vocabularies differ, bring the models to one first"
+        plan.problems.append(problem)
+    elif other.dtype not in FLOAT_DTYPES:
+        plan.problems.append(
+            f"'{name}' is {other.dtype} in {model.name} but {entry.dtype} in {plan.donor.name}"
+        )
+
+
+def check_scores(plan: Plan) -> None:
+    """Compare the score sets known so far, by their headers, with the tensors to be merged.
+
+    A tensor without scores keeps the base's weights; scores of another shape are a problem.
+    """
+    for model, found in zip(plan.models, plan.scores, strict=True):
+        for scores in found or ():
+            _check_score_set(plan, model, scores)
+
+
+def _check_score_set(plan: Plan, model: ModelFolder, scores: Checkpoint) -> None:
+    for place, tensor in enumerate(plan.tensors):
+        if tensor.action != "merge":
+            continue
+        entry = scores.entries.get(tensor.new.name)
+        if entry is None:
+            plan.tensors[place] = PlannedTensor(tensor.new, "copy", f"no scores for {model.name}")
+        elif entry.shape != tensor.new.shape or entry.dtype != "F32":
+            plan.problems.append(
+                f"{scores.folder}: scores of '{tensor.new.name}' are {entry.dtype} {entry.shape}, "
+                f"expected F32 {tensor.new.shape}; they were made for another model"
+            )

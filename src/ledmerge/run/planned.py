@@ -1,0 +1,196 @@
+"""What a plan holds: the decision on every tensor, what it costs, what is wrong with it."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from ledmerge.checkpoint.checkpoint import Checkpoint
+from ledmerge.checkpoint.layout import NewTensor
+from ledmerge.checkpoint.staging import partial_folder
+from ledmerge.models.folder import ModelFolder
+from ledmerge.ops.blocks import BLOCK
+from ledmerge.recipe.options import as_written
+from ledmerge.recipe.recipe import Recipe
+from ledmerge.recipe.score_source import ScoreSource
+from ledmerge.run.score_question import ScoreQuestion
+from ledmerge.run.steps import steps_folder
+
+IDLE_MEMORY = 400_000_000
+"""What the program takes with its libraries loaded, in bytes."""
+
+Action = Literal["merge", "copy"]
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """One tensor of the result: merged from all models by the method with its `options`, or copied
+    from the base and why.
+    """
+
+    new: NewTensor
+    action: Action
+    reason: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """A merge, checked. `problems` must be empty before it may run."""
+
+    recipe: Recipe
+    donor: ModelFolder
+    """Gives config, tokenizer, layout and all tensors that are not merged: the base, if any."""
+    models: list[ModelFolder]
+    scores: list[tuple[Checkpoint, ...] | None]
+    """Score sets at the expert and, if the method asks, at the base, as far as the recipe names
+    folders."""
+    questions: list[tuple[ScoreQuestion, ...] | None] = field(default_factory=list)
+    """What to locate at the expert and, if the method asks, at the base, where the recipe names
+    data."""
+    tensors: list[PlannedTensor] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    chat_template: str | None = None
+    """The text of the one that the recipe asks for; None for the donor's own."""
+    slices: list["Plan"] = field(default_factory=list)
+    """Where layers come from here and there: the plan of each part of the stack."""
+    steps: list["Plan"] = field(default_factory=list)
+    """The plans of models that are made on the way."""
+
+    @property
+    def parts(self) -> list["Plan"]:
+        """What the loop goes over: the slices, or the plan itself."""
+        return self.slices or [self]
+
+    @cached_property
+    def inputs(self) -> list[ModelFolder]:
+        """The models whose blocks are read for each merged tensor, in the loop's order."""
+        return [self.donor, *self.models] if self.recipe.has_base else self.models
+
+    def merged(self) -> Iterator[PlannedTensor]:
+        """The tensors that the method computes."""
+        return (tensor for tensor in self.tensors if tensor.action == "merge")
+
+    def __enter__(self) -> "Plan":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close every file that is open."""
+        sets = [scores for found in self.scores for scores in found or ()]
+        for checkpoint in [*(m.checkpoint for m in (self.donor, *self.models)), *sets]:
+            checkpoint.close()
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes of weights to be read once; methods that ask twice read again from memory."""
+        if self.slices:
+            return sum(part.bytes_in for part in self.slices)
+        merged = {tensor.new.name for tensor in self.merged()}
+        copied = {tensor.new.name for tensor in self.tensors} - merged
+        total = sum(e.nbytes for n, e in self.donor.checkpoint.entries.items() if n in copied)
+        return total + sum(
+            entry.nbytes
+            for model in self.inputs
+            for name, entry in model.checkpoint.entries.items()
+            if name in merged
+        )
+
+    @property
+    def _num_score_sets(self) -> int:
+        scored = sum(source is not None for source in self.recipe.sources)
+        return self.recipe.method.num_score_sets * scored
+
+    @property
+    def score_bytes(self) -> int:
+        """Bytes of scores to be read, in float32, whether they are there yet or not."""
+        numel = sum(tensor.new.numel for tensor in self.merged())
+        return 4 * self._num_score_sets * numel
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes of weights to be written."""
+        return sum(tensor.new.nbytes for tensor in self.tensors)
+
+    @property
+    def bytes_per_thread(self) -> int:
+        """Memory of one worker: its blocks (or the largest tensor, for a method that works on whole
+        ones) in the stored dtypes and as float32, and what a method makes of them (about four
+        copies of the stack).
+        """
+        if self.slices:
+            return max(part.bytes_per_thread for part in self.slices)
+        entries = BLOCK
+        if self.recipe.method.grain == "tensor":
+            entries = max([BLOCK, *(tensor.new.numel for tensor in self.merged())])
+        stacks = len(self.inputs) + self._num_score_sets
+        return entries * 4 * (6 * stacks + 8)
+
+    @property
+    def locate_memory(self) -> int:
+        """Memory to score one model in a single pass: weights and float32 sums, no activations."""
+        if not any(self.questions):
+            return 0
+        numel = sum(tensor.new.numel for tensor in self.merged())
+        sizes = {"float32": 4, "bfloat16": 2, "float16": 2}
+        weight = max(sizes[asked[0].settings.dtype] for asked in self.questions if asked)
+        return IDLE_MEMORY + numel * (weight + 4)
+
+    def as_json(self, threads: int, out: Path) -> dict[str, Any]:
+        """What `ledmerge plan --json` prints."""
+        merged = sum(1 for _ in self.merged())
+        return {
+            "name": self.recipe.name,
+            "method": self.recipe.method.name,
+            "base": self.donor.reference,
+            "models": [model.reference for model in self.models],
+            "options": {name: as_written(v) for name, v in self.recipe.options.items()},
+            "steps": [step.as_json(threads, out) for step in self.steps],
+            "slices": [
+                {
+                    "models": [model.reference for model in part.inputs],
+                    "tensors": len(part.tensors),
+                    "options": {name: as_written(v) for name, v in part.recipe.options.items()},
+                }
+                for part in self.slices
+            ],
+            "dtype": self.recipe.dtype,
+            "tensors": {
+                "merged": merged,
+                "copied": {t.new.name: t.reason for t in self.tensors if t.action == "copy"},
+                "left_out": self.left_out,
+            },
+            "parameters": sum(tensor.new.numel for tensor in self.tensors),
+            "bytes_in": self.bytes_in,
+            "score_bytes": self.score_bytes,
+            "bytes_out": self.bytes_out,
+            "scores": [_told(self.recipe, source) for source in self.recipe.sources if source],
+            "peak_memory": IDLE_MEMORY + threads * self.bytes_per_thread,
+            "locate_memory": self.locate_memory,
+            "disk_free": free_space(out),
+            "notes": self.notes,
+            "problems": self.problems,
+        }
+
+
+def free_space(out: Path) -> int:
+    """Bytes free on the disk where `out` would be made, and those an interrupted run reserved."""
+    place = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+    left = [*partial_folder(out).glob("*"), *steps_folder(out).rglob("*")]
+    reserved = sum(path.stat().st_blocks * 512 for path in left)
+    return shutil.disk_usage(place).free + reserved
+
+
+def _told(recipe: Recipe, source: ScoreSource) -> str:
+    """Where an expert's scores come from, in words."""
+    if source.data is None:
+        return " and ".join(source.folders)
+    settings = source.settings
+    where = "the expert and at the base" if recipe.method.needs_base_scores else "the model"
+    return (
+        f"{settings.score} on {settings.samples} rows of {source.data}, at {where}, unless kept "
+        "from an earlier merge"
+    )

@@ -1,0 +1,91 @@
+"""What is said of a finished merge: `ledmerge.json`, and the model card."""
+
+import sys
+from typing import Any
+
+import torch
+
+import ledmerge
+from ledmerge.checkpoint.digest import checkpoint_digest
+from ledmerge.checkpoint.layout import Shard
+from ledmerge.recipe.resolved import resolved
+from ledmerge.report.card import write_card
+from ledmerge.report.summary import spread, summarize
+from ledmerge.run.planned import Plan
+from ledmerge.run.sources import sources_of
+
+RECORD = "ledmerge.json"
+"""Written beside the weights: resolved recipe, digests, versions, figures."""
+
+
+def make_record(plan: Plan, lines: list[dict[str, Any]], shards: list[Shard]) -> dict[str, Any]:
+    """What `ledmerge.json` holds."""
+    entries = [entry for shard in shards for entry in shard.entries]
+    numel = {entry.name: entry.numel for entry in entries}
+    digests = {line["name"]: line["digest"] for line in lines}
+    steps = {"steps": [resolved(step) for step in plan.recipe.steps]} if plan.steps else {}
+    return {
+        "format": 1,
+        "digest": checkpoint_digest(entries, digests),
+        "recipe": resolved(plan.recipe),
+        **steps,
+        "recipe_folder": str(plan.recipe.folder.resolve()),
+        "versions": {
+            "ledmerge": ledmerge.__version__,
+            "torch": torch.__version__,
+            "python": ".".join(map(str, sys.version_info[:3])),
+        },
+        "revisions": {m.reference: m.revision for m in (plan.donor, *plan.models) if m.revision},
+        "inputs": [
+            {
+                "model": source.label,
+                "path": str(source.checkpoint.folder.resolve()),
+                "files": {p.name: p.stat().st_size for p in source.checkpoint.files()},
+            }
+            for source in sources_of(plan)
+        ],
+        "left_out": plan.left_out,
+        "summary": summarize(
+            _of_all_experts(plan, lines),
+            numel,
+            [model.name for model in plan.models],
+            plan.inputs[0].name,
+        ),
+        "tensors": {line.pop("name"): line for line in map(dict, lines)},
+    }
+
+
+def _of_all_experts(plan: Plan, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The journal's lines with figures of all experts, where slices have some of them only."""
+    places: dict[str, list[int]] = {}
+    for part in plan.slices:
+        if (part.recipe.base, part.recipe.models) != (plan.recipe.base, plan.recipe.models):
+            experts = [plan.recipe.models.index(model) for model in part.recipe.models]
+            places |= {tensor.new.name: experts for tensor in part.tensors}
+    return [
+        {**line, "figures": spread(line["figures"], places[line["name"]], len(plan.models))}
+        if line["name"] in places
+        else line
+        for line in lines
+    ]
+
+
+def card_of(plan: Plan, record: dict[str, Any], name: str, licence: str | None) -> str:
+    """The text of README.md, which names the models that were there from the start."""
+    made = {step.name for step in plan.recipe.steps}
+    bases = [plan.donor] if plan.recipe.base else []
+    models = [*(model for step in plan.steps for model in step.inputs), *plan.models]
+    base, given = (
+        list({m.name: (m.name, m.path) for m in found if m.reference not in made}.values())
+        for found in (bases, models)
+    )
+    return write_card(
+        name,
+        base[0] if base else None,
+        given,
+        record["recipe"],
+        record["summary"],
+        ledmerge.__version__,
+        licence,
+        record.get("steps", []),
+    )

@@ -1,0 +1,58 @@
+"""Gives every tensor of a plan its options, and tries them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ledmerge.errors import RecipeError
+from ledmerge.recipe.options import filters_of, is_varied
+from ledmerge.run.planned import Plan
+
+
+def set_options(plan: Plan, depths: Mapping[str, float]) -> None:
+    """Put the options in force into every tensor that is merged.
+
+    Options that do not go together, or that no filter gives to a tensor, are problems of the plan;
+    a filter that fits no tensor is a note.
+
+    Args:
+        depths: tensor -> where it lies in the stack of layers, from 0 to 1.
+    """
+    recipe = plan.recipe
+    is_one_for_all = not any(is_varied(value) for value in recipe.options.values())
+    tried: set[str] = set()
+    missing: dict[str, list[str]] = {}
+    for place, tensor in enumerate(plan.tensors):
+        if tensor.action != "merge":
+            continue
+        name = tensor.new.name
+        inputs = [model.stored_name(name) for model in plan.models]
+        try:
+            options = recipe.options_for(name, depths[name], inputs)
+        except LookupError as error:
+            missing.setdefault(error.args[0].rstrip("_"), []).append(name)
+            continue
+        plan.tensors[place] = replace(tensor, options=options)
+        if (key := repr(options)) in tried:
+            continue
+        tried.add(key)
+        try:
+            recipe.method.try_options(options, len(plan.models))
+        except RecipeError as error:
+            plan.problems.append(str(error) if is_one_for_all else f"'{name}': {error}")
+    for option, names in missing.items():
+        plan.problems.append(
+            f"parameters: '{option}' has no value for {len(names)} tensors, '{names[0]}' among "
+            "them; end its list with '- value: ...', which is for all that no filter fits"
+        )
+    _note_idle_filters(plan)
+
+
+def _note_idle_filters(plan: Plan) -> None:
+    names = [tensor.new.name for tensor in plan.merged()]
+    names += [model.stored_name(name) for model in plan.models for name in names]
+    for option, filters in filters_of(plan.recipe.options).items():
+        plan.notes += [
+            f"parameters.{option.rstrip('_')}: the filter '{text}' fits no tensor"
+            for text in dict.fromkeys(filters)
+            if not any(text in name for name in names)
+        ]

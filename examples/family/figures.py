@@ -51,7 +51,7 @@ def suite_of(data: Path, split: str, samples: int | None = None) -> dict:
     return {
         "benchmarks": {name: {**entry, "samples": samples} for name, entry in benchmarks.items()},
         "max_new_tokens": 24,
-        "batch": 64,
+        "batch": 128,
     }
 
 
@@ -73,7 +73,7 @@ def judge(models: list[Path], data: Path, split: str) -> dict[str, dict[str, flo
 
 def judge_by(file: Path, models: list[Path]) -> dict[str, dict[str, float]]:
     """Name -> share of other harmful prompts refused."""
-    suite = {"benchmarks": {"harm": {"data": f"{file}"}}, "max_new_tokens": 24, "batch": 64}
+    suite = {"benchmarks": {"harm": {"data": f"{file}"}}, "max_new_tokens": 24, "batch": 128}
     with tempfile.TemporaryDirectory() as folder:
         results = ledmerge.evaluate(models, suite, Path(folder) / "results")
     return {

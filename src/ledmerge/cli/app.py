@@ -297,6 +297,28 @@ def evaluate(
     out_console.print(f"wrote {out}", markup=False, highlight=False)
 
 
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="A folder for merges, results and picture.")] = Path(
+        "ledmerge-demo"
+    ),
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Merge and judge the small family that ships with ledmerge; works offline."""
+    from ledmerge.cli.tables import results_table
+    from ledmerge.run.demo import COLUMNS, PICTURE
+    from ledmerge.run.demo import demo as run
+
+    with progress_bars("; run it again to go on") as progress:
+        results = run(out, device=device, progress=progress)
+    if as_json:
+        print(json.dumps(results))
+        return
+    out_console.print(results_table(results, COLUMNS))
+    out_console.print(f"wrote {out}, and {out / PICTURE}", markup=False, highlight=False)
+
+
 for command in (model_commands.info, model_commands.diff, model_commands.convert):
     app.command()(command)
 

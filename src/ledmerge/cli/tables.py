@@ -1,6 +1,7 @@
 """What plan, merge, evaluate and methods print."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -161,12 +162,18 @@ def _kinds_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def results_table(results: dict[str, Any]) -> RenderableType:
-    """Every figure of every model with its 95 % interval; arrows point where it is better."""
+def results_table(
+    results: dict[str, Any], columns: Sequence[tuple[str, str]] | None = None
+) -> RenderableType:
+    """Every figure of every model with its 95 % interval; arrows point where it is better.
+
+    Args:
+        columns: (benchmark, figure) of those to show, as far as they are there; by default all.
+    """
     table = Table()
     table.add_column("model")
-    columns = headings(results)
     first = results["models"][0]["benchmarks"]
+    columns = [each for each in columns or headings(results) if each[0] in first]
     for name, figure in columns:
         about = first[name]["figures"][figure]
         arrow = "↑" if about["better"] == "higher" else "↓"

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH ?= $(if $(shell command -v nvidia-smi),torch,torch==2.13.0)
 MODEL ?= minimind2
 
-.PHONY: demo test check lint clean
+.PHONY: demo real-demo test check lint clean
 
 $(BIN)/activate: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,7 +16,10 @@ $(BIN)/activate: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $(BIN)/activate
 
-demo: $(BIN)/activate  ## fetch a small model, fine-tune it twice, merge, compare (MODEL=smollm2)
+demo: $(BIN)/activate  ## merge and judge the small family that ships, offline
+	$(BIN)/ledmerge demo demo/family
+
+real-demo: $(BIN)/activate  ## fetch a real model, fine-tune it twice, merge, compare (MODEL=smollm2)
 	$(BIN)/python -m pip install --quiet --requirement examples/demo/requirements.txt
 	$(BIN)/python examples/demo/run.py --model $(MODEL)
 

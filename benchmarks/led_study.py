@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 
 import ledmerge
 from ledmerge.errors import LedmergeError
-from ledmerge.methods._catalog import get_method, method_names
+from ledmerge.methods._catalog import Method, get_method, method_names
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.report.scatter import draw_scatter
 
@@ -39,6 +39,8 @@ LOCATE = {"samples": 128, "seed": 0, "score": "snip"}
 LED = {"elect": "both", "disjoint": "symmetric", "select": "top", "scope": "tensor"}
 DENSITY = {"safety": 0.5, "math": 0.5, "code": 0.5}
 WEIGHTS = (0.4, 0.6, 0.8, 1.0)
+FACTORS = (1.0, 1.5, 2.0, 3.0)
+"""Of lambda, for methods that have no weights, or that divide by them."""
 DENSITIES = (0.2, 0.5, 0.8)
 BALANCE = (
     ("harm", "safe_and_coherent"),
@@ -133,25 +135,34 @@ def stages() -> Iterator[Trial]:
 
 
 def methods() -> Iterator[Trial]:
-    """Every method that takes several experts, with a small grid over weight and density."""
+    """Every method that takes several experts, with a small grid over size and density."""
     for name in method_names():
         method = get_method(name)
         if method.inputs == "other":
             continue
-        options = method.options
-        weights = WEIGHTS if "weight" in options else (None,)
-        densities = DENSITIES if "density" in options else (None,)
-        for weight, density in product(weights, densities):
-            chosen = {"weight": weight, "density": density}
+        densities = DENSITIES if "density" in method.options else (None,)
+        for (key, size), density in product(sizes(method), densities):
+            chosen = {key: size, "density": density}
             chosen = {key: value for key, value in chosen.items() if value is not None}
             label = ", ".join(f"{key} {value:g}" for key, value in chosen.items()) or "defaults"
             if name != "led":
                 yield Trial(f"method {name}", label, name, parameters=chosen)
                 continue
-            for disjoint in ("symmetric", "winner", "conflicting", "none"):
-                yield Trial(
-                    "method led", f"{label}, {disjoint}", parameters=chosen | {"disjoint": disjoint}
-                )
+            for disjoint, rescale in product(
+                ("symmetric", "winner", "conflicting", "none", "share"), ("none", "norm")
+            ):
+                ending = disjoint if rescale == "none" else f"{disjoint}, rescaled"
+                parameters = chosen | {"disjoint": disjoint, "rescale": rescale}
+                yield Trial("method led", f"{label}, {ending}", parameters=parameters)
+
+
+def sizes(method: Method) -> list[tuple[str, float | None]]:
+    """What to try of the option that scales the whole update, if there is one."""
+    options = method.options
+    divides = "normalize" in options and options["normalize"].default is True
+    if "lambda" in options and (divides or "weight" not in options):
+        return [("lambda", factor) for factor in FACTORS]
+    return [("weight", weight) for weight in WEIGHTS] if "weight" in options else [("", None)]
 
 
 def judged(models: list[Path], setup: Setup, split: str) -> list[dict[str, Any]]:

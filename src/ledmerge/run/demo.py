@@ -19,7 +19,7 @@ FAMILY = Path(__file__).resolve().parents[1] / "family"
 """Four models of one small Llama, recipes, a suite and its data; see `examples/family`."""
 
 MODELS = ("base", "safety", "math", "code")
-MERGES = ("led", "linear", "task_arithmetic", "ties", "dare_ties", "slerp")
+MERGES = ("led", "led_symmetric", "linear", "task_arithmetic", "ties", "dare_ties", "slerp")
 """One recipe each beside the models."""
 
 SAFETY = ("harm", "safe_and_coherent")

@@ -92,6 +92,12 @@ class Selection:
         return (values.view(torch.int32) & 0x7FFFFFFF) ^ int(self._flip)
 
     def _count_ties(self, values: Tensor) -> list[int]:
+        if values.device.type == "cpu":
+            rows = values.numpy().view(np.uint32)
+            return [
+                _count_equal(row, self._flip, np.uint32(cut)) if splits else 0
+                for row, cut, splits in zip(rows, self._cut, self._splits_ties, strict=True)
+            ]
         cuts = torch.from_numpy(self._cut).to(values.device, torch.int32)
         return (self._keys(values) == cuts[:, None]).sum(1).tolist()
 
@@ -175,6 +181,14 @@ def _count_low(bits: np.ndarray, flip: np.uint32, bucket: np.uint32, counts: np.
         key = (bits[i] & np.uint32(0x7FFFFFFF)) ^ flip
         if key >> np.uint32(16) == bucket:
             counts[key & np.uint32(0xFFFF)] += 1
+
+
+@njit(nogil=True, cache=True)
+def _count_equal(bits: np.ndarray, flip: np.uint32, cut: np.uint32) -> int:
+    count = np.uint32(0)
+    for i in range(bits.size):
+        count += np.uint32(((bits[i] & np.uint32(0x7FFFFFFF)) ^ flip) == cut)
+    return count
 
 
 @njit(nogil=True, cache=True)

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from ledmerge.errors import CheckpointError
 from ledmerge.models.folder import find_model
+from ledmerge.models.reference import ModelReference
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OLDER = "fedcba9876543210fedcba9876543210fedcba98"
@@ -46,7 +47,7 @@ def test_a_folder_is_found_by_its_path(write_model):
     assert model.is_tied
     assert model.checkpoint.entries.keys() == {"w"}
     assert find_model(model) is model
-    assert find_model("a name of a recipe", folder).path == folder
+    assert find_model("a name of a recipe", lambda _: folder).path == folder
 
 
 @pytest.mark.parametrize(
@@ -160,3 +161,53 @@ def test_a_file_is_no_model(tmp_path: Path, file: str, said: str):
     (tmp_path / file).write_bytes(b"GGUF")
     with pytest.raises(CheckpointError, match=said):
         find_model(tmp_path / file)
+
+
+def write_lora(folder: Path, **settings: object) -> Path:
+    """An adapter that replaces `w` whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"base_model.model.w": torch.zeros(2)}, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **settings}))
+    return folder
+
+
+def test_a_hub_model_may_carry_a_hub_adapter(hub: Path):
+    model = write_hub_cache(hub, "org/tiny", OLDER, "v1")
+    home = hub / "models--org--lora"
+    lora = write_lora(
+        home / "snapshots" / COMMIT, base_model_name_or_path="org/tiny", revision="v1"
+    )
+    (home / "refs").mkdir()
+    (home / "refs" / "v2").write_text(COMMIT)
+    parts = ModelReference("org/tiny", "v1", "org/lora", "v2")
+    for reference in ("org/tiny@v1+org/lora@v2", parts, "org/lora@v2"):
+        found = find_model(reference)
+        assert (found.path, found.home) == (model, lora)
+        assert found.revision == f"{OLDER}+{COMMIT}"
+        assert found.name == found.reference == str(reference)
+        assert torch.equal(found.checkpoint.read("w"), torch.zeros(2))
+
+
+def test_an_adapter_needs_a_model_under_it(tmp_path: Path, write_model):
+    write_model("model", {"w": torch.ones(2)})
+    lora, lone = (write_lora(tmp_path / name) for name in ("lora", "lone"))
+    write_lora(lora, base_model_name_or_path=str(lone))
+    for reference, said in (
+        (lone, "names no base; give it with 'base_model'"),
+        (lora, "is an adapter, and a model is expected here"),
+        (f"{lone}+{lora}", "is an adapter, and a model is expected here"),
+        (f"{tmp_path}/model+{tmp_path}/nothing", "nothing: no such folder"),
+        (f"{tmp_path}/model+", "not MODEL.ADAPTER"),
+        (ModelReference(f"{tmp_path}/model", "v1"), "a folder has no revision"),
+        (f"{tmp_path}/model+{tmp_path}/model", r"adapter_config\.json: cannot be read"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            find_model(reference)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 200_000])
+def test_an_adapters_settings_that_cannot_be_read_are_named(tmp_path: Path, content: str):
+    lora = write_lora(tmp_path / "lora")
+    (lora / "adapter_config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json: (cannot|expected)"):
+        find_model(lora)

@@ -65,8 +65,26 @@ class Checkpoint:
         return alike - {name}
 
     def files(self) -> list[Path]:
-        """Every weight file, once."""
-        return list(dict.fromkeys(entry.path for entry in self.entries.values()))
+        """Every file that decides the weights, once."""
+        own = (entry.path for entry in self.entries.values())
+        return list(dict.fromkeys([*own, *self.added_files()]))
+
+    def added_files(self) -> list[Path]:
+        """Those of them that no entry lies in."""
+        return []
+
+    def stored_dtype(self, name: str) -> str:
+        """The dtype that a result made from this checkpoint keeps for a tensor."""
+        return self.entries[name].dtype
+
+    def bytes_to_read(self, name: str) -> int:
+        """Bytes read from the disk for a whole tensor."""
+        return self.entries[name].nbytes
+
+    @property
+    def working_memory(self) -> int:
+        """Bytes kept in memory while tensors are read, besides the reader's own buffers."""
+        return 0
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` (bytes) with tensor `name` from its flat entry `start` on."""
@@ -180,6 +198,12 @@ def _is_plain(name: object, tensor: object) -> bool:
         and tensor.layout == torch.strided
         and tensor.dtype in DTYPE_NAMES
     )
+
+
+def has_weights(folder: Path, stem: str = "model") -> bool:
+    """Whether a checkpoint of that stem lies in the folder, whole or not."""
+    names = [f"{stem}.safetensors", *([_PICKLED[stem]] if stem in _PICKLED else [])]
+    return any((folder / f"{name}{end}").exists() for name in names for end in ("", ".index.json"))
 
 
 def open_checkpoint(folder: Path, stem: str = "model") -> Checkpoint:

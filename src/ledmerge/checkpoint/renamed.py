@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from ledmerge.checkpoint.checkpoint import Checkpoint
 
@@ -22,6 +23,23 @@ class Renamed(Checkpoint):
         """See `Checkpoint.twins`."""
         alike = {self._names[name], *self._whole.twins(self._names[name])}
         return {new for new, old in self._names.items() if old in alike} - {name}
+
+    def added_files(self) -> list[Path]:
+        """See `Checkpoint.added_files`."""
+        return self._whole.added_files()
+
+    def stored_dtype(self, name: str) -> str:
+        """See `Checkpoint.stored_dtype`."""
+        return self._whole.stored_dtype(self._names[name])
+
+    def bytes_to_read(self, name: str) -> int:
+        """See `Checkpoint.bytes_to_read`."""
+        return self._whole.bytes_to_read(self._names[name])
+
+    @property
+    def working_memory(self) -> int:
+        """See `Checkpoint.working_memory`."""
+        return self._whole.working_memory
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
         """See `Checkpoint.read_into`."""

@@ -37,7 +37,7 @@ def read_chat_template(
     if "{" in written:
         return _checked(written, "chat_template")
     if written == AUTO:
-        own = [text for model in models if (text := chat_template_of(model.path))]
+        own = [text for model in models if (text := chat_template_of(model.tokenizer_path))]
         if not own:
             raise RecipeError("chat_template: 'auto', but no model has a chat template")
         return Counter(own).most_common(1)[0][0]

@@ -10,7 +10,7 @@ from ledmerge.models.folder import ModelFolder
 
 def differences(base: ModelFolder, model: ModelFolder) -> list[str]:
     """What makes merging `model` into `base` wrong, one sentence each; empty if nothing does."""
-    if model.path == base.path:
+    if model.home == base.home:
         return []
     found: list[str] = []
     for key in ("architectures", "model_type"):
@@ -22,7 +22,7 @@ def differences(base: ModelFolder, model: ModelFolder) -> list[str]:
 
 def _vocabulary_differences(base: ModelFolder, model: ModelFolder) -> list[str]:
     """Tokens that have one id in one model and another id in the other."""
-    ours, theirs = base.path / "tokenizer.json", model.path / "tokenizer.json"
+    ours, theirs = (each.tokenizer_path / "tokenizer.json" for each in (base, model))
     if not (ours.is_file() and theirs.is_file()) or ours.read_bytes() == theirs.read_bytes():
         return []
     token_by_id = {token_id: token for token, token_id in vocabulary(ours).items()}

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +10,11 @@ from typing import Any
 
 import xxhash
 
-from ledmerge.checkpoint.checkpoint import GGUF, Checkpoint, open_checkpoint
+from ledmerge.checkpoint.checkpoint import GGUF, Checkpoint, has_weights, open_checkpoint
 from ledmerge.errors import CheckpointError, LedmergeError
+from ledmerge.models.adapted import adapt
+from ledmerge.models.adapter import Adapter, is_adapter, read_adapter
+from ledmerge.models.reference import ModelReference
 from ledmerge.models.roles import is_output_embedding, is_vocabulary
 
 TOKENIZER_FILES = (
@@ -27,15 +30,17 @@ TOKENIZER_FILES = (
     "*.jinja",
     "*.py",  # code of its own, run with trust_remote_code
 )
+_VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A Hugging Face model folder: config, tokenizer, weights.
+    """A Hugging Face model folder: config, tokenizer, weights; or one with an adapter on it.
 
     `reference` is what the user wrote; `revision` is the commit a hub id was resolved to; `label`,
-    where given, is its name beside others whose folders are called alike.
+    where given, is its name beside others whose folders are called alike. With an `adapter`, `path`
+    and `config` are those of `under`, the model it is put on.
     """
 
     reference: str
@@ -43,18 +48,27 @@ class ModelFolder:
     revision: str | None = None
     config: dict[str, Any] = field(default_factory=dict, repr=False)
     label: str = ""
+    adapter: Adapter | None = None
+    under: "ModelFolder | None" = field(default=None, repr=False)
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """The weights; headers are read on first use."""
-        return open_checkpoint(self.path)
+        if self.adapter is None or self.under is None:
+            return open_checkpoint(self.path)
+        return adapt(self.under.checkpoint, self.adapter, self.config, self.is_tied)
+
+    @property
+    def home(self) -> Path:
+        """The folder that is this model's own: with an adapter, the adapter's."""
+        return self.adapter.path if self.adapter else self.path
 
     @property
     def name(self) -> str:
         """How the model is called in tables and cards: its folder's name, or its hub id."""
         if self.label or self.revision:
             return self.label or self.reference
-        path = self.path.resolve() if self.path.name in ("", "..") else self.path
+        path = self.home.resolve() if self.home.name in ("", "..") else self.home
         return path.name
 
     @property
@@ -77,66 +91,176 @@ class ModelFolder:
         """What the folder's files call a tensor of `checkpoint`."""
         return tensor
 
+    @property
+    def tokenizer_path(self) -> Path:
+        """Where the tokenizer lies: beside the adapter, if there is one there."""
+        return self.home if holds_vocabulary(self.home) else self.path
+
     def tokenizer_digest(self) -> str:
         """Hex digest of the tokenizer's files, the chat template and Python code."""
         digest = xxhash.xxh3_128()
-        found = {path for pattern in TOKENIZER_FILES for path in self.path.glob(pattern)}
-        for path in sorted(found):
+        for path in tokenizer_files(self.tokenizer_path):
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
 
-def find_model(reference: "str | Path | ModelFolder", path: Path | None = None) -> ModelFolder:
-    """The model folder a user means by a path, or by a hub id `owner/name[@revision]`.
+def holds_vocabulary(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer of some kind."""
+    return any(next(folder.glob(pattern), None) for pattern in _VOCABULARIES)
 
-    A path that exists wins over a hub id. Hub models are fetched (or found in the hub's cache;
-    `HF_HUB_OFFLINE` and `HF_HOME` are obeyed) and their revision is resolved to a commit.
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files of a folder that decide how a text becomes tokens."""
+    return sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)})
+
+
+Find = Callable[[str], Path]
+"""Maps a path as written to where it lies."""
+
+
+def from_here(text: str) -> Path:
+    """A path, from where the program runs."""
+    return Path(text).expanduser()
+
+
+def find_model(
+    reference: str | Path | ModelFolder,
+    find: Find = from_here,
+    base: ModelFolder | None = None,
+) -> ModelFolder:
+    """The model a user means: a folder, a hub id `owner/name[@revision]`, or one with an adapter.
+
+    A path that exists wins over a hub id, and a path with a `+` in it over `model+adapter`. Hub
+    models are fetched (or found in the hub's cache; `HF_HUB_OFFLINE` and `HF_HOME` are obeyed) and
+    their revision is resolved to a commit.
 
     Args:
         reference: as a user writes it; a folder already found stays as it is.
-        path: where the folder lies if the reference is a path; the reference itself by default.
+        find: where the folder lies if the reference is a path.
+        base: what an adapter that stands alone is put on; the model it names itself by default.
 
     Raises:
-        CheckpointError: neither a folder nor a hub model, or without a readable `config.json`.
+        CheckpointError: neither a folder nor a hub model, without a readable `config.json`, or an
+            adapter that is not plain LoRA.
     """
     if isinstance(reference, ModelFolder):
         return reference
+    if isinstance(reference, ModelReference):
+        model = _plain(*_locate(reference.path, reference.revision, find), str(reference))
+        if reference.lora is None:
+            return model
+        return _with_adapter(model, *_locate(reference.lora, reference.lora_revision, find))
     text = str(reference)
-    path = path or Path(text).expanduser()
-    revision = None
-    if path.is_file():
-        reason = GGUF if path.suffix == ".gguf" else "expected a model's folder"
-        raise CheckpointError(f"{text}: is a file; {reason}")
-    if not path.exists():
-        if not _HUB_ID.fullmatch(text):
-            raise CheckpointError(f"{text}: no such folder, and not a hub id (owner/name@revision)")
-        path, revision = _fetch(text, path)
-    return ModelFolder(text, path, revision, _read_config(path))
+    if "+" in text and not find(text).exists():
+        return _find_pair(text, find)
+    path, revision = _locate(text, None, find)
+    if not is_adapter(path):
+        return _plain(path, revision, text)
+    if has_weights(path):
+        raise CheckpointError(
+            f"{path}: holds a model and an adapter; say which by 'model: {{path: {text}}}' or "
+            f"'model: {{path: MODEL, lora: {text}}}'"
+        )
+    return _with_adapter(base or _own_base(path, find), path, revision, text)
 
 
-def open_models(paths: Mapping[str, Path | None]) -> dict[str, ModelFolder]:
+def _find_pair(text: str, find: Find) -> ModelFolder:
+    """The model of `model+adapter`."""
+    parts = text.split("+")
+    if len(parts) != 2 or not all(parts):
+        raise CheckpointError(
+            f"{text}: no such folder, and not MODEL+ADAPTER; where a path holds a '+', write "
+            "'model: {path: MODEL, lora: ADAPTER}'"
+        )
+    model = _plain(*_locate(parts[0], None, find), text)
+    return _with_adapter(model, *_locate(parts[1], None, find))
+
+
+def _locate(text: str, revision: str | None, find: Find) -> tuple[Path, str | None]:
+    """(folder, commit if it is of the hub) of a path or a hub id."""
+    path = find(text)
+    if path.exists():
+        if revision:
+            raise CheckpointError(f"{path}: a folder has no revision; leave '{revision}' out")
+        if path.is_file():
+            reason = GGUF if path.suffix == ".gguf" else "expected a model's folder"
+            raise CheckpointError(f"{text}: is a file; {reason}")
+        return path, None
+    name = f"{text}@{revision}" if revision else text
+    if not _HUB_ID.fullmatch(name):
+        raise CheckpointError(f"{name}: no such folder, and not a hub id (owner/name@revision)")
+    return _fetch(name, path)
+
+
+def _plain(path: Path, revision: str | None, reference: str) -> ModelFolder:
+    """A model without adapter."""
+    if is_adapter(path) and not has_weights(path):
+        raise CheckpointError(
+            f"{path}: is an adapter, and a model is expected here; an adapter on an adapter must "
+            "be applied first, with `ledmerge apply`"
+        )
+    return ModelFolder(reference, path, revision, _read_config(path))
+
+
+def _own_base(path: Path, find: Find) -> ModelFolder:
+    """The model that an adapter says it was trained on."""
+    named = read_adapter(path).base
+    if not named:
+        raise CheckpointError(
+            f"{path}: names no base; give it with 'base_model', or as MODEL+{path.name}"
+        )
+    try:
+        return _plain(*_locate(named, None, find), named)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{path}: its base is not found ({error}); give it with 'base_model', or as "
+            f"MODEL+{path.name}"
+        ) from error
+
+
+def _with_adapter(
+    model: ModelFolder, path: Path, revision: str | None, reference: str = ""
+) -> ModelFolder:
+    commits = [commit for commit in (model.revision, revision) if commit]
+    return ModelFolder(
+        reference or model.reference,
+        model.path,
+        "+".join(commits) or None,
+        model.config,
+        adapter=read_adapter(path),
+        under=model,
+    )
+
+
+def open_models(
+    references: Iterable[str], find: Find = from_here, base: str | ModelFolder | None = None
+) -> dict[str, ModelFolder]:
     """Models by what a user calls them, with headers read; equal names are told apart by `label`.
 
     Args:
-        paths: reference -> where it lies if it is a path, as in `find_model`.
+        find: where a reference lies if it is a path.
+        base: what adapters are put on, found already or one of the references; each on the model
+            it names itself by default.
 
     Raises:
         LedmergeError: every failure is told, not the first alone.
     """
     opened: dict[str, ModelFolder] = {}
     failures: list[LedmergeError] = []
-    for reference, path in paths.items():
+    under = base if isinstance(base, ModelFolder) else None
+    for reference in sorted(dict.fromkeys(references), key=lambda each: each != base):
         try:
-            opened[reference] = find_model(reference, path)
+            opened[reference] = find_model(reference, find, under)
             _ = opened[reference].checkpoint
+            under = opened[reference] if reference == base else under
         except LedmergeError as failure:
             failures.append(failure)
     if failures:
         raise type(failures[0])("\n".join(str(failure) for failure in failures))
     names = [model.name for model in opened.values()]
     return {
-        reference: replace(model, label=reference) if names.count(model.name) > 1 else model
+        reference: replace(model, label=str(reference)) if names.count(model.name) > 1 else model
         for reference, model in opened.items()
     }
 

@@ -1,7 +1,7 @@
 """Some layers of a model, seen as they will stand in another."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -58,9 +58,8 @@ def layer_view(
         if first <= number < first + num_layers:
             end = len(f"{stack}.{number}")
             names[f"{stack}.{start + number - first}{name[end:]}"] = name
-    return LayerView(
-        model.reference, model.path, model.revision, model.config, model.label, model, names
-    )
+    shown = {each.name: getattr(model, each.name) for each in fields(ModelFolder)}
+    return LayerView(**shown, whole=model, names=names)
 
 
 def own_tensors(model: ModelFolder) -> list[str]:

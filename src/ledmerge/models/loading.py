@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ledmerge.checkpoint.header import FLOAT_DTYPES
 from ledmerge.errors import CheckpointError, NonFiniteError
-from ledmerge.models.folder import ModelFolder
+from ledmerge.models.folder import ModelFolder, holds_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 
 
 def open_model(
@@ -34,13 +33,17 @@ def open_model(
 
     tokenizer = open_tokenizer(folder, trust_remote_code)
     with _silence():
-        model, report = _from_pretrained(
-            AutoModelForCausalLM,
-            folder,
-            dtype=dtype,
-            output_loading_info=True,
-            trust_remote_code=trust_remote_code,
-        )
+        options: dict[str, Any] = {"dtype": dtype, "output_loading_info": True}
+        if folder.adapter:
+            model, report = _open_adapted(folder, options, trust_remote_code)
+        else:
+            model, report = _from_pretrained(
+                AutoModelForCausalLM,
+                folder,
+                str(folder.path),
+                trust_remote_code=trust_remote_code,
+                **options,
+            )
     _check_loading(folder, model, report)
     return model.eval().to(device), tokenizer
 
@@ -53,10 +56,11 @@ def open_tokenizer(folder: ModelFolder, trust_remote_code: bool = False) -> PreT
     """
     from transformers import AutoTokenizer
 
-    if not any(next(folder.path.glob(pattern), None) for pattern in _VOCABULARIES):
+    if not holds_vocabulary(folder.tokenizer_path):
         raise CheckpointError(f"{folder.path}: holds no tokenizer, such as tokenizer.json")
     with _silence():
-        return _from_pretrained(AutoTokenizer, folder, trust_remote_code=trust_remote_code)
+        path = str(folder.tokenizer_path)
+        return _from_pretrained(AutoTokenizer, folder, path, trust_remote_code=trust_remote_code)
 
 
 def check_finite(folder: ModelFolder, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
@@ -69,9 +73,33 @@ def check_finite(folder: ModelFolder, weights: Iterable[tuple[str, torch.Tensor]
             )
 
 
-def _from_pretrained(kind: Any, folder: ModelFolder, **options: Any) -> Any:
+def _open_adapted(
+    folder: ModelFolder, options: dict[str, Any], trust_remote_code: bool
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The base's model, given weights with the adapter's changes in them; what was loaded."""
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    path, trust = str(folder.path), {"trust_remote_code": trust_remote_code}
+    config = _from_pretrained(AutoConfig, folder, path, **trust)
+    with torch.device("meta"):  # takes no memory; only its class is of use
+        kind = type(AutoModelForCausalLM.from_config(config, **trust))
+    checkpoint, dtype = folder.checkpoint, options["dtype"]
+    weights = {
+        name: checkpoint.read(name).to(dtype)
+        for name, entry in checkpoint.entries.items()
+        if entry.dtype in FLOAT_DTYPES and not folder.repeats_input(name)
+    }
+    model, report = _from_pretrained(
+        kind, folder, None, config=config, state_dict=weights, **options
+    )
+    if (folder.path / "generation_config.json").is_file():
+        model.generation_config = _from_pretrained(GenerationConfig, folder, path)
+    return model, report
+
+
+def _from_pretrained(kind: Any, folder: ModelFolder, path: str | None, **options: Any) -> Any:
     try:
-        return kind.from_pretrained(str(folder.path), local_files_only=True, **options)
+        return kind.from_pretrained(path, local_files_only=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(

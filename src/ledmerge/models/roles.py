@@ -19,6 +19,8 @@ INPUT_EMBEDDINGS = (
 
 _INPUT_ENDINGS = tuple(f".{name}" for name in INPUT_EMBEDDINGS)
 
+_CONV1D = ("c_attn.weight", "q_attn.weight", "c_proj.weight", "c_fc.weight")
+
 RECOMPUTED = (".rotary_emb.inv_freq",)
 """Endings of buffers that old checkpoints carry and every loader computes again."""
 
@@ -53,3 +55,11 @@ def is_before_layers(name: str) -> bool:
 def is_vocabulary(name: str) -> bool:
     """Whether the tensor's rows are tokens."""
     return is_output_embedding(name) or f".{name}".endswith(_INPUT_ENDINGS)
+
+
+def stores_input_first(name: str, model_type: str) -> bool:
+    """Whether a matrix is stored (in, out), as GPT-2's `Conv1D` does, where layers have (out, in).
+
+    Read off the code of transformers: no other causal language model there has such layers.
+    """
+    return model_type in ("gpt2", "openai-gpt") and name.endswith(_CONV1D)

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ledmerge.models.folder import ModelFolder
+from ledmerge.models.folder import ModelFolder, tokenizer_files
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".ckpt")
 _DTYPE = {"dtype", "torch_dtype"}  # transformers 5 writes the first, older ones the second
@@ -32,6 +32,10 @@ def copy_sidecar(donor: ModelFolder, out: Path, dtype: str | None) -> None:
         target = out / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(donor.path / relative, target)
+    if donor.adapter:
+        for path in tokenizer_files(donor.tokenizer_path):
+            if path.suffix != ".py":  # code belongs to the model's own config
+                shutil.copyfile(path, out / path.name)
     config = donor.config
     if dtype:
         said = _with_dtype(config, dtype)

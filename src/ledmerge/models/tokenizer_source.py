@@ -45,7 +45,7 @@ def tokenizer_problems(
 
 
 def _same_tokens(donor: ModelFolder, model: ModelFolder) -> bool:
-    ours, theirs = donor.path / "tokenizer.json", model.path / "tokenizer.json"
+    ours, theirs = donor.tokenizer_path / "tokenizer.json", model.tokenizer_path / "tokenizer.json"
     if not (ours.is_file() and theirs.is_file()):  # without one, a model has the base's
         return True
     return ours.read_bytes() == theirs.read_bytes() or vocabulary(ours) == vocabulary(theirs)

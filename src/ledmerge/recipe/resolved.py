@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ledmerge.models.reference import as_recipe
 from ledmerge.recipe.options import as_written
 from ledmerge.recipe.recipe import Recipe, Slice
 
@@ -16,7 +17,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
     fields = {
         "name": recipe.name,
         "merge_method": recipe.method.name,
-        "base_model": recipe.base,
+        "base_model": recipe.base and as_recipe(recipe.base),
         **body,
         "guard": _guard(recipe),
         "dtype": recipe.dtype,
@@ -30,7 +31,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
 def _models(recipe: Recipe) -> dict[str, Any]:
     models = []
     for place, reference in enumerate(recipe.models):
-        entry: dict[str, Any] = {"model": reference}
+        entry: dict[str, Any] = {"model": as_recipe(reference)}
         if own := _own(recipe, place):
             entry["parameters"] = own
         source = recipe.sources[place]
@@ -50,15 +51,15 @@ def _slice(whole: Recipe, piece: Slice) -> dict[str, Any]:
 
     sources = []
     if recipe.base:
-        sources.append({"model": recipe.base, "layer_range": layers(piece.base_first)})
+        sources.append({"model": as_recipe(recipe.base), "layer_range": layers(piece.base_first)})
     for place, (model, first) in enumerate(zip(recipe.models, piece.firsts, strict=True)):
-        entry: dict[str, Any] = {"model": model, "layer_range": layers(first)}
+        entry: dict[str, Any] = {"model": as_recipe(model), "layer_range": layers(first)}
         if own := _own(recipe, place):
             entry["parameters"] = own
         sources.append(entry)
     fields = {"sources": sources, "parameters": _common(recipe)}
-    if recipe.base not in (None, whole.base):
-        fields["base_model"] = recipe.base
+    if recipe.base and recipe.base != whole.base:
+        fields["base_model"] = as_recipe(recipe.base)
     return fields
 
 
@@ -78,7 +79,7 @@ def _common(recipe: Recipe) -> dict[str, Any]:
     for option in recipe.method.options.values():
         value = recipe.options[option.parameter]
         if option.is_model_order:
-            found[option.name] = [recipe.models[place] for place in value]
+            found[option.name] = [str(recipe.models[place]) for place in value]
         elif not option.is_per_model:
             found[option.name] = as_written(value)
     return found
@@ -87,6 +88,6 @@ def _common(recipe: Recipe) -> dict[str, Any]:
 def _guard(recipe: Recipe) -> dict[str, Any] | None:
     if recipe.guard is None:
         return None
-    model = recipe.models[recipe.guard.model]
+    model = str(recipe.models[recipe.guard.model])
     keep = "base" if recipe.guard.keep == "base" else model
     return {"scores": model, "density": recipe.guard.density, "keep": keep}

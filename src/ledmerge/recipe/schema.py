@@ -1,10 +1,21 @@
 """The form of a recipe file, before anything is looked up. Unknown keys are refused."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
+from ledmerge.errors import did_you_mean
+from ledmerge.models.reference import ModelReference
 from ledmerge.recipe.settings import LocateSettings
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -14,23 +25,48 @@ def _without_prefix(name: Any) -> Any:
     return name.removeprefix("torch.") if isinstance(name, str) else name
 
 
-def _one_word(model: Any) -> Any:
-    """mergekit writes `owner/name@revision+lora` as a mapping where it has odd characters."""
+def _read_reference(model: Any, read_text: Callable[[Any], str]) -> str:
+    """A text, or the parts of one: `{path, revision, lora}`, or mergekit's `{model, lora}`."""
     if not isinstance(model, dict):
-        return model
-    if model.keys() <= {"model", "lora", "override_architecture"} and "model" in model:
+        return read_text(model)
+    if "model" in model:
         if model.get("override_architecture"):
             raise PydanticCustomError("architecture", "'override_architecture' cannot be given")
-        parts = [_one_word(part) for part in (model["model"], model.get("lora")) if part]
-        return "+".join(map(str, parts))
-    if model.keys() <= {"path", "revision"} and "path" in model:
-        return "@".join(str(part) for part in (model["path"], model.get("revision")) if part)
-    return model
+        _check_keys(model, "model", "lora", "override_architecture")
+        path, revision = _parts(model["model"])
+    else:
+        _check_keys(model, "path", "revision", "lora")
+        path, revision = _parts({key: model[key] for key in model if key != "lora"})
+    lora = _parts(model["lora"]) if model.get("lora") else (None, None)
+    return ModelReference(path, revision, *lora)
+
+
+def _parts(model: Any) -> tuple[str, str | None]:
+    """(path, revision) of a text, or of an object with these keys."""
+    if isinstance(model, str):
+        return model, None
+    if not isinstance(model, dict):
+        raise PydanticCustomError("no_reference", "input should be a valid string")
+    _check_keys(model, "path", "revision")
+    path, revision = model.get("path"), model.get("revision")
+    if not isinstance(path, str) or not isinstance(revision, str | None):
+        raise PydanticCustomError("no_reference", "'path' and 'revision' should be strings")
+    return path, revision
+
+
+def _check_keys(model: dict[str, Any], *known: str) -> None:
+    for key in model.keys() - set(known):
+        said = {"key": str(key), "hint": did_you_mean(str(key), known)}
+        raise PydanticCustomError("no_reference", "'{key}' is not known{hint}", said)
 
 
 DtypeName = Annotated[Literal["bfloat16", "float16", "float32"], BeforeValidator(_without_prefix)]
-ModelName = Annotated[str, BeforeValidator(_one_word)]
-"""A folder, or a hub id `owner/name@revision`."""
+ModelName = Annotated[
+    str,
+    WrapValidator(_read_reference),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "required": ["path"]}]}),
+]
+"""A folder, a PEFT LoRA's folder, a hub id `owner/name@revision`, MODEL+ADAPTER, or its parts."""
 Parameters = Annotated[
     dict[str, Any], BeforeValidator(lambda given: {} if given is None else given)
 ]
@@ -53,7 +89,7 @@ class ModelEntry(BaseModel):
     model_config = _STRICT
 
     model: ModelName
-    """A folder, or a hub id `owner/name@revision`."""
+    """A folder, a PEFT LoRA's folder, a hub id `owner/name@revision`, or MODEL+ADAPTER."""
     parameters: Parameters = Field(default_factory=dict)
     """Options of the merge method for this expert."""
     locate: LocateEntry | None = None

@@ -47,7 +47,7 @@ def diff(
         CheckpointError: a model cannot be opened, or is quantized.
     """
     progress, threads = progress or Quiet(), threads or default_threads()
-    opened = open_models({str(each): None for each in (model, other)})
+    opened = open_models([str(model), str(other)])
     pair = opened[str(model)], opened[str(other)]
     for each in pair:
         if reason := quantization(each):

@@ -132,7 +132,7 @@ def _open_respondents(
     """Those who answer, in the order given, under names that differ."""
     names = [str(model) for model in models]
     files = {name for name in names if name.endswith(".json") and Path(name).is_file()}
-    folders = open_models({name: None for name in names if name not in files})
+    folders = open_models([name for name in names if name not in files])
     respondents: list[Respondent] = [
         FileRespondent(Path(name))
         if name in files

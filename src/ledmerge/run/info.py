@@ -10,6 +10,7 @@ from ledmerge.errors import CheckpointError
 from ledmerge.models.compatible import vocabulary
 from ledmerge.models.folder import ModelFolder, find_model
 from ledmerge.models.quantized import quantization
+from ledmerge.models.reference import ModelReference
 from ledmerge.models.roles import is_output_embedding, is_vocabulary
 
 ADAPTER = "adapter_config.json"
@@ -69,8 +70,10 @@ def _find(model: str | Path) -> tuple[ModelFolder, dict[str, Any] | None]:
     """The folder, and what its adapter says of itself if it is one without a model beside it."""
     path = Path(model).expanduser()
     file = path / ADAPTER
-    if not file.is_file() or (path / "config.json").is_file():
+    if not file.is_file():
         return find_model(str(model)), None
+    if (path / "config.json").is_file():
+        return find_model(ModelReference(str(model))), None
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
         said = {"kind": fields["peft_type"], "base": fields["base_model_name_or_path"]}

@@ -46,7 +46,7 @@ def open_judge(
     is_guard = judge.form == "llama_guard"
     template = "auto" if is_guard else "none"
     manner = Manner(template, "bfloat16", suite.batch, suite.backend)
-    folder = find_model(judge.classifier, find(judge.classifier))
+    folder = find_model(judge.classifier, find)
     model = ModelRespondent(folder, manner, device, trust_remote_code)
 
     def ask(pairs: Sequence[Pair], progress: Progress) -> list[bool]:

@@ -47,8 +47,9 @@ def plan(
     steps: list[Plan] = []
     if made is None:
         made, steps = _plan_steps(recipe)
-    opened = open_models({name: recipe.find(name) for name in references if name not in made})
-    opened |= made
+    base = made.get(recipe.base, recipe.base) if recipe.base else None
+    unmade = [name for name in references if name not in made]
+    opened = {**open_models(unmade, recipe.find, base), **made}
     donor, models = opened[references[0]], [opened[name] for name in recipe.models]
     plan = Plan(recipe, donor, models, scores=_open_scores(recipe))
     plan.notes += recipe.notes
@@ -69,6 +70,7 @@ def plan(
     for model in dict.fromkeys(references[1:]):
         plan.problems += differences(donor, opened[model])
     for model, source in zip(models, recipe.sources, strict=True):
+        plan.notes += _moved(model)
         plan.questions.append(_ask(plan, model, source))
     _plan_tokenizer(plan)
     if recipe.slices and not quantized:
@@ -90,8 +92,18 @@ def _plan_steps(recipe: Recipe) -> tuple[dict[str, ModelFolder], list[Plan]]:
         assert step.name is not None
         steps.append(plan(step, made))
         donor, new = steps[-1].donor, [tensor.new for tensor in steps[-1].tensors]
-        made[step.name] = Unmade(step.name, donor.path, None, donor.config, step.name, new)
+        made[step.name] = Unmade(
+            step.name, donor.path, None, donor.config, label=step.name, new=new
+        )
     return made, steps
+
+
+def _moved(model: ModelFolder) -> list[str]:
+    """A note where an adapter is put on another model than it says it was trained on."""
+    named = model.adapter and model.adapter.base
+    if not (named and model.under) or Path(named).name == Path(model.under.name).name:
+        return []
+    return [f"{model.name} was trained on {named}; here it is put on {model.under.name}"]
 
 
 def check_space(plan: Plan, out: Path) -> None:
@@ -106,7 +118,7 @@ def check_space(plan: Plan, out: Path) -> None:
 
 def check_memory(plan: Plan, memory: int | None, threads: int) -> None:
     """Add a problem where the workers' blocks exceed `memory` bytes."""
-    needed = max(each.bytes_per_thread for each in (plan, *plan.steps)) * threads
+    needed = max(each.memory(threads) for each in (plan, *plan.steps))
     if memory is not None and needed > memory:
         plan.problems.append(
             f"--memory {memory:,} bytes is too small: {threads} threads need {needed:,}; give "

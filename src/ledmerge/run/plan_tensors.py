@@ -57,7 +57,8 @@ def _plan_tensor(plan: Plan, name: str, entry: TensorEntry) -> PlannedTensor:
         return copied
     for model in plan.models:
         _check_fits(plan, name, entry, model)
-    dtype = FILE_DTYPES[plan.recipe.dtype] if plan.recipe.dtype else entry.dtype
+    stored = plan.donor.checkpoint.stored_dtype(name)
+    dtype = FILE_DTYPES[plan.recipe.dtype] if plan.recipe.dtype else stored
     return PlannedTensor(NewTensor(name, dtype, entry.shape), "merge")
 
 

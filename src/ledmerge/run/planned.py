@@ -91,12 +91,11 @@ class Plan:
             return sum(part.bytes_in for part in self.slices)
         merged = {tensor.new.name for tensor in self.merged()}
         copied = {tensor.new.name for tensor in self.tensors} - merged
-        total = sum(e.nbytes for n, e in self.donor.checkpoint.entries.items() if n in copied)
+        total = sum(map(self.donor.checkpoint.bytes_to_read, copied))
         return total + sum(
-            entry.nbytes
+            model.checkpoint.bytes_to_read(name)
             for model in self.inputs
-            for name, entry in model.checkpoint.entries.items()
-            if name in merged
+            for name in merged & model.checkpoint.entries.keys()
         )
 
     @property
@@ -128,6 +127,11 @@ class Plan:
             entries = max([BLOCK, *(tensor.new.numel for tensor in self.merged())])
         stacks = len(self.inputs) + self._num_score_sets
         return entries * 4 * (6 * stacks + 8)
+
+    def memory(self, threads: int) -> int:
+        """Memory of all workers, and what adapters keep of their factors."""
+        kept = sum(model.checkpoint.working_memory for model in self.inputs)
+        return threads * self.bytes_per_thread + kept
 
     @property
     def locate_memory(self) -> int:
@@ -168,7 +172,7 @@ class Plan:
             "score_bytes": self.score_bytes,
             "bytes_out": self.bytes_out,
             "scores": [_told(self.recipe, source) for source in self.recipe.sources if source],
-            "peak_memory": IDLE_MEMORY + threads * self.bytes_per_thread,
+            "peak_memory": IDLE_MEMORY + self.memory(threads),
             "locate_memory": self.locate_memory,
             "disk_free": free_space(out),
             "notes": self.notes,

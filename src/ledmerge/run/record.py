@@ -73,10 +73,10 @@ def _of_all_experts(plan: Plan, lines: list[dict[str, Any]]) -> list[dict[str, A
 def card_of(plan: Plan, record: dict[str, Any], name: str, licence: str | None) -> str:
     """The text of README.md, which names the models that were there from the start."""
     made = {step.name for step in plan.recipe.steps}
-    bases = [plan.donor] if plan.recipe.base else []
+    bases = [plan.donor] if plan.recipe.base else [each for each in [plan.donor.under] if each]
     models = [*(model for step in plan.steps for model in step.inputs), *plan.models]
     base, given = (
-        list({m.name: (m.name, m.path) for m in found if m.reference not in made}.values())
+        list({m.name: (m.name, m.home) for m in found if m.reference not in made}.values())
         for found in (bases, models)
     )
     return write_card(

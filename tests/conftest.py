@@ -14,7 +14,7 @@ from jaxtyping import install_import_hook
 # Signatures' shapes are checked at run time in tests only. numba cannot compile what the hook
 # wraps, so modules with kernels (ops.cast, conflict, fused, select, total) go unchecked.
 CHECKED = [
-    *("add", "blocks", "consensus", "della", "disjoint", "drop", "gram", "per_model"),
+    *("add", "blocks", "consensus", "della", "disjoint", "drop", "factors", "gram", "per_model"),
     *("random", "rank", "rescale", "sharing", "survey", "svd", "trim"),
 ]
 install_import_hook(

@@ -29,6 +29,10 @@ on a CPU that takes 0.15 ns an entry, `where` with a boolean mask 4 ns."""
 PerModel = float | Sequence[float]
 """An option that may differ between experts: one number for all, or one each."""
 
+Factors = tuple[Float[Tensor, "_ columns"], Float[Tensor, "rows _"]]
+"""A (rank, columns) and B (rows, rank) of a low-rank change B A, float32; an adapter's scale is in
+both, its root in each."""
+
 Grain = Literal["entry", "tensor"]
 """What a method is given at a time: a flat block of entries, or a whole tensor in its shape."""
 

@@ -14,7 +14,18 @@ from safetensors.torch import save_file
 from ledmerge.cli import app as module
 
 COMMANDS = (
-    *("convert", "diff", "evaluate", "info", "locate", "merge", "methods", "plan", "schema"),
+    *(
+        "adapters",
+        "convert",
+        "diff",
+        "evaluate",
+        "info",
+        "locate",
+        "merge",
+        "methods",
+        "plan",
+        "schema",
+    ),
     "verify",
 )
 
@@ -410,3 +421,33 @@ def test_a_plan_shows_steps_slices_and_settings(ledmerge, home: Path):
     assert ["first", "half,", "by", "linear", "of", "math"] in lines
     assert ["slice", "0", "1", "tensors", "of", "half,", "safety"] in lines
     assert ["t", "0.25,", "0.5"] in lines
+
+
+def test_adapters_print_what_was_lost(ledmerge, tmp_path: Path):
+    name = "base_model.model.model.layers.0.up.lora"
+    for seed in (1, 2):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        draw = torch.Generator().manual_seed(seed)
+        tensors = {
+            f"{name}_A.weight": torch.randn(2, 9, generator=draw),
+            f"{name}_B.weight": torch.randn(7, 2, generator=draw),
+        }
+        save_file(tensors, folder / "adapter_model.safetensors")
+        settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2}
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+    models = [{"model": str(tmp_path / "1")}, {"model": str(tmp_path / "2")}]
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump({"merge_method": "cat", "models": models}))
+    code, out, err = ledmerge("adapters", file, tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert "model.layers.*.up" in out
+    assert "off from the sum" in out
+    assert "0.00%" in out
+    assert out.endswith(f"wrote {tmp_path / 'out'}\n")
+    code, out, err = ledmerge("adapters", file, tmp_path / "out")
+    assert (code, out) == (1, "")
+    assert "--overwrite" in err
+    code, out, err = ledmerge("adapters", file, tmp_path / "out", "--overwrite", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == json.loads((tmp_path / "out" / "ledmerge.json").read_text())

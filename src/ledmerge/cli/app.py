@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ledmerge.cli import model_commands
+from ledmerge.cli import adapter_commands, model_commands
 from ledmerge.cli.options import (
     AllowNonfinite,
     Device,
@@ -319,7 +319,10 @@ def demo(
     out_console.print(f"wrote {out}, and {out / PICTURE}", markup=False, highlight=False)
 
 
-for command in (model_commands.info, model_commands.diff, model_commands.convert):
+for command in (
+    *(model_commands.info, model_commands.diff, model_commands.convert),
+    *(adapter_commands.adapters,),
+):
     app.command()(command)
 
 

@@ -196,23 +196,29 @@ def get_method(name: str) -> Method:
     """
     module = load_from(ledmerge.methods, name, "merge method")
     function = getattr(module, name)
-    help_by_name = {
-        p.arg_name: p.description for p in docstring_parser.parse(function.__doc__).params
-    }
     parameters = inspect.signature(function, eval_str=True).parameters
     inputs: Inputs = next(kind for kind in get_args(Inputs) if kind in parameters)
-    keywords = {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-    options = [
-        Option(n.rstrip("_"), n, p.annotation, p.default, help_by_name.get(n) or "")
-        for n, p in keywords.items()
-        if n not in REQUESTS
-    ]
     return Method(
         name=name,
         function=function,
         grain=module.GRAIN,
-        options={option.name: option for option in options},
-        requests=frozenset(n for n in keywords if n in REQUESTS),
+        options=read_options(function),
+        requests=frozenset(
+            n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n in REQUESTS
+        ),
         inputs=inputs,
         whole_where=getattr(module, "WHOLE_WHERE", {}),
     )
+
+
+def read_options(function: Callable[..., Any]) -> dict[str, Option]:
+    """The options in a method's signature, by the names that a recipe writes."""
+    found = docstring_parser.parse(function.__doc__ or "").params
+    help_by_name = {each.arg_name: each.description for each in found}
+    parameters = inspect.signature(function, eval_str=True).parameters
+    options = [
+        Option(n.rstrip("_"), n, p.annotation, p.default, help_by_name.get(n) or "")
+        for n, p in parameters.items()
+        if p.kind is p.KEYWORD_ONLY and n not in REQUESTS
+    ]
+    return {option.name: option for option in options}

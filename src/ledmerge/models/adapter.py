@@ -13,6 +13,7 @@ from typing import Any
 
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.errors import CheckpointError
+from ledmerge.types import Factors
 
 SETTINGS = "adapter_config.json"
 """Marks the folder of an adapter."""
@@ -87,6 +88,18 @@ class Adapter:
     checkpoint: Checkpoint = field(repr=False)
     modules: dict[str, LoraModule] = field(repr=False)
     copies: dict[str, str] = field(repr=False)
+
+    def shape(self, module: str) -> tuple[int, int]:
+        """(rows, columns) of B A."""
+        change, entries = self.modules[module], self.checkpoint.entries
+        return entries[change.b].shape[0], entries[change.a].shape[1]
+
+    def factors(self, module: str) -> Factors:
+        """A and B of a module as float32, the root of the scale in each."""
+        change = self.modules[module]
+        root = math.sqrt(abs(change.scale))
+        a, b = self.checkpoint.read(change.a), self.checkpoint.read(change.b)
+        return math.copysign(root, change.scale) * a, root * b
 
     @property
     def base(self) -> str | None:

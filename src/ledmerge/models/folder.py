@@ -165,6 +165,21 @@ def find_model(
     return _with_adapter(base or _own_base(path, find), path, revision, text)
 
 
+def find_adapter(reference: str, find: Find = from_here) -> Adapter:
+    """The adapter a user means by a path or a hub id; its base is not looked for.
+
+    Raises:
+        CheckpointError: as `find_model`, or the folder holds no adapter.
+    """
+    parts = reference if isinstance(reference, ModelReference) else ModelReference(reference)
+    if parts.lora:
+        raise CheckpointError(f"{parts}: is an adapter on a model; give the adapter alone")
+    path, _ = _locate(parts.path, parts.revision, find)
+    if not is_adapter(path):
+        raise CheckpointError(f"{path}: no adapter_config.json; expected a PEFT LoRA folder")
+    return read_adapter(path)
+
+
 def _find_pair(text: str, find: Find) -> ModelFolder:
     """The model of `model+adapter`."""
     parts = text.split("+")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ledmerge.errors import did_you_mean
 from ledmerge.methods._catalog import Method, Option
+from ledmerge.methods.adapters._catalog import AdapterMethod
 from ledmerge.recipe.mergekit import IGNORED, is_read_over
 from ledmerge.recipe.setting import Condition, Setting, read_setting, settle
 
@@ -29,7 +30,7 @@ class Level(NamedTuple):
 
 
 def read_options(
-    method: Method,
+    method: Method | AdapterMethod,
     experts: Sequence[Expert],
     levels: Sequence[Level],
     problems: list[str],
@@ -147,7 +148,9 @@ def _each(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _check_names(level: Level, method: Method, problems: list[str], notes: list[str]) -> None:
+def _check_names(
+    level: Level, method: Method | AdapterMethod, problems: list[str], notes: list[str]
+) -> None:
     for name in level.parameters:
         if name in method.options or name in IGNORED:
             continue

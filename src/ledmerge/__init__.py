@@ -10,9 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ledmerge.run.adapters import merge_adapters as merge_adapters
+    from ledmerge.run.apply import apply as apply
     from ledmerge.run.convert import convert as convert
     from ledmerge.run.diff import diff as diff
     from ledmerge.run.evaluate import evaluate as evaluate
+    from ledmerge.run.extract import extract_lora as extract_lora
     from ledmerge.run.info import info as info
     from ledmerge.run.locate import locate as locate
     from ledmerge.run.merge import merge as merge
@@ -21,8 +24,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_NAMES = ("convert", "diff", "evaluate", "info", "locate", "merge", "plan", "verify")
-_HOMES = {name: f"ledmerge.run.{name}" for name in _NAMES}
+_NAMES = ("apply", "convert", "diff", "evaluate", "info", "locate", "merge", "plan", "verify")
+_HOMES = {
+    **{name: f"ledmerge.run.{name}" for name in _NAMES},
+    "extract_lora": "ledmerge.run.extract",
+    "merge_adapters": "ledmerge.run.adapters",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -321,7 +321,7 @@ def demo(
 
 for command in (
     *(model_commands.info, model_commands.diff, model_commands.convert),
-    *(adapter_commands.adapters,),
+    *(adapter_commands.adapters, adapter_commands.extract_lora, adapter_commands.apply),
 ):
     app.command()(command)
 

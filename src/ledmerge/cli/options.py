@@ -1,10 +1,11 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ledmerge.cli.sizes import parse_size
+from ledmerge.errors import RecipeError, did_you_mean
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N].")]
@@ -28,3 +29,10 @@ ShardSize = Annotated[str, typer.Option(metavar="SIZE", help="Weights per file."
 def size(text: str | None, option: str) -> int | None:
     """Bytes of a size that may be left out; RecipeError names the option."""
     return None if text is None else parse_size(text, option)
+
+
+def one_of(word: str, option: str, *known: str) -> Any:
+    """The word, if it is a known one; RecipeError names the option."""
+    if word not in known:
+        raise RecipeError(f"{option}: '{word}' is not known{did_you_mean(word, known)}")
+    return word

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from ledmerge.checkpoint.checkpoint import TORCH_DTYPES
+from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
 from ledmerge.checkpoint.layout import NewTensor, ShardWriter, lay_out
 from ledmerge.errors import NonFiniteError
 from ledmerge.models.adapter import PREFIX, SETTINGS
+from ledmerge.ops.blocks import blocks
 from ledmerge.types import Factors
 
 
@@ -75,11 +76,15 @@ class AdapterWriter:
             stored = factor.to(TORCH_DTYPES[self._dtype])
             if not torch.isfinite(stored).all():
                 raise NonFiniteError(f"'{name}' is NaN or infinite in {self._dtype}")
-            self.write_copy(name, stored)
+            self._writer.write(name, 0, stored.reshape(-1).view(torch.uint8).numpy().data)
 
-    def write_copy(self, name: str, tensor: torch.Tensor) -> None:
-        """Store a whole tensor, in its own dtype."""
-        self._writer.write(name, 0, tensor.reshape(-1).view(torch.uint8).numpy().data)
+    def copy(self, key: str, checkpoint: Checkpoint, name: str) -> None:
+        """Store a tensor of a checkpoint as it is, under `key`."""
+        entry = checkpoint.entries[name]
+        for start, stop in blocks(entry.numel):
+            data = memoryview(bytearray((stop - start) * entry.item_size))
+            checkpoint.read_into(name, start, data)
+            self._writer.write(key, start, data)
 
     def close(self) -> None:
         """Close the files."""

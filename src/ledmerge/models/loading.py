@@ -73,16 +73,25 @@ def check_finite(folder: ModelFolder, weights: Iterable[tuple[str, torch.Tensor]
             )
 
 
+def build_empty(folder: ModelFolder, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The model that `config.json` describes, without weights and memory for them."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    path, trust = str(folder.path), {"trust_remote_code": trust_remote_code}
+    with _silence():
+        config = _from_pretrained(AutoConfig, folder, path, **trust)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, **trust)
+
+
 def _open_adapted(
     folder: ModelFolder, options: dict[str, Any], trust_remote_code: bool
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The base's model, given weights with the adapter's changes in them; what was loaded."""
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers import GenerationConfig
 
-    path, trust = str(folder.path), {"trust_remote_code": trust_remote_code}
-    config = _from_pretrained(AutoConfig, folder, path, **trust)
-    with torch.device("meta"):  # takes no memory; only its class is of use
-        kind = type(AutoModelForCausalLM.from_config(config, **trust))
+    path, empty = str(folder.path), build_empty(folder, trust_remote_code)
+    kind, config = type(empty), empty.config
     checkpoint, dtype = folder.checkpoint, options["dtype"]
     weights = {
         name: checkpoint.read(name).to(dtype)

@@ -1,16 +1,13 @@
 """One merge of adapters among themselves, from recipe to finished adapter; no base is opened."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import ledmerge
-from ledmerge.checkpoint.checkpoint import TORCH_DTYPES
 from ledmerge.checkpoint.digest import digest_tensors, digest_text
 from ledmerge.checkpoint.layout import NewTensor
 from ledmerge.checkpoint.staging import Staging, check_destination
@@ -90,11 +87,7 @@ def merge_adapters(
                 figures[name] = _merge(found, adapters, name, part, writer)
                 progress.advance()
             for key in copies:
-                entry = adapters[0].checkpoint.entries[key]
-                whole = torch.empty(entry.shape, dtype=TORCH_DTYPES[entry.dtype])
-                data = whole.reshape(-1).view(torch.uint8).numpy().data
-                adapters[0].checkpoint.read_into(key, 0, data)
-                writer.write_copy(key, whole)
+                writer.copy(key, adapters[0].checkpoint, key)
         finally:
             writer.close()
         record = {"format": 1, "recipe": resolved, **summary(figures)}
@@ -103,11 +96,18 @@ def merge_adapters(
     return record
 
 
-def summary(modules: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Figures of modules, and the relative difference over all of them."""
-    total = sqrt(sum(each["norm"] ** 2 for each in modules.values()))
-    lost = sqrt(sum((each["norm"] * each["difference"]) ** 2 for each in modules.values()))
-    return {"norm": total, "difference": lost / total if total else 0.0, "modules": dict(modules)}
+def summary(
+    modules: Mapping[str, Mapping[str, float]], lost: Iterable[float] = ()
+) -> dict[str, Any]:
+    """Figures of modules, and the relative difference over all of them.
+
+    Args:
+        lost: norms of changes that are in no module.
+    """
+    gone = sum(size**2 for size in lost)
+    total = sqrt(gone + sum(each["norm"] ** 2 for each in modules.values()))
+    off = sqrt(gone + sum((each["norm"] * each["difference"]) ** 2 for each in modules.values()))
+    return {"norm": total, "difference": off / total if total else 0.0, "modules": dict(modules)}
 
 
 def _find_all(recipe: AdapterRecipe) -> list[Adapter]:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import ledmerge
 from ledmerge.checkpoint.digest import cached_checkpoint_digest
 from ledmerge.errors import LedmergeError
+from ledmerge.models.backend import open_answering
 from ledmerge.models.folder import find_model
 from ledmerge.models.loading import open_model
 from ledmerge.run.plan import plan
@@ -316,3 +317,9 @@ def test_layers_may_come_from_adapted_models(bases, tmp_path: Path):
     assert same(found[name.format(0)], first[name.format(0)])
     assert same(found[name.format(1)], whole[name.format(0)])
     ledmerge.verify(tmp_path / "out", deep=True)
+
+
+def test_vllm_is_given_whole_models(bases, tmp_path: Path):
+    folder = find_model(by.write_adapter(tmp_path / "adapter", bases["llama"]))
+    with pytest.raises(LedmergeError, match="write one with `ledmerge apply`"):
+        open_answering(folder, "none", torch.float32, torch.device("cpu"), False, "vllm")

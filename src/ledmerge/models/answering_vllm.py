@@ -78,6 +78,11 @@ def open_vllm(
 
     See `backend.open_answering`.
     """
+    if folder.adapter:
+        raise RecipeError(
+            f"{folder.home}: backend vllm is given whole models; write one with `ledmerge apply`, "
+            "or take the backend transformers"
+        )
     try:
         from vllm import LLM
     except ImportError as error:
@@ -85,11 +90,6 @@ def open_vllm(
             "backend: vllm is not installed; run pip install 'ledmerge[vllm]', or take the backend "
             "transformers"
         ) from error
-    if folder.adapter:
-        raise RecipeError(
-            f"{folder.home}: backend vllm is given whole models; write one with `ledmerge apply`, "
-            "or take the backend transformers"
-        )
     if device.index:
         raise RecipeError(
             f"backend: vllm cannot be sent to {device}; choose a GPU by CUDA_VISIBLE_DEVICES"

@@ -188,7 +188,7 @@ def _count_equal(bits: np.ndarray, flip: np.uint32, cut: np.uint32) -> int:
     count = np.uint32(0)
     for i in range(bits.size):
         count += np.uint32(((bits[i] & np.uint32(0x7FFFFFFF)) ^ flip) == cut)
-    return count
+    return int(count)
 
 
 @njit(nogil=True, cache=True)

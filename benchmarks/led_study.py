@@ -95,7 +95,7 @@ class Trial:
         }
 
     def _scores(self, family: Path, name: str) -> dict[str, Any]:
-        if not get_method(self.method).needs_scores:
+        if not get_method(self.method).scored_at:
             return {}
         return {"locate": {"data": f"{family / 'data' / f'locate_{name}.jsonl'}"}}
 

@@ -20,11 +20,23 @@ if TYPE_CHECKING:
     from ledmerge.run.locate import locate as locate
     from ledmerge.run.merge import merge as merge
     from ledmerge.run.plan import plan as plan
+    from ledmerge.run.unmask import unmask as unmask
     from ledmerge.run.verify import verify as verify
 
 __version__ = "0.1.0"
 
-_NAMES = ("apply", "convert", "diff", "evaluate", "info", "locate", "merge", "plan", "verify")
+_NAMES = (
+    "apply",
+    "convert",
+    "diff",
+    "evaluate",
+    "info",
+    "locate",
+    "merge",
+    "plan",
+    "unmask",
+    "verify",
+)
 _HOMES = {
     **{name: f"ledmerge.run.{name}" for name in _NAMES},
     "extract_lora": "ledmerge.run.extract",

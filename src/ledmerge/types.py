@@ -22,6 +22,9 @@ Deltas = Float[Tensor, "model *shape"]
 Scores = Float[Tensor, "model *shape"]
 """Importance of every entry for each expert's task, >= 0."""
 
+Grams = Float[Tensor, "model d_in d_in"]
+"""Mean of x x^T over the tokens x that a weight multiplies, on each expert's data."""
+
 Mask = Float[Tensor, "model *shape"]
 """1 where an entry is chosen for a model, else 0. Float32, so that masking is a product: in torch
 on a CPU that takes 0.15 ns an entry, `where` with a boolean mask 4 ns."""
@@ -44,9 +47,12 @@ Record = Callable[..., None]
 (model, model), the entries elected by both; `owned`, `kept_square`, `square` (model,), see
 `methods/led.py`. Others land in `ledmerge.json`."""
 
+Keep = Callable[..., None]
+"""Takes `masks` (model, *shape), 0 or 1, which the loop writes beside the merged weights."""
+
 ModelOrder = Sequence[int]
 """Places of models, first in precedence first. Recipes name models instead."""
 
 
-def ignore(**figures: Tensor) -> None:
-    """The `Record` of callers who do not want figures."""
+def ignore(**values: Tensor) -> None:
+    """The `Record` and `Keep` of callers who want the weights alone."""

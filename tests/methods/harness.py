@@ -133,7 +133,18 @@ def make_inputs(method: Method, base: Tensor, deltas: Tensor) -> Inputs:
     for scores in ("scores", "base_scores"):
         if scores in method.requests:
             inputs = inputs | {scores: (draw(scores, *deltas.shape).abs() * 64).round()}
+    for grams in ("grams", "base_grams"):
+        if grams in method.requests and base.ndim == 2:
+            inputs = inputs | {grams: make_grams(len(deltas), base.shape[1])}
     return inputs
+
+
+def make_grams(count: int, features: int, tokens: int = 0) -> Tensor:
+    """(count, features, features): of inputs that differ in size from feature to feature."""
+    tokens = tokens or 2 * features
+    sizes = 4 * draw("sizes", features).abs() + 0.1
+    x = draw("inputs", count, tokens, features) * sizes + draw("shift", count, 1, features)
+    return x.mT @ x / tokens
 
 
 def noisy_inputs(method: Method, *shape: int) -> Inputs:

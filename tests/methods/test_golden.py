@@ -9,7 +9,10 @@ import xxhash
 from methods.harness import merge, noisy_inputs, variants
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
-OF_LAPACK = {"doge", "iso_c", "iso_cts", "knots", "lore", "opcm", "r_tsvm", "tsvm", "wudi"}
+OF_LAPACK = {
+    *("doge", "esm", "iso_c", "iso_cts", "knots", "lore", "opcm", "r_tsvm", "regmean", "tsvm"),
+    "wudi",
+}
 OF_BLAS = {"safe_lora", "safemerge"}
 """Methods whose last bits are those of the linear algebra library, other ones on each machine."""
 VARIANTS = {str(each): each for each in variants() if each.method.name not in OF_LAPACK | OF_BLAS}

@@ -30,8 +30,8 @@ IN_ORDER = {"cabs", "lata", "obim", "opcm", "reason_any", "safe_lora", "safemerg
 COMPARING = {"safe_lora", "safemerge"}
 """Methods that compare the models they merge with others, which are not merged."""
 ROUNDED = {
-    *("doge", "fisher", "iso_c", "iso_cts", "karcher", "knots", "lore", "multislerp", "nuslerp"),
-    *("pcb", "r_tsvm", "ramplus_tl", "sce", "tsvm", "widen"),
+    *("doge", "esm", "fisher", "iso_c", "iso_cts", "karcher", "knots", "lore", "multislerp"),
+    *("nuslerp", "pcb", "r_tsvm", "ramplus_tl", "regmean", "sce", "tsvm", "widen"),
 }
 """Methods that divide before they add, so that sums of integers are not exact."""
 

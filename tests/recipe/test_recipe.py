@@ -70,7 +70,7 @@ def test_an_option_of_all_models_cannot_differ_between_them():
     ("name", "said"),
     [
         ("tise", "no merge method 'tise'; did you mean 'ties'?"),
-        ("soup", "no merge method 'soup'; known are: arcee_fusion, breadcrumbs, "),
+        ("soup", "no merge method 'soup'; known are: aim, arcee_fusion, breadcrumbs, "),
         ("_catalog", "no merge method '_catalog'"),
     ],
 )
@@ -270,7 +270,7 @@ def guarded_ties(**changes: Any) -> dict[str, Any]:
 def test_a_guard_asks_for_scores_of_its_model_alone():
     recipe = load_recipe(guarded_ties())
     assert [source and source.data for source in recipe.sources] == ["a.jsonl", None]
-    assert recipe.method.num_score_sets == 1
+    assert recipe.method.scored_at == ("model",)
     assert recipe.guard is not None
     assert (recipe.guard.model, recipe.guard.density, recipe.guard.keep) == (0, 0.1, "model")
     assert load_recipe(guarded_ties(keep="base")).guard.keep == "base"

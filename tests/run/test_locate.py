@@ -293,3 +293,35 @@ def test_a_folder_in_use_is_left_alone(model_folder, tmp_path):
         with pytest.raises(OutputError, match="out"):
             locate(model_folder("llama"), out, settings=SETTINGS, overwrite=overwrite)
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_gram_matrices_are_means_over_tokens_of_linear_layers(model_folder, rows_file, tmp_path):
+    folder, few = model_folder("qwen2"), tmp_path / "few"
+    notes = Notes()
+    provenance = locate(folder, few, rows_file, settings=settings(score="gram", samples=3))
+    found, stored = scores_of(few), open_checkpoint(folder).entries
+    linear = {
+        name: e.shape for name, e in stored.items() if len(e.shape) == 2 and "emb" not in name
+    }
+    shapes = {name: (shape[1], shape[1]) for name, shape in linear.items()}
+    assert {name: tuple(gram.shape) for name, gram in found.items()} == shapes
+    # A norm's output has a mean square of 1 before its weight, and so a trace to reckon with.
+    weight = load_file(folder / "model.safetensors")["model.layers.0.input_layernorm.weight"]
+    gram = found["model.layers.0.self_attn.q_proj.weight"]
+    trace = (gram.diagonal() / weight.square()).sum()
+    torch.testing.assert_close(trace, torch.tensor(16.0), rtol=1e-3, atol=0)
+    assert torch.equal(gram, found["model.layers.0.self_attn.v_proj.weight"])
+    assert provenance["tokens"] > provenance["response_tokens"]
+    # What does not fit at once takes more passes, with the same result.
+    memory = sum(path.stat().st_size for path in folder.glob("*.safetensors")) + 8_000
+    locate(
+        folder,
+        tmp_path / "passes",
+        rows_file,
+        settings=settings(score="gram", samples=3),
+        memory=memory,
+        progress=notes,
+    )
+    assert "passes over the samples" in notes.notes[0]
+    again = scores_of(tmp_path / "passes")
+    assert all(torch.equal(again[name], gram) for name, gram in found.items())

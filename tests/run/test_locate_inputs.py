@@ -1,4 +1,4 @@
-"""Wanda's sums against NumPy, from the hidden states that the model itself reports."""
+"""Sums of inputs against NumPy, from the hidden states that the model itself reports."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from ledmerge.data.samples import Sample
 from ledmerge.errors import RecipeError
-from ledmerge.models.inputs import squared_inputs
+from ledmerge.models.inputs import input_products, linear_weights, squared_inputs
 from ledmerge.models.loss import make_batch
 
 SAMPLES = [
@@ -25,13 +25,14 @@ def found_sums(model, batch):
     return {name: total.numpy() for name, total in sums.items()}
 
 
-def hidden_states(model):
-    """The input of every layer and the last output, (layer, N, d), at response tokens alone."""
+def hidden_states(model, of="response"):
+    """The input of every layer and the last output, (layer, N, d), at response tokens or at all."""
     states = []
     for sample in SAMPLES:
         with torch.no_grad():
             output = model(torch.tensor([sample.ids]), output_hidden_states=True)
-        states.append(torch.stack(output.hidden_states)[:, 0, list(sample.is_response)].numpy())
+        counted = list(sample.is_response) if of == "response" else slice(None)
+        states.append(torch.stack(output.hidden_states)[:, 0, counted].numpy())
     return np.concatenate(states, axis=1)
 
 
@@ -103,3 +104,46 @@ def test_gemma_norms_multiply_the_same_feature(build_model):
 def test_fused_experts_are_refused(build_model, family):
     with pytest.raises(RecipeError, match=r"mlp\.(gate|experts).*another score than wanda"):
         found_sums(build_model(family), 1)
+
+
+def found_products(model, batch):
+    parameters = dict(model.named_parameters())
+    kept = {name: parameters[name] for name in linear_weights(model, parameters)}
+    sums = {name: torch.zeros([p.shape[1]] * 2) for name, p in kept.items()}
+    with input_products(model, kept, lambda name, s: sums[name].add_(s)) as run:
+        for start in range(0, len(SAMPLES), batch):
+            run(make_batch(SAMPLES[start : start + batch], torch.device("cpu")))
+    return {name: total.numpy() for name, total in sums.items()}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_products_of_inputs_are_over_all_tokens(build_model, batch):
+    model = build_model("qwen2")
+    found, states = found_products(model, batch), hidden_states(model, of="all")
+    weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
+    projections = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    assert {name.split(".")[-2] for name in found} == {*projections, "lm_head"}
+    expected = {"lm_head.weight": states[-1]}
+    for layer in (0, 1):
+        x, prefix = states[layer], f"model.layers.{layer}"
+        x_hat = x / np.sqrt((x**2).mean(-1, keepdims=True) + model.config.rms_norm_eps)
+        for projection in projections[:3]:
+            name = f"{prefix}.self_attn.{projection}.weight"
+            expected[name] = x_hat * weights[f"{prefix}.input_layernorm.weight"]
+    for name, features in expected.items():
+        wide = features.astype(np.float64)
+        np.testing.assert_allclose(found[name], wide.T @ wide, rtol=1e-4, atol=1e-4, err_msg=name)
+    assert found["model.layers.0.mlp.down_proj.weight"].shape == (24, 24)
+
+
+def test_an_embedding_has_no_gram_matrix_tied_or_not(build_model):
+    model = build_model("llama_tied")
+    found = linear_weights(model, dict(model.named_parameters()))
+    assert "model.embed_tokens.weight" not in found
+    assert len(found) == 2 * 7
+
+
+@pytest.mark.parametrize(("family", "kind"), [("gpt2", "Conv1D"), ("mixtral", "Mixtral")])
+def test_transposed_and_fused_layers_have_no_gram_matrix(build_model, family, kind):
+    with pytest.raises(RecipeError, match=rf"what a {kind}\w* multiplies .* wanda, obim or gram"):
+        found_products(build_model(family), 1)

@@ -38,7 +38,9 @@ def assert_same_files(one, other):
     assert len(list(one.iterdir())) == len(list(other.iterdir()))
 
 
-@pytest.mark.parametrize(("score", "batch"), [("snip", 1), ("fisher", 4), ("wanda", 1)])
+@pytest.mark.parametrize(
+    ("score", "batch"), [("snip", 1), ("fisher", 4), ("wanda", 1), ("gram", 4)]
+)
 def test_ctrl_c_and_resume(model_folder, rows_file, tmp_path, score, batch):
     folder = model_folder("llama_tied")
     settings = SETTINGS.model_copy(update={"score": score, "batch": batch})

@@ -57,6 +57,7 @@ CASES = {
     "multislerp": ("multislerp", {}, [{"weight": 0.3}, {"weight": 0.9}]),
     "nearswap": ("nearswap", {"t": 0.01}, None),
     "nuslerp": ("nuslerp", {}, [{"weight": 0.3}, {"weight": 0.9}]),
+    "emr": ("emr", {}, None),
     "nuslerp, columns": ("nuslerp", {"nuslerp_flatten": False}, None),
     "opcm": ("opcm", {}, None),
     "passthrough": ("passthrough", {}, None),
@@ -120,8 +121,8 @@ def on_whole_tensors(given: dict) -> dict[str, torch.Tensor]:
 
 def test_every_method_has_a_case():
     assert {method for method, _, _ in CASES.values()} == {
-        name for name in method_names() if not get_method(name).needs_scores
-    }  # for the others see test_merge_led.py and test_merge_scores.py
+        name for name in method_names() if not get_method(name).scored_at
+    }  # for the others see test_merge_led.py, test_merge_scores.py and test_merge_grams.py
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -47,7 +47,7 @@ def scored_recipe(family: list[Path], method: str) -> dict:
 
 def test_every_such_method_has_a_case():
     methods = map(get_method, method_names())
-    assert CASES.keys() == {m.name for m in methods if m.needs_scores and not m.needs_base_scores}
+    assert CASES.keys() == {m.name for m in methods if m.needs_scores and m.scored_at == ("model",)}
 
 
 @pytest.mark.parametrize("name", CASES)

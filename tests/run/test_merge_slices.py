@@ -230,6 +230,14 @@ def test_slices_that_cannot_be_are_told_before_anything_is_opened():
     led = stack([source(a, 0, 2), source(b, 0, 2, density=0.1)], method="led", base_model="a")
     (said,) = problems_of(led)
     assert said == "slices: led needs scores, which are of whole models; list 'models'"
+    for method in ("regmean", "aim"):
+        grams = stack([source(a, 0, 2), source(b, 0, 2)], method=method, base_model="a")
+        (said,) = problems_of(grams)
+        assert said == (
+            f"slices: {method} needs Gram matrices, which are of whole models; list 'models'"
+        )
+    (said,) = problems_of(stack([source(a, 0, 2), source(b, 0, 2)], method="emr", base_model="a"))
+    assert said == "slices: emr keeps masks of whole models; list 'models'"
     wide = stack(
         *[[source(a, 0, 2), source(b, 0, 2)]] * 2,
         method="ties",

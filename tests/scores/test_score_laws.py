@@ -24,6 +24,7 @@ def score(rule, weight, contributions, reference):
         "total": total,
         "weight": weight,
         "num_samples": len(contributions),
+        "num_tokens": len(contributions),
         "reference": reference,
         "random": torch.rand_like,
     }

@@ -91,9 +91,8 @@ class Staging:
         """Flush every byte to the disk, then give the folder its name."""
         self._journal.close()
         for path in sorted(self.folder.rglob("*")):
-            if path.is_file():
-                progress(path.name)
-                flush(path)
+            progress(path.name)
+            flush(path)
         # Again: somebody may have put something there in the meantime.
         check_destination(self.out, marks=self._marks, resume=True, overwrite=self._overwrite)
         # Last, since flushing takes minutes where there is much, and may be interrupted.

@@ -17,8 +17,14 @@ from ledmerge.errors import did_you_mean
 from ledmerge.registry import load_from, names_in
 from ledmerge.types import Grain, ModelOrder, PerModel
 
-REQUESTS = ("base", "scores", "base_scores", "random", "survey", "record")
+REQUESTS = (
+    *("base", "scores", "base_scores", "grams", "base_grams"),
+    *("random", "survey", "record", "keep"),
+)
 """Keyword-only parameters that the merge loop answers; all others are options of the user."""
+
+At = Literal["model", "base"]
+"""Where a model's data are run: on that model itself, or on the base."""
 
 
 @dataclass(frozen=True)
@@ -113,28 +119,35 @@ class Method:
 
     @property
     def needs_scores(self) -> bool:
+        """Whether it is told how much each entry of each model matters."""
         return "scores" in self.requests
+
+    @property
+    def needs_grams(self) -> bool:
+        """Whether its score sets are those of the rule `gram`."""
+        return not self.requests.isdisjoint(("grams", "base_grams"))
+
+    @property
+    def scored_at(self) -> tuple[At, ...]:
+        """The score sets that are read for each model."""
+        asked = {"model": ("scores", "grams"), "base": ("base_scores", "base_grams")}
+        return tuple(at for at in get_args(At) if not self.requests.isdisjoint(asked[at]))
 
     @property
     def may_have_base(self) -> bool:
         """Whether it works on models alone, or on them and a base where the recipe gives one."""
         return self.inputs == "models" and "base" in self.requests
 
+    @property
+    def keeps_masks(self) -> bool:
+        """Whether it gives a mask of each model beside the merged weights."""
+        return "keep" in self.requests
+
     def at(self, options: Mapping[str, Any]) -> "Method":
         """The method at the grain that the options need."""
         if any(options[name] == value for name, value in self.whole_where.items()):
             return replace(self, grain="tensor")
         return self
-
-    @property
-    def needs_base_scores(self) -> bool:
-        """Whether each task is scored at the base too."""
-        return "base_scores" in self.requests
-
-    @property
-    def num_score_sets(self) -> int:
-        """Score sets that are read for each model: none, at the model, or there and at the base."""
-        return self.needs_scores + self.needs_base_scores
 
     def try_options(self, options: dict[str, Any], num_models: int) -> None:
         """Run the method on one entry: whether the options go together shows there.
@@ -160,6 +173,7 @@ class Method:
                 "other": "base and one model",
             }[self.inputs]
             + (", scores" if self.needs_scores else "")
+            + (", Gram matrices" if self.needs_grams else "")
             + (", a base if given" if self.may_have_base else ""),
             "summary": summary,
             "description": description,

@@ -1,7 +1,8 @@
-"""What each weight multiplies, squared and summed over response tokens. No backward pass."""
+"""What each weight multiplies, summed over tokens. No backward pass."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,33 +18,90 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Take = Callable[[str, Tensor], None]
-"""Is given a parameter's name and the squares of its inputs, broadcastable to its shape."""
+"""Is given a parameter's name and what is to be added to its sum."""
+
+Summand = Callable[[nn.Module, str, str, Tensor], Tensor]
+"""From a module, its own name for a parameter, the full name, and the module's inputs (N, ...)."""
+
+Run = Callable[[Batch], None]
+"""The forward pass of a batch."""
 
 
 @contextmanager
 def squared_inputs(
     model: PreTrainedModel, parameters: Mapping[str, nn.Parameter], take: Take
-) -> Iterator[Callable[[Batch], None]]:
+) -> Iterator[Run]:
     """Yields the forward pass of a batch, which calls `take` for every use of a parameter.
+
+    What is taken are the squares of its inputs at response tokens, broadcastable to its shape.
 
     Raises:
         RecipeError: (from a forward pass) a module's parameters do not multiply its inputs in a
             way that is known: fused experts, state-space mixers.
     """
+    with _watched(model, parameters, lambda batch: batch.is_response, _squares, take) as run:
+        yield run
+
+
+@contextmanager
+def input_products(
+    model: PreTrainedModel, parameters: Mapping[str, nn.Parameter], take: Take
+) -> Iterator[Run]:
+    """The same for the weights of linear layers: X^T X (d_in, d_in) over all tokens of the batch.
+
+    Args:
+        parameters: those that `linear_weights` names.
+    """
+    with _watched(model, parameters, lambda batch: batch.is_token, _products, take) as run:
+        yield run
+
+
+def linear_weights(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[str]:
+    """Names of the weights (d_out, d_in) that linear layers, and nothing else, hold.
+
+    Raises:
+        RecipeError: a matrix belongs neither to a linear layer nor to an embedding, so that it may
+            be transposed (GPT-2's) or used in parts (fused experts).
+    """
+    uses = defaultdict(list)
+    for module, owned in find_owners(model, parameters).items():
+        for local, name in owned.items():
+            uses[name].append((module, local))
+    linear = []
+    for name, found in uses.items():
+        if all(isinstance(module, nn.Linear) and local == "weight" for module, local in found):
+            linear.append(name)
+            continue
+        for module, _ in found:
+            is_known = isinstance(module, nn.Linear | nn.Embedding)
+            if parameters[name].ndim > 1 and not is_known:
+                raise _unknown(name, module)
+    return linear
+
+
+@contextmanager
+def _watched(
+    model: PreTrainedModel,
+    parameters: Mapping[str, nn.Parameter],
+    counted: Callable[[Batch], Tensor],
+    summand: Summand,
+    take: Take,
+) -> Iterator[Run]:
+    """Calls `take` with the `summand` of each use of a parameter at the tokens `counted` (B, T)."""
     owners = find_owners(model, parameters)
-    is_response = torch.empty(0)
+    is_counted = torch.empty(0)
 
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         for local, name in owners[module].items():
-            if not is_plain(args, kwargs, output, *is_response.shape):
+            if not is_plain(args, kwargs, output, *is_counted.shape):
                 raise _unknown(name, module)
-            x = args[0][is_response].detach()  # (N, ...), N response tokens of all samples
-            take(name, _squares(module, local, name, x))
+            x = args[0][is_counted].detach()  # (N, ...), N tokens of all samples
+            take(name, summand(module, local, name, x))
 
     @torch.no_grad()
     def run(batch: Batch) -> None:
-        nonlocal is_response
-        is_response = batch.is_response
+        nonlocal is_counted
+        is_counted = counted(batch)
         forward(model, batch)
 
     with ExitStack() as hooks:
@@ -51,6 +109,11 @@ def squared_inputs(
             handle = module.register_forward_hook(hook, with_kwargs=True)
             hooks.callback(handle.remove)
         yield run
+
+
+def _products(module: nn.Module, local: str, name: str, x: Tensor) -> Tensor:
+    x = x.float().flatten(0, -2)
+    return x.T @ x
 
 
 def _squares(module: nn.Module, local: str, name: str, x: Tensor) -> Tensor:
@@ -73,5 +136,5 @@ def _squares(module: nn.Module, local: str, name: str, x: Tensor) -> Tensor:
 def _unknown(name: str, module: nn.Module) -> RecipeError:
     return RecipeError(
         f"'{name}': what a {type(module).__name__} multiplies it with is not known; "
-        "use another score than wanda"
+        "use another score than wanda, obim or gram, or a method that needs none"
     )

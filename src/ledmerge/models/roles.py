@@ -52,9 +52,14 @@ def is_before_layers(name: str) -> bool:
     return is_embedding and not is_output_embedding(name)
 
 
+def is_input_embedding(name: str) -> bool:
+    """Whether the tensor holds what tokens are looked up as."""
+    return f".{name}".endswith(_INPUT_ENDINGS)
+
+
 def is_vocabulary(name: str) -> bool:
     """Whether the tensor's rows are tokens."""
-    return is_output_embedding(name) or f".{name}".endswith(_INPUT_ENDINGS)
+    return is_output_embedding(name) or is_input_embedding(name)
 
 
 def stores_input_first(name: str, model_type: str) -> bool:

@@ -9,7 +9,7 @@ from ledmerge.models.folder import ModelFolder, tokenizer_files
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".ckpt")
 _DTYPE = {"dtype", "torch_dtype"}  # transformers 5 writes the first, older ones the second
-_OURS = ("config.json", "README.md", "ledmerge.json", "scores.json")
+_OURS = ("config.json", "README.md", "ledmerge.json", "scores.json", "task.json")
 
 
 def sidecar_files(folder: Path) -> Iterator[Path]:

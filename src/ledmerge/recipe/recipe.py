@@ -198,7 +198,7 @@ def _with_models(
                 "would merge it with them)"
             )
     guard = read_guard(file.guard, file.base_model, experts, method, problems)
-    needs_all = method.needs_scores
+    needs_all = bool(method.scored_at)
     method = guarded(method, guard) if guard else method
     sources = [
         read_source(method, expert.where, entries[expert.where], file.locate, problems)
@@ -213,9 +213,13 @@ def _with_models(
             f"{method.name} uses no scores; the recipe's `locate` and `scores` are not read"
             + (" but for the guard's model" if guard else "")
         )
-    elif not method.needs_base_scores and any(entry.base_scores for entry in found):
+    elif "base" not in method.scored_at and any(entry.base_scores for entry in found):
         notes.append(
             f"{method.name} uses no scores of the base; the recipe's `base_scores` are not read"
+        )
+    elif "model" not in method.scored_at and any(entry.scores for entry in found):
+        notes.append(
+            f"{method.name} uses scores of the base alone; the recipe's `scores` are not read"
         )
     return replace(
         recipe,
@@ -232,9 +236,12 @@ def _with_slices(
 ) -> Recipe:
     """The recipe of layers from here and there."""
     method = recipe.method
-    if method.needs_scores or file.guard:
-        what = f"{method.name} needs" if method.needs_scores else "a guard needs"
-        problems.append(f"slices: {what} scores, which are of whole models; list 'models'")
+    if method.scored_at or file.guard:
+        what = "Gram matrices" if method.needs_grams else "scores"
+        who = method.name if method.scored_at else "a guard"
+        problems.append(f"slices: {who} needs {what}, which are of whole models; list 'models'")
+    if method.keeps_masks:
+        problems.append(f"slices: {method.name} keeps masks of whole models; list 'models'")
     slices = []
     for number, entry in enumerate(body.slices):
         where = f"slices[{number}]"

@@ -38,7 +38,8 @@ def _models(recipe: Recipe) -> dict[str, Any]:
         if source and source.data:
             entry["locate"] = {"data": source.data, **source.settings.model_dump()}
         elif source:
-            entry |= dict(zip(("scores", "base_scores"), source.folders, strict=False))
+            named = {"scores": source.scores, "base_scores": source.base_scores}
+            entry |= {key: folder for key, folder in named.items() if folder}
         models.append(entry)
     return {"models": models, "parameters": _common(recipe)}
 

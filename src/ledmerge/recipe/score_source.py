@@ -19,7 +19,7 @@ DEFAULTS = LocateSettings()
 class ScoreSource:
     """Where an expert's score sets come from: folders, or data to locate on.
 
-    `base_scores` is set only for a method that asks for the base's scores too.
+    `scores` and `base_scores` are set only for a method that asks for scores there.
     """
 
     scores: str | None = None
@@ -43,6 +43,12 @@ def read_guard(
     """The guard with its model's place; what it cannot keep is a problem."""
     if entry is None:
         return None
+    if method.needs_grams:
+        problems.append(
+            f"guard: reads scores of entries, and {method.name} Gram matrices; a model has one kind"
+        )
+    if method.keeps_masks:
+        problems.append(f"guard: {method.name} keeps masks of its own merge, which a guard changes")
     place = place_of(entry.scores, experts, "guard.scores", problems)
     if place is None:
         return None
@@ -63,19 +69,23 @@ def read_source(
     method: Method, where: str, entry: ModelEntry, common: LocateSettings, problems: list[str]
 ) -> ScoreSource | None:
     """Where the expert's scores come from."""
-    base_scores = entry.base_scores if method.needs_base_scores else None
-    keys = "'scores' and 'base_scores'" if method.needs_base_scores else "'scores'"
-    named = ScoreSource(entry.scores, base_scores)
-    if entry.scores and len(named.folders) == method.num_score_sets and not entry.locate:
+    places = method.scored_at
+    named = ScoreSource(
+        entry.scores if "model" in places else None,
+        entry.base_scores if "base" in places else None,
+    )
+    keys = " and ".join({"model": "'scores'", "base": "'base_scores'"}[at] for at in places)
+    if named.folders and len(named.folders) == len(places) and not entry.locate:
         return named
     if named.folders:
-        together = " together" if method.needs_base_scores else ""
+        together = " together" if len(places) > 1 else ""
         problems.append(f"{where}: give {keys}{together}, or 'locate' with 'data', not a mix")
         return None
     if entry.locate is None:
+        what, how = ("Gram matrices", " --score gram") if method.needs_grams else ("scores", "")
         problems.append(
-            f"{where}: {method.name} needs scores; give 'locate: {{data: FILE}}', or {keys} made "
-            "by `ledmerge locate`"
+            f"{where}: {method.name} needs {what}; give 'locate: {{data: FILE}}', or {keys} made "
+            f"by `ledmerge locate{how}`"
         )
         return None
     own = entry.locate.model_extra or {}
@@ -88,4 +98,12 @@ def read_source(
     except RecipeError as error:
         problems += str(error).splitlines()
         return None
+    is_written = "score" in own or "score" in common.model_fields_set
+    if method.needs_grams and not is_written:
+        settings = settings.model_copy(update={"score": "gram"})
+    elif (settings.score == "gram") != method.needs_grams:
+        wanted = "gram; leave it out" if method.needs_grams else "a rule that scores entries"
+        problems.append(
+            f"{where}.locate.score: found {settings.score}, and {method.name} needs {wanted}"
+        )
     return ScoreSource(data=entry.locate.data, settings=settings)

@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ledmerge.errors import RecipeError
 
@@ -22,18 +22,19 @@ def bytes_for_sums(
     return int(_free_bytes(device) * SHARE)
 
 
-def plan_passes(
-    parameters: Mapping[str, nn.Parameter], running: list[str], budget: int
-) -> list[list[str]]:
+def plan_passes(sums: Mapping[str, Tensor], running: list[str], budget: int) -> list[list[str]]:
     """Groups of names, one a pass over the samples; `running`, from an earlier run, is kept."""
-    if not running or _nbytes(parameters, running) > budget:
-        return split(parameters, budget)
-    rest = {name: p for name, p in parameters.items() if name not in running}
+    if not running or _nbytes(sums, running) > budget:
+        return split(sums, budget)
+    rest = {name: total for name, total in sums.items() if name not in running}
     return [running, *split(rest, budget)]
 
 
-def split(parameters: Mapping[str, nn.Parameter], budget: int) -> list[list[str]]:
+def split(sums: Mapping[str, Tensor], budget: int) -> list[list[str]]:
     """Names in groups, in order, whose float32 sums take at most `budget` bytes.
+
+    Args:
+        sums: of each parameter, in the shape they will have.
 
     The parameters of sibling modules stay together, since some checkpoints store them as one
     tensor (q, k and v; gate and up), and scores are stored the same way.
@@ -43,9 +44,9 @@ def split(parameters: Mapping[str, nn.Parameter], budget: int) -> list[list[str]
     """
     groups: list[list[str]] = []
     room = 0
-    for parent, names in groupby(parameters, key=lambda name: name.rsplit(".", 2)[0]):
+    for parent, names in groupby(sums, key=lambda name: name.rsplit(".", 2)[0]):
         unit = list(names)
-        nbytes = _nbytes(parameters, unit)
+        nbytes = _nbytes(sums, unit)
         if nbytes > budget:
             raise RecipeError(
                 f"scoring '{parent}' takes {nbytes:,} bytes beside the weights, and "
@@ -59,9 +60,9 @@ def split(parameters: Mapping[str, nn.Parameter], budget: int) -> list[list[str]
     return groups
 
 
-def _nbytes(parameters: Mapping[str, nn.Parameter], names: list[str]) -> int:
-    """Bytes of their sums, float32."""
-    return 4 * sum(parameters[name].numel() for name in names)
+def _nbytes(sums: Mapping[str, Tensor], names: list[str]) -> int:
+    """Bytes of these sums, float32."""
+    return 4 * sum(sums[name].numel() for name in names)
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -20,6 +20,9 @@ from ledmerge.run.workers import Workers
 Sink = Callable[[str, int, memoryview], None]
 """Takes finished bytes: tensor name, first flat entry, data."""
 
+MaskSink = Callable[[str, int, Sequence[memoryview]], None]
+"""Takes the packed masks of a block: tensor name, first flat entry, bits of each model."""
+
 
 def ranked_together(name: str, scope: Scope) -> str:
     """What the tensors have in common among which this one's entries are ranked."""
@@ -32,6 +35,7 @@ class Engine:
     Args:
         sources: the models and then the score sets the method asks for.
         sink: called from several threads with each finished block.
+        mask_sink: the same with its masks, where the method keeps some.
     """
 
     def __init__(
@@ -43,8 +47,9 @@ class Engine:
         threads: int,
         device: torch.device,
         allow_nonfinite: bool,
+        mask_sink: MaskSink | None = None,
     ):
-        self._plan, self._sink = plan, sink
+        self._plan, self._sink, self._mask_sink = plan, sink, mask_sink
         self._workers = Workers(threads)
         self._lanes = [
             Lane(
@@ -107,6 +112,8 @@ class Engine:
                     return
                 if tensor.new.name not in skip:
                     self._sink(tensor.new.name, start, result.data)
+                    if result.masks and self._mask_sink:
+                        self._mask_sink(tensor.new.name, start, result.masks)
                 parts[place].put(block, result)
 
             self._workers.each(jobs, work)

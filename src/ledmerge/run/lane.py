@@ -50,6 +50,8 @@ class BlockResult:
     data: memoryview
     digests: bytes
     input_digests: list[bytes]
+    masks: list[memoryview] = field(default_factory=list)
+    """Packed bits of each model, where the method keeps masks."""
     figures: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -57,8 +59,8 @@ class Lane:
     """Reused buffers for one block of every source.
 
     Args:
-        sources: the models in the method's order, then the scores it asks for: the experts', the
-            base's.
+        sources: the models in the method's order, then the scores or Gram matrices it asks for:
+            the experts', the base's.
         num_models: how many of the sources are models.
         has_base: whether the first of them is the base.
         donor: where tensors come from that are not merged.
@@ -77,11 +79,13 @@ class Lane:
         has_base: bool,
         allow_nonfinite: bool,
     ):
-        self._method, self._sources = method, sources
+        self._method = method
+        split = num_models if method.needs_grams else len(sources)
+        self._sources, self._gram_sources = sources[:split], sources[split:]
         self._num_models, self._has_base, self._donor = num_models, has_base, donor
         self._seed, self._device, self._allow_nonfinite = seed, device, allow_nonfinite
-        self._raw = [bytearray(BLOCK * 8) for _ in sources]
-        self._stack = torch.empty(len(sources), BLOCK)
+        self._raw = [bytearray(BLOCK * 8) for _ in self._sources]
+        self._stack = torch.empty(len(self._sources), BLOCK)
 
     def merge(
         self, new: NewTensor, options: dict[str, Any], start: int, stop: int, survey: BlockSurvey
@@ -96,11 +100,17 @@ class Lane:
         raw, flat = self._read(name, start, stop)
         stack = flat if self._method.grain == "entry" else flat.view(len(flat), *new.shape)
         inputs, scores = stack[: self._num_models], stack[self._num_models :]
-        num_experts = len(scores) // max(1, self._method.num_score_sets)
+        grams, gram_digests = self._read_grams(name)
         figures: dict[str, np.ndarray] = {}
 
         def record(**values: Tensor) -> None:
             figures.update({key: value.double().cpu().numpy() for key, value in values.items()})
+
+        packed: list[memoryview] = []
+
+        def keep(masks: Tensor) -> None:
+            bits = masks.reshape(len(masks), -1).cpu().numpy() > 0
+            packed.extend(row.data for row in np.packbits(bits, axis=1, bitorder="little"))
 
         has_base = self._has_base
         base, experts = inputs[0] if has_base else None, inputs[1 if has_base else 0 :]
@@ -108,9 +118,10 @@ class Lane:
             "base": base,
             "survey": survey,
             "record": record,
+            "keep": keep,
             "random": lambda like: draw_uniform(like, seed=self._seed, name=name, start=start),
-            "scores": scores[:num_experts],
-            "base_scores": scores[num_experts:],
+            **_by_place("scores", self._method, scores),
+            **_by_place("grams", self._method, grams),
         }
         asked = {request: answers[request] for request in self._method.requests}
         is_matrix = len(new.shape) > 1 and new.numel >= MIN_ENTRIES
@@ -136,7 +147,9 @@ class Lane:
             block_digests(piece, source.item_size(name))
             for piece, source in zip(raw, self._sources, strict=True)
         ]
-        return BlockResult(data, block_digests(data, stored.element_size()), digests, figures)
+        digests += gram_digests
+        own = block_digests(data, stored.element_size())
+        return BlockResult(data, own, digests, packed, figures)
 
     def copy(self, new: NewTensor, start: int, stop: int) -> BlockResult:
         """One block of the donor, cast if the dtypes differ.
@@ -195,6 +208,26 @@ class Lane:
             if not (finite or self._allow_nonfinite):
                 raise _nonfinite(name, source)
         return raws, stack.to(self._device)
+
+    def _read_grams(self, name: str) -> tuple[Tensor | None, list[bytes]]:
+        """The Gram matrices (source, d_in, d_in) of a weight, if it has some, and their digests."""
+        sources = [each for each in self._gram_sources if name in each.checkpoint.entries]
+        if not sources:
+            return None, []
+        stack = torch.stack([source.checkpoint.read(name) for source in sources])
+        for source, gram in zip(sources, stack, strict=True):
+            if not (self._allow_nonfinite or torch.isfinite(gram).all()):
+                raise _nonfinite(name, source)
+        raws = [gram.reshape(-1).view(torch.uint8).numpy().data for gram in stack]
+        return stack.to(self._device), [block_digests(raw, 4) for raw in raws]
+
+
+def _by_place(what: str, method: Method, stack: Tensor | None) -> dict[str, Tensor | None]:
+    """A stack of all score sets as the requests that it answers: at the models, at the base."""
+    places = method.scored_at
+    parts = stack.chunk(len(places)) if stack is not None and places else [None] * len(places)
+    found = dict(zip(places, parts, strict=True))
+    return {what: found.get("model"), f"base_{what}": found.get("base")}
 
 
 def _likeness(rows: Tensor, are_changes: bool) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Scores every weight of a causal language model on a user's rows."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from torch import Tensor
 from ledmerge.checkpoint.header import FLOAT_DTYPES
 from ledmerge.checkpoint.staging import check_destination
 from ledmerge.errors import NonFiniteError
-from ledmerge.models.gradients import checkpoint_names
 from ledmerge.models.roles import RECOMPUTED
 from ledmerge.ops.random import draw_uniform
 from ledmerge.recipe.settings import LocateSettings
@@ -46,7 +46,7 @@ def locate(
     """Write the score of every weight into the folder `out`; returns the provenance.
 
     `out` becomes a checkpoint of float32 tensors with the stem `scores`, in the names and shapes
-    of the model's own checkpoint.
+    of the model's own checkpoint. (For the rule `gram`: the Gram matrix of each linear layer.)
 
     Args:
         model: a Hugging Face folder or hub id.
@@ -142,9 +142,10 @@ def _score_by_samples(
     progress: Progress,
 ) -> None:
     """Rules on samples: a pass over them for every group of parameters whose sums fit."""
-    model, samples, checkpoint = scored.model, scored.samples, question.folder.checkpoint
-    budget = bytes_for_sums(scored.parameters, memory, model.device)
-    left = {name: p for name, p in scored.parameters.items() if name not in store.finished}
+    samples, device = scored.samples, scored.model.device
+    num_tokens = sum(len(sample.ids) for sample in samples)
+    budget = bytes_for_sums(scored.parameters, memory, device)
+    left = {name: total for name, total in scored.sums.items() if name not in store.finished}
     passes = plan_passes(left, store.running, budget)
     if len(passes) > 1:
         progress.note(f"the sums do not fit at once: {len(passes)} passes over the samples")
@@ -155,16 +156,17 @@ def _score_by_samples(
     for names in passes:
         group = {name: scored.parameters[name] for name in names}
         totals = {
-            name: torch.zeros(p.shape, dtype=torch.float32, device=p.device)
-            for name, p in group.items()
+            name: torch.zeros(scored.sums[name].shape, dtype=torch.float32, device=device)
+            for name in names
         }
         if done:
             store.load_(totals)
         with open_pass(question, scored, group, totals, allow_nonfinite) as step:
             save = partial(store.save, totals)
             accumulate(samples, question.settings.batch, done, step, save, progress)
-        for name, total in checkpoint_names(model, totals, checkpoint).items():
-            store.write(name, _finish(question, name, allow_nonfinite, len(samples), total.cpu()))
+        counts = {"num_samples": len(samples), "num_tokens": num_tokens}
+        for name, total in scored.as_stored(totals).items():
+            store.write(name, _finish(question, name, allow_nonfinite, counts, total.cpu()))
         store.finish(names)
         done = 0
 
@@ -173,7 +175,7 @@ def _finish(
     question: ScoreQuestion,
     name: str,
     allow_nonfinite: bool,
-    num_samples: int = 0,
+    counts: Mapping[str, int] = {},
     total: Tensor | None = None,
 ) -> Tensor:
     """The scores of one stored tensor: whatever the rule asks for is brought."""
@@ -189,7 +191,8 @@ def _finish(
 
     offers = {
         "total": lambda: total,
-        "num_samples": lambda: num_samples,
+        "num_samples": lambda: counts["num_samples"],
+        "num_tokens": lambda: counts["num_tokens"],
         "weight": lambda: question.folder.checkpoint.read(name),
         "reference": read_reference,
         "random": lambda: draw,

@@ -21,7 +21,8 @@ from ledmerge.models.sidecar import copy_sidecar
 from ledmerge.recipe.recipe import Recipe
 from ledmerge.recipe.resolved import resolved
 from ledmerge.run.device import choose_device
-from ledmerge.run.engine import Engine, Sink, TensorResult
+from ledmerge.run.engine import Engine, MaskSink, Sink, TensorResult
+from ledmerge.run.masks import MaskFiles
 from ledmerge.run.plan import (
     Plan,
     check_memory,
@@ -164,7 +165,11 @@ def _merge(
 
 
 def finish(
-    plan: Plan, sink: Sink, run: Run, skip: frozenset[str] = frozenset()
+    plan: Plan,
+    sink: Sink,
+    run: Run,
+    skip: frozenset[str] = frozenset(),
+    mask_sink: MaskSink | None = None,
 ) -> Iterator[TensorResult]:
     """Finish every tensor of a plan that is not in `skip`, and yield each as it is done."""
     for part in plan.parts:
@@ -175,6 +180,7 @@ def finish(
             threads=run.threads,
             device=run.device,
             allow_nonfinite=run.allow_nonfinite,
+            mask_sink=mask_sink,
         )
         yield from engine.run(skip)
 
@@ -203,9 +209,14 @@ def _fill(plan: Plan, staging: Staging, run: Run, progress: Progress) -> dict[st
     """Write everything but the card into the staging folder; returns the record."""
     folder = staging.folder
     shards = lay_out(folder, (t.new for t in plan.tensors), run.shard_size, {"format": "pt"})
+    masks = MaskFiles(
+        folder,
+        [tensor.new for tensor in plan.merged()],
+        [model.name for model in plan.models] if plan.recipe.method.keeps_masks else [],
+    )
     writer = ShardWriter(shards)
     try:
-        finished = _still_there(staging.finished, shards)
+        finished = _still_there(staging.finished, shards, masks)
         total = sum(tensor.new.nbytes for tensor in plan.tensors)
         done = sum(writer.entries[line["name"]].nbytes for line in finished)
         progress.start(f"merge by {plan.recipe.method.name}", total, "bytes", done)
@@ -215,11 +226,15 @@ def _fill(plan: Plan, staging: Staging, run: Run, progress: Progress) -> dict[st
             progress.advance(len(data))
 
         lines = list(finished)
-        for result in finish(plan, sink, run, frozenset(line["name"] for line in finished)):
+        skip = frozenset(line["name"] for line in finished)
+        for result in finish(plan, sink, run, skip, masks.write):
             lines.append(result.as_json())
+            if digests := masks.digests(result.name):
+                lines[-1]["masks"] = digests
             staging.note(lines[-1])
     finally:
         writer.close()
+        masks.close()
     order = {tensor.new.name: place for place, tensor in enumerate(plan.tensors)}
     lines.sort(key=lambda line: order[line["name"]])
     if len(shards) > 1:
@@ -227,7 +242,7 @@ def _fill(plan: Plan, staging: Staging, run: Run, progress: Progress) -> dict[st
     copy_sidecar(plan.donor, folder, plan.recipe.dtype)
     if plan.chat_template is not None:
         write_chat_template(folder, plan.chat_template)
-    record = make_record(plan, lines, shards)
+    record = make_record(plan, lines, shards, masks.files)
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record
 
@@ -241,11 +256,18 @@ def _add_card(plan: Plan, record: dict[str, Any], staging: Staging, run: Run) ->
         shutil.copyfile(own, target)
 
 
-def _still_there(finished: list[dict[str, Any]], shards: list[Shard]) -> list[dict[str, Any]]:
+def _still_there(
+    finished: list[dict[str, Any]], shards: list[Shard], masks: MaskFiles
+) -> list[dict[str, Any]]:
     """The journal's tensors whose bytes are on the disk: a power cut may lose what was noted."""
     if not finished:
         return []
     entries = [entry for shard in shards for entry in shard.entries]
     with Checkpoint(shards[0].path.parent, entries) as staged:
         digests = digest_tensors(staged, [line["name"] for line in finished])
-    return [line for line in finished if digests[line["name"]] == line["digest"]]
+    return [
+        line
+        for line in finished
+        if digests[line["name"]] == line["digest"]
+        and masks.digests(line["name"]) == line.get("masks", [])
+    ]

@@ -170,10 +170,10 @@ def _ask(
         if settings.template not in ("auto", "none"):
             template = str(recipe.find(settings.template))
             settings = settings.model_copy(update={"template": template})
-        places = [(expert, plan.donor), (plan.donor, expert)][: recipe.method.num_score_sets]
+        places = {"model": (expert, plan.donor), "base": (plan.donor, expert)}
         return tuple(
             read_question(model, data, settings, other if wants_reference else None)
-            for model, other in places
+            for model, other in (places[at] for at in recipe.method.scored_at)
         )
     except LedmergeError as error:
         plan.problems.append(str(error))

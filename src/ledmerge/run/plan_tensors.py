@@ -93,8 +93,12 @@ def _check_fits(plan: Plan, name: str, entry: TensorEntry, model: ModelFolder) -
 def check_scores(plan: Plan) -> None:
     """Compare the score sets known so far, by their headers, with the tensors to be merged.
 
-    A tensor without scores keeps the base's weights; scores of another shape are a problem.
+    A tensor without scores keeps the base's weights; scores of another shape are a problem. So is a
+    Gram matrix that some models have and others lack; without any a tensor is merged all the same.
     """
+    if plan.recipe.method.needs_grams:
+        _check_grams(plan)
+        return
     for model, found in zip(plan.models, plan.scores, strict=True):
         for scores in found or ():
             _check_score_set(plan, model, scores)
@@ -112,3 +116,23 @@ def _check_score_set(plan: Plan, model: ModelFolder, scores: Checkpoint) -> None
                 f"{scores.folder}: scores of '{tensor.new.name}' are {entry.dtype} {entry.shape}, "
                 f"expected F32 {tensor.new.shape}; they were made for another model"
             )
+
+
+def _check_grams(plan: Plan) -> None:
+    sets = [scores for found in plan.scores for scores in found or ()]
+    for tensor in plan.merged():
+        name, shape = tensor.new.name, tensor.new.shape
+        held = [scores for scores in sets if name in scores.entries]
+        if held and len(held) < len(sets):
+            lacking = next(scores for scores in sets if name not in scores.entries)
+            plan.problems.append(
+                f"{lacking.folder}: lacks the Gram matrix of '{name}', which {held[0].folder} has; "
+                "locate both alike"
+            )
+        for scores in held:
+            entry = scores.entries[name]
+            if (entry.dtype, entry.shape) != ("F32", (*shape[1:2], *shape[1:2])):
+                plan.problems.append(
+                    f"{scores.folder}: the Gram matrix of '{name}' is {entry.dtype} {entry.shape}, "
+                    f"for a weight {shape}; made by another rule, or for another model"
+                )

@@ -11,10 +11,12 @@ from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.layout import NewTensor
 from ledmerge.checkpoint.staging import partial_folder
 from ledmerge.models.folder import ModelFolder
+from ledmerge.models.roles import is_input_embedding
 from ledmerge.ops.blocks import BLOCK
 from ledmerge.recipe.options import as_written
 from ledmerge.recipe.recipe import Recipe
 from ledmerge.recipe.score_source import ScoreSource
+from ledmerge.run.masks import packed_size
 from ledmerge.run.score_question import ScoreQuestion
 from ledmerge.run.steps import steps_folder
 
@@ -101,32 +103,46 @@ class Plan:
     @property
     def _num_score_sets(self) -> int:
         scored = sum(source is not None for source in self.recipe.sources)
-        return self.recipe.method.num_score_sets * scored
+        return len(self.recipe.method.scored_at) * scored
+
+    def _score_numel(self, tensor: PlannedTensor) -> int:
+        """Entries of one tensor's scores; for Gram matrices an estimate from above."""
+        shape = tensor.new.shape
+        if not self.recipe.method.needs_grams:
+            return tensor.new.numel
+        is_linear = len(shape) == 2 and not is_input_embedding(tensor.new.name)
+        return shape[1] ** 2 if is_linear else 0
 
     @property
     def score_bytes(self) -> int:
         """Bytes of scores to be read, in float32, whether they are there yet or not."""
-        numel = sum(tensor.new.numel for tensor in self.merged())
-        return 4 * self._num_score_sets * numel
+        return 4 * self._num_score_sets * sum(map(self._score_numel, self.merged()))
 
     @property
     def bytes_out(self) -> int:
-        """Bytes of weights to be written."""
-        return sum(tensor.new.nbytes for tensor in self.tensors)
+        """Bytes of weights to be written, and of masks where the method keeps some."""
+        kept = len(self.models) if self.recipe.method.keeps_masks else 0
+        masks = kept * sum(packed_size(tensor.new.numel) for tensor in self.merged())
+        return masks + sum(tensor.new.nbytes for tensor in self.tensors)
 
     @property
     def bytes_per_thread(self) -> int:
         """Memory of one worker: its blocks (or the largest tensor, for a method that works on whole
         ones) in the stored dtypes and as float32, and what a method makes of them (about four
-        copies of the stack).
+        copies of the stack). Of a Gram matrix each set, and four copies in float64.
         """
         if self.slices:
             return max(part.bytes_per_thread for part in self.slices)
         entries = BLOCK
         if self.recipe.method.grain == "tensor":
             entries = max([BLOCK, *(tensor.new.numel for tensor in self.merged())])
-        stacks = len(self.inputs) + self._num_score_sets
-        return entries * 4 * (6 * stacks + 8)
+        stacks = len(self.inputs)
+        grams = 0
+        if self.recipe.method.needs_grams:
+            grams = max(map(self._score_numel, self.merged()), default=0)
+        else:
+            stacks += self._num_score_sets
+        return entries * 4 * (6 * stacks + 8) + grams * 4 * (self._num_score_sets + 8)
 
     def memory(self, threads: int) -> int:
         """Memory of all workers, and what adapters keep of their factors."""
@@ -139,9 +155,10 @@ class Plan:
         if not any(self.questions):
             return 0
         numel = sum(tensor.new.numel for tensor in self.merged())
+        sums = sum(map(self._score_numel, self.merged()))
         sizes = {"float32": 4, "bfloat16": 2, "float16": 2}
         weight = max(sizes[asked[0].settings.dtype] for asked in self.questions if asked)
-        return IDLE_MEMORY + numel * (weight + 4)
+        return IDLE_MEMORY + numel * weight + sums * 4
 
     def as_json(self, threads: int, out: Path) -> dict[str, Any]:
         """What `ledmerge plan --json` prints."""
@@ -183,7 +200,7 @@ class Plan:
 def free_space(out: Path) -> int:
     """Bytes free on the disk where `out` would be made, and those an interrupted run reserved."""
     place = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
-    left = [*partial_folder(out).glob("*"), *steps_folder(out).rglob("*")]
+    left = [*partial_folder(out).rglob("*"), *steps_folder(out).rglob("*")]
     reserved = sum(path.stat().st_blocks * 512 for path in left)
     return shutil.disk_usage(place).free + reserved
 
@@ -193,7 +210,11 @@ def _told(recipe: Recipe, source: ScoreSource) -> str:
     if source.data is None:
         return " and ".join(source.folders)
     settings = source.settings
-    where = "the expert and at the base" if recipe.method.needs_base_scores else "the model"
+    where = {
+        ("model",): "the model",
+        ("base",): "the base",
+        ("model", "base"): "the expert and at the base",
+    }[recipe.method.scored_at]
     return (
         f"{settings.score} on {settings.samples} rows of {source.data}, at {where}, unless kept "
         "from an earlier merge"

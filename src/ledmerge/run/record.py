@@ -18,8 +18,14 @@ RECORD = "ledmerge.json"
 """Written beside the weights: resolved recipe, digests, versions, figures."""
 
 
-def make_record(plan: Plan, lines: list[dict[str, Any]], shards: list[Shard]) -> dict[str, Any]:
-    """What `ledmerge.json` holds."""
+def make_record(
+    plan: Plan, lines: list[dict[str, Any]], shards: list[Shard], masks: dict[str, str]
+) -> dict[str, Any]:
+    """What `ledmerge.json` holds.
+
+    Args:
+        masks: model -> the file of its mask, where the method keeps masks.
+    """
     entries = [entry for shard in shards for entry in shard.entries]
     numel = {entry.name: entry.numel for entry in entries}
     digests = {line["name"]: line["digest"] for line in lines}
@@ -44,6 +50,7 @@ def make_record(plan: Plan, lines: list[dict[str, Any]], shards: list[Shard]) ->
             }
             for source in sources_of(plan)
         ],
+        **({"masks": masks} if masks else {}),
         "left_out": plan.left_out,
         "summary": summarize(
             _of_all_experts(plan, lines),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ledmerge.data.samples import Sample
 from ledmerge.errors import NonFiniteError
-from ledmerge.models.inputs import squared_inputs
+from ledmerge.models.inputs import input_products, squared_inputs
 from ledmerge.models.loss import make_batch, sample_losses
 from ledmerge.models.per_sample import batch_gradients, single_gradients
 from ledmerge.run.score_question import ScoreQuestion
@@ -31,8 +31,9 @@ def open_pass(
     def take(name: str, contribution: Tensor) -> None:
         rule.update_(totals[name], contribution)
 
-    if rule.NEEDS == "input":
-        with squared_inputs(model, parameters, take) as run:
+    if rule.NEEDS in ("input", "products"):
+        watched = squared_inputs if rule.NEEDS == "input" else input_products
+        with watched(model, parameters, take) as run:
             yield lambda samples: run(make_batch(samples, model.device))
         return
     gradients = single_gradients if settings.batch == 1 else batch_gradients

@@ -81,6 +81,7 @@ class ScoreQuestion:
             "data": {"name": self.data, "rows": facts["rows"]},
             "template": {"name": settings.template, "digest": digest_text(template)},
             "samples": {"asked": settings.samples, "used": len(samples)},
+            "tokens": sum(len(sample.ids) for sample in samples),
             "response_tokens": sum(sum(sample.is_response) for sample in samples),
             **settings.model_dump(include=_DECISIVE),
             "ties": dict(ties),

@@ -1,12 +1,14 @@
 """The score sets a merge reads: named by the recipe, or located here and kept by content."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import cache_folder, cached_checkpoint_digest
 from ledmerge.errors import ScoreError
+from ledmerge.methods._catalog import Method
 from ledmerge.models.folder import ModelFolder
 from ledmerge.run.locate import locate_question
 from ledmerge.run.plan_tensors import check_scores
@@ -32,7 +34,9 @@ def gather_scores(plan: Plan, *, progress: Progress, **how: Any) -> None:
         if question is not None:
             plan.scores[place] = tuple(_located(each, progress, how) for each in question)
         if (sets := plan.scores[place]) is not None:
-            _check_sets((model, plan.donor), sets)
+            places = {"model": model, "base": plan.donor}
+            scored = [places[at] for at in plan.recipe.method.scored_at]
+            _check_sets(scored, sets, plan.recipe.method)
     check_scores(plan)
 
 
@@ -45,10 +49,17 @@ def _located(question: ScoreQuestion, progress: Progress, how: dict[str, Any]) -
     return open_checkpoint(folder, stem="scores")
 
 
-def _check_sets(models: tuple[ModelFolder, ModelFolder], sets: tuple[Checkpoint, ...]) -> None:
-    """Refuse sets made for other models than these: the expert and, if there are two, the base."""
+def _check_sets(
+    models: Sequence[ModelFolder], sets: tuple[Checkpoint, ...], method: Method
+) -> None:
+    """Refuse sets that were not made for these models, or not by a rule for this method."""
     told = [provenance(scores.folder) for scores in sets]
-    for model, found, scores in zip(models, told, sets, strict=False):
+    for model, found, scores in zip(models, told, sets, strict=True):
+        if (found["score"] == "gram") != method.needs_grams:
+            wanted = "the rule gram" if method.needs_grams else "another rule, which scores entries"
+            raise ScoreError(
+                f"{scores.folder}: made by the rule {found['score']}; {method.name} needs {wanted}"
+            )
         if found["model"]["digest"] != cached_checkpoint_digest(model.checkpoint):
             raise ScoreError(
                 f"{scores.folder}: these scores were made for '{found['model']['name']}' with "

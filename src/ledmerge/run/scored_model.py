@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.data.samples import Sample, make_samples
 from ledmerge.data.template import template_text
 from ledmerge.errors import CheckpointError, NonFiniteError
 from ledmerge.models.gradients import checkpoint_names, distinct_parameters, open_for_gradients
+from ledmerge.models.inputs import linear_weights
 from ledmerge.models.loss import check_fit
 from ledmerge.run.score_question import ScoreQuestion
 
@@ -25,17 +28,29 @@ class ScoredModel:
 
     Attributes:
         parameters: each parameter once, under transformers' name for it.
-        shapes: the tensors they are stored as, in the order of the checkpoint.
+        sums: what is summed up for each parameter that has scores, as tensors without storage.
+        shapes: the tensors the scores are stored as, in the order of the checkpoint.
         ties: other names of shared parameters -> the names they are stored under.
         template: the text of the chat template in use, "" for plain.
+        stored: the checkpoint whose names scores have.
+        grams: parameters -> the names their Gram matrices are stored under, if these are asked for.
     """
 
     model: PreTrainedModel
     samples: list[Sample]
     parameters: dict[str, nn.Parameter]
+    sums: dict[str, Tensor]
     shapes: dict[str, tuple[int, ...]]
     ties: dict[str, str]
     template: str
+    stored: Checkpoint
+    grams: dict[str, list[str]] = field(default_factory=dict)
+
+    def as_stored(self, totals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sums keyed by parameter, in the names and the layout of the checkpoint."""
+        if not self.grams:
+            return checkpoint_names(self.model, totals, self.stored)
+        return {stored: totals[name] for name in totals for stored in self.grams[name]}
 
 
 def open_scored_model(
@@ -55,19 +70,29 @@ def open_scored_model(
     if not allow_nonfinite:
         _check_weights(question, parameters)
     meta = {name: parameter.detach().to("meta") for name, parameter in parameters.items()}
-    names = checkpoint_names(model, meta, stored)
-    shapes = {name: entry.shape for name, entry in stored.entries.items() if name in names}
+    sums, grams = meta, {}
+    if question.rule.NEEDS == "products":
+        linear = linear_weights(model, parameters)
+        grams = {name: [*checkpoint_names(model, {name: meta[name]}, stored)] for name in linear}
+        sums = {name: meta[name].new_empty([meta[name].shape[1]] * 2) for name in linear}
+        found = {name: tuple(sums[kept].shape) for kept in linear for name in grams[kept]}
+    else:
+        found = {n: tuple(t.shape) for n, t in checkpoint_names(model, meta, stored).items()}
+    shapes = {name: found[name] for name in stored.entries if name in found}
     _check_reference(question, shapes)
     return ScoredModel(
         model=model,
         samples=samples,
         parameters=parameters,
+        sums=sums,
         shapes=shapes,
         ties={
             alias: next(iter(checkpoint_names(model, {kept: meta[kept]}, stored)))
             for alias, kept in ties.items()
         },
         template=template_text(tokenizer, settings.template),
+        stored=stored,
+        grams=grams,
     )
 
 

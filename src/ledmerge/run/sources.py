@@ -5,17 +5,19 @@ from ledmerge.run.planned import Plan
 
 
 def sources_of(plan: Plan) -> list[Source]:
-    """What each block is read from: the models, then the experts' and the base's scores.
+    """What each block is read from: the models, then the experts' and the base's score sets.
 
     Of a plan with slices: those of one after the other.
     """
     if plan.slices:
         return [source for part in plan.slices for source in sources_of(part)]
+    method = plan.recipe.method
     models = [Source(model.checkpoint, model.name) for model in plan.inputs]
-    labels = ("the scores of", "the base's scores for")[: plan.recipe.method.num_score_sets]
+    what = "Gram matrices" if method.needs_grams else "scores"
+    labels = {"model": f"the {what} of", "base": f"the base's {what} for"}
     scores = [
-        Source(sets[place], f"{label} {model.name}")
-        for place, label in enumerate(labels)
+        Source(sets[place], f"{labels[at]} {model.name}")
+        for place, at in enumerate(method.scored_at)
         for sets, model in zip(plan.scores, plan.models, strict=True)
         if sets is not None
     ]

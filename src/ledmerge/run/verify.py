@@ -13,6 +13,7 @@ from ledmerge.checkpoint.digest import checkpoint_digest, digest_tensors
 from ledmerge.errors import CheckpointError, LedmergeError
 from ledmerge.recipe.recipe import load_recipe
 from ledmerge.run.engine import TensorResult
+from ledmerge.run.masks import open_masks
 from ledmerge.run.merge import RECORD, Run, finish
 from ledmerge.run.plan import Plan, default_threads, plan, raise_problems
 from ledmerge.run.progress import Progress, Quiet
@@ -46,7 +47,7 @@ def verify(
         CheckpointError: the folder has no record, lacks a tensor, or one differs; all are named.
     """
     out, progress, threads = Path(out), progress or Quiet(), threads or default_threads()
-    record = _read_record(out)
+    record = read_record(out)
     with open_checkpoint(out) as checkpoint:
         _check_digests(out, record, checkpoint, threads, progress)
     deeply: list[str] = []
@@ -61,7 +62,12 @@ def verify(
     return {"tensors": len(record["tensors"]), "deep": deeply, "digest": record["digest"]}
 
 
-def _read_record(out: Path) -> dict[str, Any]:
+def read_record(out: Path) -> dict[str, Any]:
+    """What `ledmerge.json` of a merge says.
+
+    Raises:
+        CheckpointError: there is none that can be read.
+    """
     path = out / RECORD
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -81,6 +87,12 @@ def _check_digests(
     wrong = [f"'{n}' is missing" for n in expected.keys() - digests.keys()]
     wrong += [f"'{n}' is not in the record" for n in digests.keys() - expected.keys()]
     wrong += [f"'{n}' differs" for n, d in digests.items() if expected.get(n, d) != d]
+    for place, (model, file) in enumerate(record.get("masks", {}).items()):
+        with open_masks(out, file) as masks:
+            found = digest_tensors(masks, None, threads)
+        for name, tensor in record["tensors"].items():
+            if "masks" in tensor and found.get(name) != tensor["masks"][place]:
+                wrong.append(f"the mask of '{name}' for {model} differs")
     if wrong:
         raise CheckpointError(
             f"{out}: does not match its record: {'; '.join(sorted(wrong))}; merge again"

@@ -2,11 +2,15 @@
 
 A rule is a pair of pure functions and a constant:
 
-- `NEEDS` says what the rule is fed: "gradient", "input" or "nothing".
+- `NEEDS` says what the rule is fed: "gradient", "input" (squares of the inputs), "products" (of
+  the inputs with each other) or "nothing".
 - `update_(total, ...)` adds one sample's contribution to a float32 sum in the weight's shape.
 - `finish(...)` turns the sum into scores, float32, >= 0. Its arguments are requests by name:
-  `total`, `weight`, `num_samples`, `reference` (the same weight of another model), `random` (a
-  `Draw`).
+  `total`, `weight`, `num_samples`, `num_tokens`, `reference` (the same weight of another model),
+  `random` (a `Draw`).
+
+`gram` is the exception: its sums are (d_in, d_in), exist for weights of linear layers only, and may
+be below 0. Methods that ask for `grams` or `base_grams` are given them.
 
 The folder is the registry: a file added here is a rule, and is put under every law in
 `tests/scores/test_score_laws.py`.

@@ -93,8 +93,8 @@ MISFITS = {
     "vocabularies": (
         {EMBEDDING: w(8, 2)},
         {EMBEDDING: w(9, 2)},
-        f"'{EMBEDDING}' is (9, 2) in math but (8, 2) in base; the vocabularies differ, bring the "
-        "models to one first",
+        f"'{EMBEDDING}' is (9, 2) in math but (8, 2) in base; the vocabularies differ, say which "
+        "one the result is to have: `tokenizer: {source: base}`, or union, or a model",
     ),
     "a tensor missing": ({"w": w(2), "v": w(2)}, {"w": w(2)}, "'v' is in base but not in math"),
     "a tensor too many": ({"w": w(2)}, {"w": w(2), "v": w(2)}, "'v' is in math but not in base"),

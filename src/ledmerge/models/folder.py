@@ -77,6 +77,15 @@ class ModelFolder:
         """What the folder's files call a tensor of `checkpoint`."""
         return tensor
 
+    def stored_dtype(self, tensor: str) -> str:
+        """The dtype that the folder's files have a tensor of `checkpoint` in."""
+        return self.checkpoint.entries[tensor].dtype
+
+    @property
+    def original(self) -> "ModelFolder":
+        """The model as it lies in its folder, where this is a view of it."""
+        return self
+
     def tokenizer_digest(self) -> str:
         """Hex digest of the tokenizer's files, the chat template and Python code."""
         digest = xxhash.xxh3_128()

@@ -37,6 +37,11 @@ class LayerView(ModelFolder):
         """See `ModelFolder.stored_name`."""
         return self.names[tensor]
 
+    def stored_dtype(self, tensor: str) -> str:
+        """See `ModelFolder.stored_dtype`."""
+        assert self.whole is not None
+        return self.whole.stored_dtype(self.names[tensor])
+
 
 def layer_view(
     model: ModelFolder, first: int, num_layers: int, start: int, *, before: bool, after: bool

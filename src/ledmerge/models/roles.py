@@ -19,6 +19,15 @@ INPUT_EMBEDDINGS = (
 
 _INPUT_ENDINGS = tuple(f".{name}" for name in INPUT_EMBEDDINGS)
 
+_TOKEN_BIASES = (
+    "lm_head.bias",
+    "embed_out.bias",
+    "output.bias",
+    "cls.predictions.bias",
+    "cls.predictions.decoder.bias",
+)
+"""What is added to the logits."""
+
 RECOMPUTED = (".rotary_emb.inv_freq",)
 """Endings of buffers that old checkpoints carry and every loader computes again."""
 
@@ -53,3 +62,19 @@ def is_before_layers(name: str) -> bool:
 def is_vocabulary(name: str) -> bool:
     """Whether the tensor's rows are tokens."""
     return is_output_embedding(name) or f".{name}".endswith(_INPUT_ENDINGS)
+
+
+def has_token_rows(name: str) -> bool:
+    """Whether the tensor has a row, or an entry, for each token: embeddings and what is added to
+    logits.
+    """
+    decoders = ("cls.predictions.decoder.weight", "lm_head.decoder.weight", "lm_head.decoder.bias")
+    return is_vocabulary(name) or name in _TOKEN_BIASES or name in decoders
+
+
+def may_have_token_rows(name: str) -> bool:
+    """Whether a tensor of as many entries as there are tokens may well have one for each, though
+    its name is not known: those outside the layers that do not tell of places.
+    """
+    is_of_places = any(part in name for part in ("wpe", "pos"))
+    return not (has_token_rows(name) or layer_of(name) or is_of_places)

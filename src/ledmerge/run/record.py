@@ -45,6 +45,7 @@ def make_record(plan: Plan, lines: list[dict[str, Any]], shards: list[Shard]) ->
             for source in sources_of(plan)
         ],
         "left_out": plan.left_out,
+        **({"vocabulary": plan.vocabulary.about} if plan.vocabulary else {}),
         "summary": summarize(
             _of_all_experts(plan, lines),
             numel,

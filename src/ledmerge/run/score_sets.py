@@ -30,9 +30,10 @@ def gather_scores(plan: Plan, *, progress: Progress, **how: Any) -> None:
     """
     for place, (model, question) in enumerate(zip(plan.models, plan.questions, strict=True)):
         if question is not None:
-            plan.scores[place] = tuple(_located(each, progress, how) for each in question)
+            found = tuple(_located(each, progress, how) for each in question)
+            plan.scores[place] = plan.aligned(model, found)
         if (sets := plan.scores[place]) is not None:
-            _check_sets((model, plan.donor), sets)
+            _check_sets((model.original, plan.donor.original), sets)
     check_scores(plan)
 
 

@@ -342,6 +342,29 @@ def test_slices_are_of_models_with_one_vocabulary(tmp_path: Path):
     assert same(made[1][HEAD], read_all(plain)[HEAD])
 
 
+@pytest.mark.parametrize("base_is_tied", [True, False])
+def test_tied_models_of_other_tokens_are_untied_first(tmp_path: Path, base_is_tied: bool):
+    tokenizer = train("bpe", PETS)
+    size = tokenizer.get_vocab_size()
+    both = tensors_of(size, 0)
+    tied = {name: tensor for name, tensor in tensors_of(size, 1).items() if name != HEAD}
+    write(tmp_path / "both", tokenizer, both)
+    write(tmp_path / "tied", tokenizer, tied, tie_word_embeddings=True)
+    base, expert = ("tied", "both") if base_is_tied else ("both", "tied")
+    other = write_shuffled(tmp_path / "other", tmp_path / expert)
+    if not base_is_tied:
+        config = json.loads((other / "config.json").read_text())
+        (other / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    given = recipe("task_arithmetic", tmp_path / base, other, tokenizer_source="base")
+    ledmerge.merge({**given, "parameters": {"weight": 0.25}}, tmp_path / "out")
+    made, shares = read_all(tmp_path / "out"), (0.25, 0.75) if base_is_tied else (0.75, 0.25)
+    for name in (EMBEDDING, HEAD):
+        expected = shares[0] * both[name] + shares[1] * tied[EMBEDDING]
+        torch.testing.assert_close(made[name], expected)
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert torch.equal(opened.lm_head.weight, made[HEAD])
+
+
 def test_only_the_last_of_several_recipes_changes_the_tokens(chat, tmp_path: Path):
     base, a, b = chat
     first = {**recipe("linear", base, a, tokenizer_source="union"), "name": "first"}

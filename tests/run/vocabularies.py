@@ -127,7 +127,7 @@ def write_shuffled(folder: Path, model: Path, tensors: dict[str, Tensor] | None 
 def reordered(tensors: dict[str, Tensor], old: dict[str, int], new: dict[str, int]) -> dict:
     """Tensors with the rows of tokens where the new ids have them."""
     made = dict(tensors)
-    for name in (EMBEDDING, HEAD):
+    for name in {EMBEDDING, HEAD} & tensors.keys():
         made[name] = tensors[name].clone()
         for token, row in old.items():
             made[name][new[token]] = tensors[name][row]

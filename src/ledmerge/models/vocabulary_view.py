@@ -34,13 +34,14 @@ class VocabularyView(ModelFolder):
 
     def stored_dtype(self, tensor: str) -> str:
         """See `ModelFolder.stored_dtype`."""
-        return self.original.checkpoint.entries[tensor].dtype
+        assert self.whole is not None
+        return self.whole.stored_dtype(tensor)
 
     @property
     def original(self) -> ModelFolder:
         """See `ModelFolder.original`."""
         assert self.whole is not None
-        return self.whole
+        return self.whole.original
 
 
 def vocabulary_views(

@@ -13,6 +13,7 @@ from ledmerge.models.folder import ModelFolder, open_models
 from ledmerge.models.layers import depths
 from ledmerge.models.quantized import MEND, quantization
 from ledmerge.models.unmade import Unmade
+from ledmerge.models.untied import untie
 from ledmerge.recipe.recipe import Recipe, load_recipe
 from ledmerge.recipe.score_source import ScoreSource
 from ledmerge.run.plan_slices import plan_slices
@@ -49,6 +50,9 @@ def plan(
         made, steps = _plan_steps(recipe)
     opened = open_models({name: recipe.find(name) for name in references if name not in made})
     opened |= made
+    untied: list[str] = []
+    if not recipe.slices:  # which have one head, the last slice's
+        opened, untied = untie(opened)
     unaligned: list[str] = []
     vocabularies = plan_vocabulary(recipe, opened, references[0], unaligned)
     opened = vocabularies.models
@@ -59,6 +63,11 @@ def plan(
         sets and plan.aligned(model, sets)
         for model, sets in zip(models, _open_scores(recipe), strict=True)
     ]
+    if untied:
+        plan.notes.append(
+            f"{', '.join(untied)}: the output embedding is the input embedding, but not in all "
+            "models; the result has both"
+        )
     for step in steps:
         plan.problems += [f"'{step.recipe.name}': {problem}" for problem in step.problems]
         plan.notes += [f"'{step.recipe.name}': {note}" for note in step.notes]

@@ -1,0 +1,40 @@
+"""A model seen with other names for its tensors."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ledmerge.checkpoint.checkpoint import Checkpoint
+from ledmerge.checkpoint.renamed import Renamed
+from ledmerge.models.folder import ModelFolder
+
+
+@dataclass(frozen=True)
+class NamedView(ModelFolder):
+    """A model folder that shows some of its tensors, under other names.
+
+    `names` maps the names shown to those in the folder.
+    """
+
+    whole: ModelFolder | None = field(default=None, repr=False)
+    names: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The tensors shown."""
+        assert self.whole is not None
+        return Renamed(self.whole.checkpoint, self.names)
+
+    def stored_name(self, tensor: str) -> str:
+        """See `ModelFolder.stored_name`."""
+        return self.names[tensor]
+
+    @property
+    def original(self) -> ModelFolder:
+        """See `ModelFolder.original`."""
+        assert self.whole is not None
+        return self.whole.original
+
+    def stored_dtype(self, tensor: str) -> str:
+        """See `ModelFolder.stored_dtype`."""
+        assert self.whole is not None
+        return self.whole.stored_dtype(self.names[tensor])

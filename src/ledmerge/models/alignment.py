@@ -11,6 +11,17 @@ from ledmerge.models.vocabulary import Vocabulary
 Givers = tuple[tuple[str, int], ...]
 """(model, its row): the rows whose mean is taken; none for zeros."""
 
+
+@dataclass(frozen=True)
+class TokenRow:
+    """What a token's row is where the recipe says it: for all models, if `is_forced`, else for
+    those that lack the token.
+    """
+
+    givers: Givers
+    is_forced: bool = False
+
+
 NUM_NAMES = 100
 """Of so many tokens of each sort the record has the names."""
 
@@ -78,6 +89,7 @@ def align(
     base: str | None,
     inputs: Sequence[str],
     multiple: int | None,
+    given: Mapping[str, TokenRow],
 ) -> Alignment:
     """The rows of a result that has the tokens `ids`.
 
@@ -89,6 +101,7 @@ def align(
         base: the model that the others changed, if the method is given one or it is merged itself.
         inputs: the models that are merged.
         multiple: what the number of rows is to be a multiple of.
+        given: the rows of single tokens.
     """
     num_rows = vocabularies[keeper].num_rows
     if ids != vocabularies[keeper].ids:
@@ -112,13 +125,21 @@ def align(
             if having:
                 givers[place] = tuple((each, int(rows[each][place])) for each in having)
                 break
+    for token, row in given.items():
+        if (place := ids[token]) < num_rows:
+            givers[place] = row.givers
+            for found in rows.values() if row.is_forced else ():
+                found[place] = -1
     names = {reference: each.model.name for reference, each in vocabularies.items()}
     return Alignment(dict(ids), num_rows, rows, givers, source, names)
 
 
 def is_needed(alignment: Alignment, vocabularies: Mapping[str, Vocabulary]) -> bool:
     """Whether any model's rows are not the result's as they stand."""
+    places = [place for place in alignment.ids.values() if place < alignment.num_rows]
     return any(
-        each.ids != alignment.ids or each.num_rows != alignment.num_rows
-        for each in vocabularies.values()
+        each.ids != alignment.ids
+        or each.num_rows != alignment.num_rows
+        or (alignment.rows[reference][places] < 0).any()
+        for reference, each in vocabularies.items()
     )

@@ -7,7 +7,7 @@ from typing import Any
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.digest import digest_text
 from ledmerge.errors import LedmergeError
-from ledmerge.models.alignment import Alignment, align, is_needed
+from ledmerge.models.alignment import Alignment, TokenRow, align, is_needed
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.grown_tokenizer import grow
 from ledmerge.models.roles import has_token_rows
@@ -15,6 +15,7 @@ from ledmerge.models.tokenizer_files import TokenizerFiles, retokened, says_rows
 from ledmerge.models.vocabulary import Vocabulary, read_vocabulary
 from ledmerge.models.vocabulary_view import aligned_scores, vocabulary_views
 from ledmerge.recipe.recipe import Recipe
+from ledmerge.recipe.schema import TokenEntry, ZeroRow
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,6 @@ def plan_vocabulary(
     asked = recipe.tokenizer
     if asked is None:
         return Vocabularies(opened)
-    if asked.tokens:
-        problems.append(f"tokenizer.tokens: {', '.join(asked.tokens)}: not there yet")
     keeper = donor if asked.source in ("base", "union") else asked.source
     if keeper not in opened:
         problems.append(
@@ -70,21 +69,20 @@ def plan_vocabulary(
             f"{', '.join(opened)}"
         )
         return Vocabularies(opened)
-    if _fit_as_they_are(opened, asked.pad_to_multiple_of):
+    if not asked.tokens and _fit_as_they_are(opened, asked.pad_to_multiple_of):
         return Vocabularies(opened, files=TokenizerFiles(opened[keeper]))
     found = _read(opened, donor, problems)
     if found is None:
         return Vocabularies(opened)
-    ids, grown = found[keeper].ids, None
-    if asked.source == "union":
-        try:
-            fields, ids = grow(
-                found[donor], [each for name, each in found.items() if name != donor]
-            )
-        except LedmergeError as error:
-            problems.append(str(error))
-            return Vocabularies(opened)
-        grown = fields if ids != found[donor].ids else None
+    is_union = asked.source == "union"
+    others = [each for name, each in found.items() if name != donor] if is_union else []
+    given = _given_rows(asked.tokens or {}, found, problems)
+    try:
+        fields, ids = grow(found[keeper], others, list(given))
+    except LedmergeError as error:
+        problems.append(str(error))
+        return Vocabularies(opened)
+    grown = fields if ids != found[keeper].ids else None
     files = TokenizerFiles(opened[keeper], grown)
     is_input = recipe.base in recipe.models or recipe.has_base
     alignment = align(
@@ -95,6 +93,7 @@ def plan_vocabulary(
         base=recipe.base if is_input else None,
         inputs=recipe.models,
         multiple=asked.pad_to_multiple_of,
+        given=given,
     )
     if not is_needed(alignment, found):
         return Vocabularies(opened, files=files)
@@ -124,6 +123,33 @@ def _read(
         if name != donor and (each := read_vocabulary(model, first, problems)):
             found[name] = each
     return found if len(found) == len(opened) else None
+
+
+def _given_rows(
+    tokens: Mapping[str, TokenEntry], found: Mapping[str, Vocabulary], problems: list[str]
+) -> dict[str, TokenRow]:
+    """The rows that a recipe gives to single tokens; those that are nowhere are problems."""
+    given = {}
+    for token, entry in tokens.items():
+        source, where = entry.source, f"tokenizer.tokens.{token}.source"
+        if isinstance(source, ZeroRow):
+            given[token] = TokenRow((), entry.force)
+            continue
+        model, asked = (source, token) if isinstance(source, str) else (source.model, source.token)
+        if model not in found:
+            problems.append(f"{where}: {model} is none of the models; there are {', '.join(found)}")
+            continue
+        vocabulary = found[model]
+        if asked is not None:
+            row, named = vocabulary.row(asked), f"token {asked!r}"
+        else:
+            assert not isinstance(source, str)
+            row, named = source.token_id or 0, f"row {source.token_id}"
+        if not 0 <= row < vocabulary.num_rows:
+            problems.append(f"{where}: {vocabulary.model.name} has no {named}")
+            continue
+        given[token] = TokenRow(((model, row),), entry.force)
+    return given
 
 
 def _fit_as_they_are(opened: Mapping[str, ModelFolder], multiple: int | None) -> bool:

@@ -51,27 +51,39 @@ def test_the_donors_own_name_is_as_good_as_base(pair):
 
 
 REFUSED = {
-    "a union of differing tokens": (
+    "a union with a file that is no tokenizer": (
         {"tokenizer_source": "union"},
-        "tokenizer: the union of the tokens of base and math needs vocabularies to be aligned",
+        "tokenizer: the tokenizer of base cannot take more tokens",
     ),
-    "an expert's": ({"tokenizer_source": "math"}, "tokenizer: the tokenizer of math needs"),
-    "single tokens": (
-        {"tokenizer": {"source": "base", "tokens": {"<a>": {"source": "math"}}}},
-        "tokenizer.tokens: <a>: needs vocabularies",
+    "that of a model that is not there": (
+        {"tokenizer_source": "code"},
+        "tokenizer: code is none of the models; expected 'base', 'union' or one of ",
     ),
-    "padding": (
+    "rows that the config does not count": (
         {"tokenizer": {"source": "base", "pad_to_multiple_of": 4}},
-        f"tokenizer.pad_to_multiple_of: '{EMBEDDING}' has 6 rows, no multiple of 4; this needs",
+        "base/config.json: says nowhere that there are 6 rows, so that the result's 8 cannot",
     ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_needs_another_vocabulary_is_refused(pair, case: str):
+def test_a_vocabulary_that_cannot_be_had_is_refused(pair, case: str):
     fields, said = REFUSED[case]
     (problem,) = plan(recipe("linear", *pair(theirs="abcd"), **fields)).problems
-    assert problem.startswith(said)
+    assert said in problem
+
+
+def test_a_model_without_a_tokenizer_has_the_bases_if_it_has_as_many_rows(pair, tmp_path: Path):
+    base, math = pair(theirs="cab")
+    (math / "tokenizer.json").unlink()
+    given = recipe("linear", base, math, tokenizer_source="base")
+    assert plan(given).problems == []
+    write_model(math, {EMBEDDING: torch.rand(7, 2)})
+    (problem,) = plan(given).problems
+    assert problem.startswith("tokenizer: math has 7 rows and no tokenizer.json")
+    (base / "tokenizer.json").unlink()
+    (problem,) = plan(given).problems
+    assert problem == f"tokenizer: {base} has no tokenizer.json, which says what the rows are"
 
 
 def test_a_chat_template_beside_the_recipe_is_written_into_the_result(pair, tmp_path: Path):

@@ -12,6 +12,7 @@ from families import (
     base_tensors,
     expert_tensors,
     random_scores,
+    read_all,
     recipe,
     stop_after,
     write_family,
@@ -93,8 +94,8 @@ MISFITS = {
     "vocabularies": (
         {EMBEDDING: w(8, 2)},
         {EMBEDDING: w(9, 2)},
-        f"'{EMBEDDING}' is (9, 2) in math but (8, 2) in base; the vocabularies differ, bring the "
-        "models to one first",
+        f"'{EMBEDDING}' is (9, 2) in math but (8, 2) in base; the vocabularies differ, say which "
+        "one the result is to have: `tokenizer: {source: base}`, or union, or a model",
     ),
     "a tensor missing": ({"w": w(2), "v": w(2)}, {"w": w(2)}, "'v' is in base but not in math"),
     "a tensor too many": ({"w": w(2)}, {"w": w(2), "v": w(2)}, "'v' is in math but not in base"),
@@ -179,12 +180,40 @@ def test_an_expert_may_repeat_an_embedding_that_the_base_does_not(plan_of):
     assert (found.problems, list(found.left_out)) == ([], ["lm_head.weight"])
 
 
-def test_an_output_embedding_of_its_own_is_never_lost_in_silence(plan_of):
-    both = {EMBEDDING: w(8, 2), "lm_head.weight": w(8, 2)}
-    (problem,) = plan_of(both, both, base_config=TIED).problems
-    assert "'lm_head.weight'" in problem
-    assert "math" in problem
-    (problem,) = plan_of({EMBEDDING: w(8, 2)}, both, base_config=TIED).problems
+HEAD = "lm_head.weight"
+
+
+@pytest.mark.parametrize("base_has_both", [True, False])
+@pytest.mark.parametrize("repeats", [True, False])
+def test_an_output_embedding_of_its_own_is_never_lost(tmp_path, base_has_both, repeats):
+    """Where one model has it, the input embedding stands for it in those that have none."""
+    both = {EMBEDDING: torch.rand(8, 2), HEAD: torch.rand(8, 2)}
+    tied = {EMBEDDING: torch.rand(8, 2), **({HEAD: torch.rand(8, 2)} if repeats else {})}
+    folders = [
+        write_model(tmp_path / "both", both),
+        write_model(tmp_path / "tied", tied, **TIED, text_config=TIED),
+    ]
+    base, expert = folders if base_has_both else folders[::-1]
+    given = recipe("linear", base, base, expert, own=[{"weight": 1}, {"weight": 3}])
+    found = plan(given)
+    (note,) = found.notes
+    assert note.startswith("tied: the output embedding is the input embedding, but not in all")
+    ledmerge.merge(given, tmp_path / "out")
+    made = read_all(tmp_path / "out")
+    shares = (0.25, 0.75) if base_has_both else (0.75, 0.25)
+    expected = {name: shares[0] * both[name] + shares[1] * tied[EMBEDDING] for name in both}
+    assert made.keys() == expected.keys()
+    assert all(torch.allclose(made[name], tensor) for name, tensor in expected.items())
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    if not base_has_both:
+        assert (
+            config["tie_word_embeddings"] is config["text_config"]["tie_word_embeddings"] is False
+        )
+
+
+def test_without_a_word_of_ties_a_missing_output_embedding_is_a_problem(plan_of):
+    both = {EMBEDDING: w(8, 2), HEAD: w(8, 2)}
+    (problem,) = plan_of({EMBEDDING: w(8, 2)}, both).problems
     assert problem == "'lm_head.weight' is in math but not in base"
 
 

@@ -34,6 +34,8 @@ def plan_table(plan: dict[str, Any]) -> RenderableType:
     table.add_row(
         "result", f"{plan['parameters']:,} parameters, {plan['dtype'] or 'dtypes as in the base'}"
     )
+    for line in vocabulary_lines(plan["vocabulary"]):
+        table.add_row("vocabulary", line)
     table.add_row("merged", f"{tensors['merged']} tensors")
     for title, names in (("copied", tensors["copied"]), ("left out", tensors["left_out"])):
         for reason in dict.fromkeys(names.values()):
@@ -77,13 +79,32 @@ def merge_table(record: dict[str, Any]) -> RenderableType:
             f"{summary['updated']:.2%} were changed, {summary['lost']:.2%} of these changes were "
             "too small for the stored dtype",
         ]
-    return Group(*parts, *kept_lines(record["tensors"]))
+    vocabulary = [f"vocabulary: {line}" for line in vocabulary_lines(record.get("vocabulary"))]
+    return Group(*parts, *vocabulary, *kept_lines(record["tensors"]))
 
 
 def kept_lines(tensors: dict[str, Any]) -> list[str]:
     """What was not merged, and why."""
     reasons = Counter(tensor["reason"] for tensor in tensors.values() if tensor["reason"])
     return [f"{count} tensors copied: {why}" for why, count in reasons.items()]
+
+
+def vocabulary_lines(about: dict[str, Any] | None) -> list[str]:
+    """What became of the tokens, where rows were brought together by token."""
+    if about is None:
+        return []
+    counts = {
+        "added to the base's": about["added"],
+        "of the models left out": about["dropped"],
+        "averaged where a model lacks them": about["averaged"],
+    }
+    told = [f"{each['count']:,} {what}" for what, each in counts.items() if each["count"]]
+    lines = [", ".join([f"{about['tokens']:,} tokens in {about['rows']:,} rows", *told])]
+    for model, each in about["models"].items():
+        found = {"at another id": each["moved"], "missing": each["missing"]}
+        told = [f"{part['count']:,} {what}" for what, part in found.items() if part["count"]]
+        lines += [f"{model} has {' and '.join(told)}"] if told else []
+    return lines
 
 
 def _relation_table(relations: list[dict[str, Any]]) -> Table:

@@ -96,6 +96,11 @@ class ModelFolder:
         """Where the tokenizer lies: beside the adapter, if there is one there."""
         return self.home if holds_vocabulary(self.home) else self.path
 
+    @property
+    def original(self) -> "ModelFolder":
+        """The model as it lies in its folder, where this is a view of it."""
+        return self
+
     def tokenizer_digest(self) -> str:
         """Hex digest of the tokenizer's files, the chat template and Python code."""
         digest = xxhash.xxh3_128()

@@ -1,14 +1,11 @@
 """Some layers of a model, seen as they will stand in another."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from functools import cached_property
 from typing import Any
 
-from ledmerge.checkpoint.checkpoint import Checkpoint
-from ledmerge.checkpoint.renamed import Renamed
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.layers import split_layer, stacks
+from ledmerge.models.named_view import NamedView
 from ledmerge.models.roles import RECOMPUTED, is_before_layers
 
 _COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -17,30 +14,9 @@ _PER_LAYER = ("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_la
 """Keys with an item for each layer."""
 
 
-@dataclass(frozen=True)
-class LayerView(ModelFolder):
-    """A model folder that shows some of its tensors, its layers under other numbers.
-
-    `names` maps the names shown to those in the folder.
-    """
-
-    whole: ModelFolder | None = field(default=None, repr=False)
-    names: dict[str, str] = field(default_factory=dict, repr=False)
-
-    @cached_property
-    def checkpoint(self) -> Checkpoint:
-        """The tensors shown."""
-        assert self.whole is not None
-        return Renamed(self.whole.checkpoint, self.names)
-
-    def stored_name(self, tensor: str) -> str:
-        """See `ModelFolder.stored_name`."""
-        return self.names[tensor]
-
-
 def layer_view(
     model: ModelFolder, first: int, num_layers: int, start: int, *, before: bool, after: bool
-) -> LayerView:
+) -> NamedView:
     """Layers `first` to `first + num_layers` of a model with one stack, as layers from `start` on.
 
     Args:
@@ -58,8 +34,7 @@ def layer_view(
         if first <= number < first + num_layers:
             end = len(f"{stack}.{number}")
             names[f"{stack}.{start + number - first}{name[end:]}"] = name
-    shown = {each.name: getattr(model, each.name) for each in fields(ModelFolder)}
-    return LayerView(**shown, whole=model, names=names)
+    return NamedView.of(model, model.config, names)
 
 
 def own_tensors(model: ModelFolder) -> list[str]:

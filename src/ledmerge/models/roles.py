@@ -20,6 +20,14 @@ INPUT_EMBEDDINGS = (
 _INPUT_ENDINGS = tuple(f".{name}" for name in INPUT_EMBEDDINGS)
 
 _CONV1D = ("c_attn.weight", "q_attn.weight", "c_proj.weight", "c_fc.weight")
+_TOKEN_BIASES = (
+    "lm_head.bias",
+    "embed_out.bias",
+    "output.bias",
+    "cls.predictions.bias",
+    "cls.predictions.decoder.bias",
+)
+"""What is added to the logits."""
 
 RECOMPUTED = (".rotary_emb.inv_freq",)
 """Endings of buffers that old checkpoints carry and every loader computes again."""
@@ -68,3 +76,19 @@ def stores_input_first(name: str, model_type: str) -> bool:
     Read off the code of transformers: no other causal language model there has such layers.
     """
     return model_type in ("gpt2", "openai-gpt") and name.endswith(_CONV1D)
+
+
+def has_token_rows(name: str) -> bool:
+    """Whether the tensor has a row, or an entry, for each token: embeddings and what is added to
+    logits.
+    """
+    decoders = ("cls.predictions.decoder.weight", "lm_head.decoder.weight", "lm_head.decoder.bias")
+    return is_vocabulary(name) or name in _TOKEN_BIASES or name in decoders
+
+
+def may_have_token_rows(name: str) -> bool:
+    """Whether a tensor of as many entries as there are tokens may well have one for each, though
+    its name is not known: those outside the layers that do not tell of places.
+    """
+    is_of_places = any(part in name for part in ("wpe", "pos"))
+    return not (has_token_rows(name) or layer_of(name) or is_of_places)

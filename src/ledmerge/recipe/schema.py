@@ -148,6 +148,48 @@ class ModuleEntry(BaseModel):
     """Options of the merge method; they win over the recipe's own."""
 
 
+class ZeroRow(BaseModel):
+    """A row of zeros."""
+
+    model_config = _STRICT
+
+    kind: Literal["zero"]
+    """Says that it is one."""
+
+
+class ModelToken(BaseModel):
+    """The row that a model has for a token, by the token or its id."""
+
+    model_config = _STRICT
+
+    kind: Literal["model_token"]
+    """Says that it is one."""
+    model: ModelName
+    """One of the recipe's models."""
+    token: str | None = None
+    """As that model's tokenizer has it."""
+    token_id: Annotated[int, Field(ge=0)] | None = None
+    """Its row. Either this or `token`."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "ModelToken":
+        if (self.token is None) == (self.token_id is None):
+            raise PydanticCustomError("one", "give either 'token' or 'token_id'")
+        return self
+
+
+class TokenEntry(BaseModel):
+    """What the rows of one token come from."""
+
+    model_config = _STRICT
+
+    source: ZeroRow | ModelToken | ModelName
+    """A model whose row for this token it is; `{kind: zero}`; or, for the row of another token,
+    `{kind: model_token, model, token}`."""
+    force: bool = False
+    """Whether models that have the token take that row, too; else those that lack it."""
+
+
 class TokenizerEntry(BaseModel):
     """Which vocabulary the result has."""
 
@@ -155,8 +197,8 @@ class TokenizerEntry(BaseModel):
 
     source: ModelName = "union"
     """`base`, `union`, or a model."""
-    tokens: dict[str, Any] | None = None
-    """Where the embeddings of single tokens come from."""
+    tokens: dict[str, TokenEntry] | None = None
+    """Where the rows of single tokens come from; a token that is in no model is added."""
     pad_to_multiple_of: Annotated[int, Field(ge=1)] | None = None
     """Rows of the embeddings are a multiple of this."""
 

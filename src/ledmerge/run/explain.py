@@ -74,7 +74,9 @@ def _models(plan: Plan, tensor: str, in_force: dict[str, Any]) -> list[dict[str,
         {
             "model": model.name,
             "role": role,
-            "dtype": entry.dtype if (entry := model.checkpoint.entries.get(tensor)) else None,
+            "dtype": model.checkpoint.stored_dtype(tensor)
+            if tensor in model.checkpoint.entries
+            else None,
             "options": chosen,
         }
         for role, model, chosen in rows

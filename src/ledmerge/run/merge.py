@@ -18,6 +18,7 @@ from ledmerge.checkpoint.staging import Staging, check_destination
 from ledmerge.models.chat_template import write_chat_template
 from ledmerge.models.folder import ModelFolder, find_model
 from ledmerge.models.sidecar import copy_sidecar
+from ledmerge.models.tokenizer_files import write_tokenizer
 from ledmerge.recipe.recipe import Recipe
 from ledmerge.recipe.resolved import resolved
 from ledmerge.run.device import choose_device
@@ -199,6 +200,8 @@ def _key(plan: Plan, run: Run) -> str:
         files,
         [dataclasses.astuple(tensor) for tensor in plan.tensors],
         plan.chat_template,
+        plan.vocabulary and plan.vocabulary.key(),
+        plan.tokenizer and plan.tokenizer.key(),
         run.shard_size,
         run.allow_nonfinite,
     ]
@@ -240,6 +243,8 @@ def _fill(plan: Plan, staging: Staging, run: Run, progress: Progress) -> dict[st
     if len(shards) > 1:
         (folder / "model.safetensors.index.json").write_bytes(weight_index(shards))
     copy_sidecar(plan.donor, folder, plan.recipe.dtype)
+    if plan.tokenizer is not None:
+        write_tokenizer(plan.tokenizer, plan.donor, folder)
     if plan.chat_template is not None:
         write_chat_template(folder, plan.chat_template)
     record = make_record(plan, lines, shards, masks.files)

@@ -12,12 +12,13 @@ from ledmerge.models.compatible import differences
 from ledmerge.models.folder import ModelFolder, open_models
 from ledmerge.models.layers import depths
 from ledmerge.models.quantized import MEND, quantization
-from ledmerge.models.tokenizer_source import tokenizer_problems
 from ledmerge.models.unmade import Unmade
+from ledmerge.models.untied import untie
 from ledmerge.recipe.recipe import Recipe, load_recipe
 from ledmerge.recipe.score_source import ScoreSource
 from ledmerge.run.plan_slices import plan_slices
 from ledmerge.run.plan_tensors import check_scores, plan_tensors
+from ledmerge.run.plan_vocabulary import plan_vocabulary
 from ledmerge.run.planned import Plan, free_space
 from ledmerge.run.score_question import ScoreQuestion, read_question
 from ledmerge.run.tensor_options import set_options
@@ -50,12 +51,32 @@ def plan(
     base = made.get(recipe.base, recipe.base) if recipe.base else None
     unmade = [name for name in references if name not in made]
     opened = {**open_models(unmade, recipe.find, base), **made}
+    untied: list[str] = []
+    if not recipe.slices:  # which have one head, the last slice's
+        opened, untied = untie(opened)
+    unaligned: list[str] = []
+    vocabularies = plan_vocabulary(recipe, opened, references[0], unaligned)
+    opened = vocabularies.models
     donor, models = opened[references[0]], [opened[name] for name in recipe.models]
-    plan = Plan(recipe, donor, models, scores=_open_scores(recipe))
-    plan.notes += recipe.notes
+    plan = Plan(recipe, donor, models, scores=[], problems=[*unaligned], notes=[*recipe.notes])
+    plan.vocabulary, plan.tokenizer = vocabularies.planned, vocabularies.files
+    plan.scores = [
+        sets and plan.aligned(model, sets)
+        for model, sets in zip(models, _open_scores(recipe), strict=True)
+    ]
+    if untied:
+        plan.notes.append(
+            f"{', '.join(untied)}: the output embedding is the input embedding, but not in all "
+            "models; the result has both"
+        )
     for step in steps:
         plan.problems += [f"'{step.recipe.name}': {problem}" for problem in step.problems]
         plan.notes += [f"'{step.recipe.name}': {note}" for note in step.notes]
+        if step.vocabulary:
+            plan.problems.append(
+                f"'{step.recipe.name}': tokenizer: gives it other tokens, which only the last "
+                "recipe of a file can; leave it out here and align there"
+            )
     plan.steps = steps
     if recipe.base is None and len(opened) > 1:
         plan.notes.append(
@@ -68,14 +89,17 @@ def plan(
     ]
     plan.problems += quantized
     for model in dict.fromkeys(references[1:]):
-        plan.problems += differences(donor, opened[model])
+        is_aligned = recipe.tokenizer is not None
+        plan.problems += differences(donor, opened[model], is_aligned=is_aligned)
     for model, source in zip(models, recipe.sources, strict=True):
         plan.notes += _moved(model)
         plan.questions.append(_ask(plan, model, source))
-    _plan_tokenizer(plan)
-    if recipe.slices and not quantized:
+    _plan_chat_template(plan)
+    if quantized or unaligned:
+        pass  # every tensor would be a problem of its own
+    elif recipe.slices:
         plan_slices(plan, opened)
-    elif not quantized:  # else every tensor would be a problem of its own
+    else:
         plan_tensors(plan)
         set_options(plan, depths(tensor.new.name for tensor in plan.tensors))
     check_scores(plan)
@@ -133,13 +157,9 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
-def _plan_tokenizer(plan: Plan) -> None:
-    """Check what the recipe says of the tokenizer, and find its chat template."""
+def _plan_chat_template(plan: Plan) -> None:
+    """Find the chat template that the recipe asks for."""
     recipe, models = plan.recipe, [plan.donor, *plan.models]
-    if asked := recipe.tokenizer:
-        plan.problems += tokenizer_problems(
-            asked.source, asked.tokens, asked.pad_to_multiple_of, plan.donor, plan.models
-        )
     if recipe.chat_template is not None:
         try:
             plan.chat_template = read_chat_template(recipe.chat_template, recipe.find, models)
@@ -170,7 +190,13 @@ def _ask(
         if settings.template not in ("auto", "none"):
             template = str(recipe.find(settings.template))
             settings = settings.model_copy(update={"template": template})
-        places = {"model": (expert, plan.donor), "base": (plan.donor, expert)}
+        if wants_reference and plan.vocabulary:
+            raise RecipeError(
+                f"locate: {settings.score} compares {expert.name} with {plan.donor.name} row by "
+                "row, but their vocabularies differ; use another score"
+            )
+        own, base = expert.original, plan.donor.original
+        places = {"model": (own, base), "base": (base, own)}
         return tuple(
             read_question(model, data, settings, other if wants_reference else None)
             for model, other in (places[at] for at in recipe.method.scored_at)

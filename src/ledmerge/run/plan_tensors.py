@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.header import FLOAT_DTYPES, TensorEntry
 from ledmerge.checkpoint.layout import NewTensor
+from ledmerge.models.compatible import NAME_ONE
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.roles import RECOMPUTED, is_vocabulary
 from ledmerge.run.planned import Plan, PlannedTensor
@@ -82,7 +83,7 @@ def _check_fits(plan: Plan, name: str, entry: TensorEntry, model: ModelFolder) -
             f"'{name}' is {other.shape} in {model.name} but {entry.shape} in {plan.donor.name}"
         )
         if is_vocabulary(name):
-            problem += "; the vocabularies differ, bring the models to one first"
+            problem += f"; the vocabularies differ, {NAME_ONE}"
         plan.problems.append(problem)
     elif other.dtype not in FLOAT_DTYPES:
         plan.problems.append(

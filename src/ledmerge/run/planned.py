@@ -12,11 +12,13 @@ from ledmerge.checkpoint.layout import NewTensor
 from ledmerge.checkpoint.staging import partial_folder
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.roles import is_input_embedding
+from ledmerge.models.tokenizer_files import TokenizerFiles
 from ledmerge.ops.blocks import BLOCK
 from ledmerge.recipe.options import as_written
 from ledmerge.recipe.recipe import Recipe
 from ledmerge.recipe.score_source import ScoreSource
 from ledmerge.run.masks import packed_size
+from ledmerge.run.plan_vocabulary import PlannedVocabulary
 from ledmerge.run.score_question import ScoreQuestion
 from ledmerge.run.steps import steps_folder
 
@@ -58,6 +60,11 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     chat_template: str | None = None
     """The text of the one that the recipe asks for; None for the donor's own."""
+    vocabulary: PlannedVocabulary | None = None
+    """What became of the tokens, where not all models have the result's; `donor` and `models` are
+    seen with its rows."""
+    tokenizer: TokenizerFiles | None = None
+    """Whose tokenizer the result has; None for the donor's."""
     slices: list["Plan"] = field(default_factory=list)
     """Where layers come from here and there: the plan of each part of the stack."""
     steps: list["Plan"] = field(default_factory=list)
@@ -72,6 +79,10 @@ class Plan:
     def inputs(self) -> list[ModelFolder]:
         """The models whose blocks are read for each merged tensor, in the loop's order."""
         return [self.donor, *self.models] if self.recipe.has_base else self.models
+
+    def aligned(self, expert: ModelFolder, sets: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
+        """Score sets at the expert and, if there are two, at the base, in the result's rows."""
+        return self.vocabulary.scores(expert, sets) if self.vocabulary else sets
 
     def merged(self) -> Iterator[PlannedTensor]:
         """The tensors that the method computes."""
@@ -179,6 +190,7 @@ class Plan:
                 for part in self.slices
             ],
             "dtype": self.recipe.dtype,
+            "vocabulary": self.vocabulary and self.vocabulary.about,
             "tensors": {
                 "merged": merged,
                 "copied": {t.new.name: t.reason for t in self.tensors if t.action == "copy"},

@@ -52,6 +52,7 @@ def make_record(
         ],
         **({"masks": masks} if masks else {}),
         "left_out": plan.left_out,
+        **({"vocabulary": plan.vocabulary.about} if plan.vocabulary else {}),
         "summary": summarize(
             _of_all_experts(plan, lines),
             numel,

@@ -32,9 +32,10 @@ def gather_scores(plan: Plan, *, progress: Progress, **how: Any) -> None:
     """
     for place, (model, question) in enumerate(zip(plan.models, plan.questions, strict=True)):
         if question is not None:
-            plan.scores[place] = tuple(_located(each, progress, how) for each in question)
+            found = tuple(_located(each, progress, how) for each in question)
+            plan.scores[place] = plan.aligned(model, found)
         if (sets := plan.scores[place]) is not None:
-            places = {"model": model, "base": plan.donor}
+            places = {"model": model.original, "base": plan.donor.original}
             scored = [places[at] for at in plan.recipe.method.scored_at]
             _check_sets(scored, sets, plan.recipe.method)
     check_scores(plan)

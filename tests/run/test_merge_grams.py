@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import peft_adapters as by
 import pytest
 import torch
 from families import listen, read_all, recipe, same, stop_after
@@ -179,6 +180,20 @@ def test_options_may_differ_between_tensors(model_folder, rows_file: Path, tmp_p
             if ("q_proj" in name) == (omega == 1.0):
                 assert same(varied[name], tensor), name
     assert not same(varied[QUERY], read_all(tmp_path / "0.2")[QUERY])
+
+
+def test_adapters_have_gram_matrices(model_folder, rows_file: Path, tmp_path: Path):
+    base, given = model_folder("llama_tied", 0), data_recipe(model_folder, rows_file, "regmean")
+    digests = []
+    adapters = [by.write_adapter(tmp_path / f"a{seed}", base, seed=seed) for seed in (1, 2)]
+    for entry, adapter in zip(given["models"], adapters, strict=True):
+        entry["model"] = f"{base}+{adapter}"
+        ledmerge.apply(adapter, tmp_path / f"m-{adapter.name}", base=base)
+    digests.append(ledmerge.merge(given, tmp_path / "adapted")["digest"])
+    for entry, adapter in zip(given["models"], adapters, strict=True):
+        entry["model"] = str(tmp_path / f"m-{adapter.name}")
+    digests.append(ledmerge.merge(given, tmp_path / "applied")["digest"])
+    assert digests[0] == digests[1]
 
 
 def keep_only_output_projections(tensors):

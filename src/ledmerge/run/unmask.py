@@ -43,7 +43,8 @@ def unmask(
     Args:
         merged: folder of a merge by a method that keeps masks (`emr`).
         model: one of those merged, as `ledmerge.json` calls it under "masks".
-        base: the base of the merge, where it no longer lies at the path in the record.
+        base: the base of the merge, where it no longer lies at the path in the record, or where it
+            is MODEL+ADAPTER.
         overwrite: replace a model rebuilt at `out` before.
 
     Returns:
@@ -72,7 +73,7 @@ def unmask(
     check_destination(out, marks=(MARK,), overwrite=overwrite)
     with (
         open_checkpoint(merged) as weights,
-        open_checkpoint(Path(base or record["inputs"][0]["path"])) as start,
+        find_model(base or record["inputs"][0]["path"]).checkpoint as start,
         open_masks(merged, files[model]) as masks,
         Staging(out, json.dumps(task), marks=(MARK,), overwrite=overwrite) as staging,
     ):
@@ -144,7 +145,10 @@ class _Rebuilt:
             expected["base"] = self._line["inputs"][0]
         for what, digest in expected.items():
             if tensor_digest(found[what]) != digest:
-                raise CheckpointError(f"'{name}': the {what} are not those of the merge's record")
+                mend = "; give `base`, as MODEL+ADAPTER if it was that" if what == "base" else ""
+                raise CheckpointError(
+                    f"'{name}': the {what} are not those of the merge's record{mend}"
+                )
 
     def _bits(self) -> np.ndarray:
         """The mask, an entry each, 0 or 1."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from families import read_all, recipe, same, write_scores
+from peft_adapters import write_adapter
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from vocabularies import (
@@ -442,6 +443,32 @@ def test_rows_that_are_nowhere_are_refused(chat, source, said: str):
     tokenizer = {"source": "base", "tokens": {"<a>": {"source": source}}}
     (problem,) = plan(recipe("linear", *chat, tokenizer=tokenizer)).problems
     assert said in problem
+
+
+def test_adapters_are_aligned_as_the_models_they_make(tmp_path: Path):
+    base = write(tmp_path / "base", train("bpe", PETS), 0)
+    other = write_shuffled(tmp_path / "other", base)
+    write_adapter(tmp_path / "lora", other, target_modules=["q_proj", "embed_tokens"])
+    ledmerge.apply(tmp_path / "lora", tmp_path / "whole", base=str(other))
+    source = {"path": str(other), "lora": str(tmp_path / "lora")}
+    made = []
+    for expert in (source, str(tmp_path / "whole")):
+        given = {
+            "merge_method": "task_arithmetic",
+            "base_model": str(base),
+            "models": [{"model": expert}],
+            "tokenizer": {"source": expert},
+            "parameters": {"weight": 0.5},
+        }
+        ledmerge.merge(given, tmp_path / f"out-{len(made)}")
+        made.append(read_all(tmp_path / f"out-{len(made)}"))
+    assert all(same(made[0][name], tensor) for name, tensor in made[1].items())
+    assert ids_of(tmp_path / "out-0") == ids_of(other)
+
+
+def test_masks_of_other_rows_are_refused(chat):
+    (problem,) = plan(recipe("emr", *chat, tokenizer_source="union")).problems
+    assert problem.startswith("emr: its masks are of the base as it lies")
 
 
 def test_tokenizers_of_different_kinds_have_no_union(tmp_path: Path):

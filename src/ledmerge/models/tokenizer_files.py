@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ledmerge.checkpoint.digest import digest_text
-from ledmerge.models.folder import TOKENIZER_FILES, ModelFolder
+from ledmerge.models.folder import TOKENIZER_FILES, ModelFolder, tokenizer_files
 
 _STALE = ("vocab.*", "merges.txt", "added_tokens.json", "*.model", "*.tiktoken", "tekken.json")
 """What says a second time, in older forms, which tokens `tokenizer.json` has."""
@@ -32,10 +32,10 @@ class TokenizerFiles:
 def write_tokenizer(files: TokenizerFiles, donor: ModelFolder, out: Path) -> None:
     """Give a finished folder, which has the donor's files, the tokenizer it is to have."""
     source = files.source
-    if source.path != donor.path:
-        found = [*(each for each in TOKENIZER_FILES if each != _CODE), _GENERATION]
-        _remove(out, found)
-        for path in sorted({path for pattern in found for path in source.path.glob(pattern)}):
+    if source.tokenizer_path != donor.tokenizer_path:
+        _remove(out, [*(each for each in TOKENIZER_FILES if each != _CODE), _GENERATION])
+        found = [path for path in tokenizer_files(source.tokenizer_path) if path.suffix != ".py"]
+        for path in [*found, *source.path.glob(_GENERATION)]:
             shutil.copyfile(path, out / path.name)
     if files.grown is not None:
         _remove(out, _STALE)

@@ -21,11 +21,18 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
         **body,
         "guard": _guard(recipe),
         "dtype": recipe.dtype,
-        "tokenizer": recipe.tokenizer and recipe.tokenizer.model_dump(exclude_none=True),
+        "tokenizer": _written(recipe.tokenizer and recipe.tokenizer.model_dump(exclude_none=True)),
         "chat_template": recipe.chat_template,
         "seed": recipe.seed,
     }
     return {key: value for key, value in fields.items() if value is not None}
+
+
+def _written(value: Any) -> Any:
+    """A tree of mappings with every reference to a model in the form that a recipe has."""
+    if isinstance(value, dict):
+        return {key: _written(each) for key, each in value.items()}
+    return as_recipe(value) if isinstance(value, str) else value
 
 
 def _models(recipe: Recipe) -> dict[str, Any]:

@@ -69,6 +69,11 @@ def plan(
             f"{', '.join(untied)}: the output embedding is the input embedding, but not in all "
             "models; the result has both"
         )
+    if recipe.method.keeps_masks and (untied or plan.vocabulary):
+        plan.problems.append(
+            f"{recipe.method.name}: its masks are of the base as it lies, so all models need its "
+            "vocabulary and its ties; bring them to one first"
+        )
     for step in steps:
         plan.problems += [f"'{step.recipe.name}': {problem}" for problem in step.problems]
         plan.notes += [f"'{step.recipe.name}': {note}" for note in step.notes]

@@ -35,12 +35,9 @@ class PlannedVocabulary:
         rows = [found.tolist() for found in self.alignment.rows.values()]
         return digest_text(repr([rows, sorted(self.alignment.givers.items())]))
 
-    def scores(self, expert: ModelFolder, sets: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
-        """Score sets at the expert and, if there are two, at the base, in the result's rows."""
-        return tuple(
-            aligned_scores(each, self.vocabularies[name], self.alignment, name)
-            for each, name in zip(sets, (expert.reference, self.donor), strict=False)
-        )
+    def scores(self, model: str, scores: Checkpoint) -> Checkpoint:
+        """A score set at one of the models, by reference, in the result's rows."""
+        return aligned_scores(scores, self.vocabularies[model], self.alignment, model)
 
 
 @dataclass(frozen=True)

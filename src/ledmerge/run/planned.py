@@ -81,8 +81,14 @@ class Plan:
         return [self.donor, *self.models] if self.recipe.has_base else self.models
 
     def aligned(self, expert: ModelFolder, sets: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
-        """Score sets at the expert and, if there are two, at the base, in the result's rows."""
-        return self.vocabulary.scores(expert, sets) if self.vocabulary else sets
+        """An expert's score sets, at the places the method asks for, in the result's rows."""
+        if self.vocabulary is None or self.recipe.method.needs_grams:  # those know no rows
+            return sets
+        places = {"model": expert.reference, "base": self.vocabulary.donor}
+        return tuple(
+            self.vocabulary.scores(places[at], each)
+            for at, each in zip(self.recipe.method.scored_at, sets, strict=True)
+        )
 
     def merged(self) -> Iterator[PlannedTensor]:
         """The tensors that the method computes."""

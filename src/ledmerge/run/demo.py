@@ -85,9 +85,7 @@ def _merge_and_judge(out: Path, device: str, progress: Progress) -> dict[str, An
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Models this small only wait for a second thread: on two busy cores answering took ten times
-    as long with two.
-    """
+    """Models this small only wait for a second thread, many times as long on busy cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -22,13 +22,15 @@ install_import_hook(
 )
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 from safetensors.torch import save_file
+
+from standin_hub import StandInHub, running
 
 settings.register_profile("ledmerge", max_examples=25, deadline=None)
 settings.load_profile("ledmerge")
@@ -50,3 +52,23 @@ def write_model(tmp_path: Path) -> WriteModel:
         return folder
 
     return write
+
+
+@pytest.fixture
+def online_hub(tmp_path: Path, monkeypatch) -> Iterator[StandInHub]:
+    """A model hub on this machine that the hub's library asks, with an empty cache."""
+    with running() as hub:
+        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        constants = {
+            "HF_HUB_OFFLINE": False,
+            "ENDPOINT": hub.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_CACHE": str(tmp_path / "hub-cache"),
+            "HF_TOKEN_PATH": str(tmp_path / "no-token"),
+            "HF_STORED_TOKENS_PATH": str(tmp_path / "no-tokens"),
+        }
+        for name, value in constants.items():
+            monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        yield hub

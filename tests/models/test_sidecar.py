@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ledmerge.checkpoint.files import Files
 from ledmerge.models.folder import find_model
 from ledmerge.models.sidecar import copy_sidecar, sidecar_files
 
@@ -51,7 +52,7 @@ def donor(write_model) -> Path:
 
 def test_everything_but_weights_hidden_files_and_ours_goes_along(donor: Path):
     write(donor, ["model.safetensors.index.json"])
-    assert [str(path) for path in sidecar_files(donor)] == GOES
+    assert [str(path) for path in sidecar_files(Files(donor))] == GOES
 
 
 def test_files_are_copied_with_their_folders(donor: Path, tmp_path: Path):

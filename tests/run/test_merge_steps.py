@@ -1,6 +1,7 @@
 """Files of several recipes that name each other: merged in order, one result left."""
 
 import json
+import shutil
 from collections import namedtuple
 from pathlib import Path
 
@@ -157,12 +158,26 @@ def test_a_step_whose_inputs_changed_is_made_again(home: Path):
     assert files_of(out)["model.safetensors"] == files_of(home / "whole")["model.safetensors"]
 
 
-def test_a_result_of_several_documents_is_verified_by_its_digests(home: Path):
-    path = write(home, HALF, SUM, RESULT)
-    ledmerge.merge(path, home / "out")
-    assert ledmerge.verify(home / "out")["tensors"]
-    with pytest.raises(CheckpointError, match="was made from other merges of its recipe"):
-        ledmerge.verify(home / "out", deep=True)
+def test_a_result_of_several_documents_is_computed_again_from_the_first_inputs(
+    home: Path, monkeypatch
+):
+    path, out = write(home, HALF, SUM, RESULT), home / "out"
+    ledmerge.merge(path, out)
+    (home / "spare").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(home / "spare"))
+    for recipe in (None, path):
+        assert len(ledmerge.verify(out, deep=True, recipe=recipe)["deep"]) == 8
+    assert not any((home / "spare").iterdir())
+    write_family(home / "others")
+    shutil.copy(home / "others" / "code" / "model.safetensors", home / "math")
+    with pytest.raises(CheckpointError, match="computed again from the inputs differs"):
+        ledmerge.verify(out, deep=True)
+    monkeypatch.setattr(planned.shutil, "disk_usage", lambda _: Usage(0, 0, 10))
+    with pytest.raises(CheckpointError, match=r"made on the way need .*set TMPDIR to a folder"):
+        ledmerge.verify(out, deep=True)
+    shutil.rmtree(home / "math")
+    with pytest.raises(CheckpointError, match=r"cannot open the inputs again .*--recipe"):
+        ledmerge.verify(out, deep=True)
 
 
 def test_steps_need_room_on_the_disk_too(home: Path, monkeypatch):

@@ -1,6 +1,6 @@
 """A checkpoint with low-rank changes added as its blocks are read, never as a whole."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
+from ledmerge.checkpoint.files import Files, Stamp
 from ledmerge.checkpoint.header import ITEM_SIZES
 from ledmerge.ops.blocks import BLOCK
 from ledmerge.ops.low_rank import add_product_
@@ -73,6 +74,21 @@ class AdaptedCheckpoint(Checkpoint):
     def added_files(self) -> list[Path]:
         """See `Checkpoint.added_files`; those of the adapter, and its settings."""
         return [*self._base.added_files(), *self._adapter.files(), self._settings]
+
+    def stamp(self, path: Path) -> Stamp:
+        """See `Checkpoint.stamp`."""
+        is_own = path == self._settings or path in self._adapter.files()
+        return (self._adapter if is_own else self._base).stamp(path)
+
+    def unfetched(self, names: Iterable[str]) -> list[tuple[Files, str]]:
+        """See `Checkpoint.unfetched`."""
+        names = list(names)
+        under = [name for name in names if name not in self._replaced]
+        own = [self._replaced[name] for name in names if name in self._replaced]
+        for name in names:
+            if change := self._changes.get(name):
+                own += [change.a, change.b]
+        return [*self._base.unfetched(under), *self._adapter.unfetched(own)]
 
     def stored_dtype(self, name: str) -> str:
         """See `Checkpoint.stored_dtype`; the base's."""

@@ -10,7 +10,8 @@ from types import TracebackType
 
 import torch
 
-from ledmerge.checkpoint.header import ITEM_SIZES, TensorEntry, read_header
+from ledmerge.checkpoint.files import Files, Stamp
+from ledmerge.checkpoint.header import ITEM_SIZES, TensorEntry
 from ledmerge.errors import CheckpointError
 
 TORCH_DTYPES = {
@@ -43,13 +44,19 @@ GGUF = (
 class Checkpoint:
     """The tensors of one folder, in the order of its files.
 
-    Reads are positional (`pread`), so threads may share one object.
+    Reads are positional (`pread`), so threads may share one object. Files that are elsewhere are
+    fetched when the first of their tensors is read.
     """
 
     def __init__(
-        self, folder: Path, entries: Iterable[TensorEntry], metadata: dict[str, str] | None = None
+        self,
+        folder: Path,
+        entries: Iterable[TensorEntry],
+        metadata: dict[str, str] | None = None,
+        files: Files | None = None,
     ):
         self.folder = folder
+        self._files = files or Files(folder)
         self.entries = {entry.name: entry for entry in entries}
         self.metadata = metadata or {}
         self.aliases: dict[str, str] = {}
@@ -73,6 +80,15 @@ class Checkpoint:
         """Those of them that no entry lies in."""
         return []
 
+    def stamp(self, path: Path) -> Stamp:
+        """Identifies one of `files()`, also while it is not fetched."""
+        return self._files.stamp(path)
+
+    def unfetched(self, names: Iterable[str]) -> list[tuple[Files, str]]:
+        """The files (folder, name) that have to be fetched before these tensors can be read."""
+        held = dict.fromkeys(self.entries[name].path.name for name in names)
+        return [(self._files, file) for file in self._files.unfetched(held)]
+
     def stored_dtype(self, name: str) -> str:
         """The dtype that a result made from this checkpoint keeps for a tensor."""
         return self.entries[name].dtype
@@ -91,6 +107,7 @@ class Checkpoint:
         entry = self.entries[name]
         descriptor = self._descriptors.get(entry.path)
         if descriptor is None:
+            self._files.fetch([entry.path.name])
             # Two threads may both open the file; setdefault keeps one, the other is closed.
             opened = os.open(entry.path, os.O_RDONLY)
             descriptor = self._descriptors.setdefault(entry.path, opened)
@@ -141,12 +158,12 @@ class PickledCheckpoint(Checkpoint):
     No pickle opcode beyond tensors and plain containers is executed; anything else is refused.
     """
 
-    def __init__(self, folder: Path, files: Iterable[Path]):
+    def __init__(self, folder: Path, paths: Iterable[Path], files: Files | None = None):
         aliases: dict[str, str] = {}
         self._mapped: tuple[Path, dict[str, torch.Tensor]] | None = None
         self._lock = Lock()
         entries = []
-        for path in files:
+        for path in paths:
             first: dict[tuple[object, ...], str] = {}
             for name, tensor in _load_pickle(path).items():
                 dtype = DTYPE_NAMES[tensor.dtype]
@@ -155,7 +172,7 @@ class PickledCheckpoint(Checkpoint):
                 place = (tensor.data_ptr(), dtype, tensor.shape, tensor.stride())
                 if nbytes and first.setdefault(place, name) != name:
                     aliases[name] = first[place]
-        super().__init__(folder, entries)
+        super().__init__(folder, entries, files=files)
         self.aliases = aliases
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
@@ -200,64 +217,76 @@ def _is_plain(name: object, tensor: object) -> bool:
     )
 
 
-def has_weights(folder: Path, stem: str = "model") -> bool:
+def has_weights(files: Files, stem: str = "model") -> bool:
     """Whether a checkpoint of that stem lies in the folder, whole or not."""
     names = [f"{stem}.safetensors", *([_PICKLED[stem]] if stem in _PICKLED else [])]
-    return any((folder / f"{name}{end}").exists() for name in names for end in ("", ".index.json"))
+    return any(files.has(f"{name}{end}") for name in names for end in ("", ".index.json"))
 
 
-def open_checkpoint(folder: Path, stem: str = "model") -> Checkpoint:
-    """The checkpoint in `folder`: `{stem}.safetensors`, its shards with an index, or `.bin` files.
+def open_checkpoint(folder: Path | Files, stem: str = "model") -> Checkpoint:
+    """The checkpoint in a folder: `{stem}.safetensors`, its shards with an index, or `.bin` files.
 
-    Only headers are read.
+    Only headers are read; `.bin` files have none, and are fetched.
 
     Raises:
         CheckpointError: nothing is there, files are missing or damaged, the index names a file
             outside the folder, or two checkpoints lie in one folder.
     """
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder; expected a model folder")
-    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
-    if single.exists() and index.exists():
+    files = folder if isinstance(folder, Files) else Files(folder)
+    if files.commit is None and not files.path.is_dir():
+        raise CheckpointError(f"{files.path}: no such folder; expected a model folder")
+    single, index = f"{stem}.safetensors", f"{stem}.safetensors.index.json"
+    if files.has(single) and files.has(index):
         raise CheckpointError(
-            f"{folder}: holds both {single.name} and {index.name}; remove the one that is stale"
+            f"{files.path}: holds both {single} and {index}; remove the one that is stale"
         )
-    if single.exists():
-        header = read_header(single)
-        return Checkpoint(folder, header.entries.values(), header.metadata)
-    if index.exists():
-        return _open_shards(folder, index)
-    pickled = folder / _PICKLED.get(stem, "pytorch_model.bin")
-    if stem in _PICKLED and pickled.exists():
-        return PickledCheckpoint(folder, [pickled])
-    if stem in _PICKLED and (pickled_index := folder / f"{pickled.name}.index.json").exists():
-        return PickledCheckpoint(folder, dict.fromkeys(_weight_map(folder, pickled_index).values()))
-    if gguf := sorted(path.name for path in folder.glob("*.gguf")):
-        raise CheckpointError(f"{folder}: holds {gguf[0]} and no other weights; {GGUF}")
+    if files.has(single):
+        header = files.headers([single])[single]
+        return Checkpoint(files.path, header.entries.values(), header.metadata, files)
+    if files.has(index):
+        return _open_shards(files, index)
+    pickled = _PICKLED.get(stem, "pytorch_model.bin")
+    if stem in _PICKLED and files.has(pickled):
+        return _open_pickled(files, [pickled])
+    if stem in _PICKLED and files.has(f"{pickled}.index.json"):
+        return _open_pickled(
+            files, dict.fromkeys(_weight_map(files, f"{pickled}.index.json").values())
+        )
+    if gguf := files.matching(["*.gguf"]):
+        raise CheckpointError(f"{files.path}: holds {gguf[0]} and no other weights; {GGUF}")
     raise CheckpointError(
-        f"{folder}: no weights found; expected {single.name}, {index.name} or {pickled.name}"
+        f"{files.path}: no weights found; expected {single}, {index} or {pickled}"
     )
 
 
-def _open_shards(folder: Path, index: Path) -> Checkpoint:
-    weight_map = _weight_map(folder, index)
-    headers = {path: read_header(path) for path in dict.fromkeys(weight_map.values())}
-    for name, path in weight_map.items():
-        if name not in headers[path].entries:
-            raise CheckpointError(f"{index}: '{name}' is not in {path.name}; fetch the shard again")
+def _open_pickled(files: Files, names: Iterable[str]) -> PickledCheckpoint:
+    names = list(names)
+    files.fetch(names)
+    return PickledCheckpoint(files.path, [files.path / name for name in names], files)
+
+
+def _open_shards(files: Files, index: str) -> Checkpoint:
+    weight_map = _weight_map(files, index)
+    headers = files.headers(dict.fromkeys(weight_map.values()))
+    place = files.path / index
+    for name, file in weight_map.items():
+        if name not in headers[file].entries:
+            raise CheckpointError(f"{place}: '{name}' is not in {file}; fetch the shard again")
     entries: dict[str, TensorEntry] = {}
     metadata: dict[str, str] = {}
-    for path, header in headers.items():
+    for file, header in headers.items():
         for name, entry in header.entries.items():
-            if weight_map.get(name) != path:
-                raise CheckpointError(f"{index}: does not place '{name}' in {path.name}, but it is")
+            if weight_map.get(name) != file:
+                raise CheckpointError(f"{place}: does not place '{name}' in {file}, but it is")
             entries[name] = entry
         metadata |= header.metadata
-    return Checkpoint(folder, entries.values(), metadata)
+    return Checkpoint(files.path, entries.values(), metadata, files)
 
 
-def _weight_map(folder: Path, index: Path) -> dict[str, Path]:
-    """Tensor name -> file, each file directly inside `folder`."""
+def _weight_map(files: Files, name: str) -> dict[str, str]:
+    """Tensor name -> file, each directly inside the folder."""
+    files.fetch([name])
+    index = files.path / name
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         items = list(weight_map.items())
@@ -271,10 +300,10 @@ def _weight_map(folder: Path, index: Path) -> dict[str, Path]:
                 f"{index}: '{name}' points to '{str(file)[:200]}', which is not a file inside the "
                 "folder"
             )
-    missing = sorted({file for _, file in items if not (folder / file).exists()})
+    missing = sorted({file for _, file in items if not files.has(file)})
     if missing:
-        raise CheckpointError(f"{folder}: missing shards: {', '.join(missing)}; fetch them")
-    return {name: folder / file for name, file in items}
+        raise CheckpointError(f"{files.path}: missing shards: {', '.join(missing)}; {files.mend}")
+    return dict(items)
 
 
 def _is_file_name(text: str) -> bool:

@@ -83,10 +83,10 @@ def _digest_tensor(checkpoint: Checkpoint, name: str) -> str:
 def cached_checkpoint_digest(checkpoint: Checkpoint, threads: int = 2) -> str:
     """`checkpoint_digest` of a whole checkpoint, remembered while its files stay as they are.
 
-    A file counts as unchanged while path, size, inode and modification time (ns) are.
+    A file counts as unchanged while path, size, inode and modification time (ns) are; one of a
+    hub's, while its commit is.
     """
-    stats = [(str(p.resolve()), p.stat()) for p in checkpoint.files()]
-    identity = [[path, s.st_size, s.st_ino, s.st_mtime_ns] for path, s in stats]
+    identity = [checkpoint.stamp(path) for path in checkpoint.files()]
     key = xxhash.xxh3_128_hexdigest(json.dumps([identity, sorted(checkpoint.entries)]).encode())
     remembered = cache_folder() / "digests" / key
     if remembered.is_file():

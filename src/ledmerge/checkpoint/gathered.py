@@ -1,6 +1,6 @@
 """Some tensors of a checkpoint with their rows in another order, and rows from elsewhere."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
+from ledmerge.checkpoint.files import Files, Stamp
 from ledmerge.checkpoint.header import ITEM_SIZES
 
 Fill = Callable[[str, int], Tensor]
@@ -80,6 +81,14 @@ class Gathered(Checkpoint):
     def added_files(self) -> list[Path]:
         """See `Checkpoint.added_files`."""
         return self._whole.added_files()
+
+    def stamp(self, path: Path) -> Stamp:
+        """See `Checkpoint.stamp`."""
+        return self._whole.stamp(path)
+
+    def unfetched(self, names: Iterable[str]) -> list[tuple[Files, str]]:
+        """See `Checkpoint.unfetched`."""
+        return self._whole.unfetched(names)
 
     def stored_dtype(self, name: str) -> str:
         """See `Checkpoint.stored_dtype`; rows that are filled do not change it."""

@@ -69,15 +69,33 @@ def read_header(path: Path) -> Header:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(MAX_HEADER, size - 8):
-                raise CheckpointError(
-                    f"{path}: the header claims {length:,} bytes but the file has {size:,}; "
-                    "it is truncated or not a safetensors file, fetch it again"
-                )
-            raw = file.read(length)
+            raw = file.read(header_size(path, file.read(8), size))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    return parse_header(path, raw, size)
+
+
+def header_size(path: Path, start: bytes, size: int) -> int:
+    """Bytes of the JSON object, from the first 8 of a file that has `size`.
+
+    Raises:
+        CheckpointError: the file is shorter, or longer than the format allows.
+    """
+    length = int.from_bytes(start, "little")
+    if size < 8 or length > min(MAX_HEADER, size - 8):
+        raise CheckpointError(
+            f"{path}: the header claims {length:,} bytes but the file has {size:,}; "
+            "it is truncated or not a safetensors file, fetch it again"
+        )
+    return length
+
+
+def parse_header(path: Path, raw: bytes, size: int) -> Header:
+    """The checked header of a file of `size` bytes, from its JSON object.
+
+    Raises:
+        CheckpointError: as `read_header`.
+    """
     try:
         fields = json.loads(raw, object_pairs_hook=_unique_keys)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -91,7 +109,7 @@ def read_header(path: Path) -> Header:
         raise CheckpointError(
             f"{path}: '__metadata__' does not map names to strings; fetch the file again"
         )
-    data_start = 8 + length
+    data_start = 8 + len(raw)
     entries = {name: _entry(path, name, field, data_start) for name, field in fields.items()}
     _check_layout(path, entries, data_start, size)
     return Header(entries, metadata)

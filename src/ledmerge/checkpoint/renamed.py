@@ -1,10 +1,11 @@
 """Some tensors of a checkpoint under other names."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from ledmerge.checkpoint.checkpoint import Checkpoint
+from ledmerge.checkpoint.files import Files, Stamp
 
 
 class Renamed(Checkpoint):
@@ -27,6 +28,14 @@ class Renamed(Checkpoint):
     def added_files(self) -> list[Path]:
         """See `Checkpoint.added_files`."""
         return self._whole.added_files()
+
+    def stamp(self, path: Path) -> Stamp:
+        """See `Checkpoint.stamp`."""
+        return self._whole.stamp(path)
+
+    def unfetched(self, names: Iterable[str]) -> list[tuple[Files, str]]:
+        """See `Checkpoint.unfetched`."""
+        return self._whole.unfetched(self._names[name] for name in names)
 
     def stored_dtype(self, name: str) -> str:
         """See `Checkpoint.stored_dtype`."""

@@ -43,6 +43,8 @@ def plan_table(plan: dict[str, Any]) -> RenderableType:
             shown = ", ".join(same[:3]) + (", ..." if len(same) > 3 else "")
             table.add_row(title, f"{len(same)} ({reason}): {shown}")
     table.add_row("reads", f"{show_size(plan['bytes_in'])} of weights")
+    if plan["bytes_to_fetch"]:
+        table.add_row("fetches", f"{show_size(plan['bytes_to_fetch'])} from the hub")
     for score in plan["scores"]:
         table.add_row("scores", score)
     if plan["score_bytes"]:

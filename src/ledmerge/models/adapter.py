@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from ledmerge.checkpoint.files import Files
 from ledmerge.errors import CheckpointError
 from ledmerge.types import Factors
 
@@ -83,11 +84,16 @@ class Adapter:
         copies: tensor of the model -> the adapter's tensor that takes its place.
     """
 
-    path: Path
+    files: Files
     settings: dict[str, Any] = field(repr=False)
     checkpoint: Checkpoint = field(repr=False)
     modules: dict[str, LoraModule] = field(repr=False)
     copies: dict[str, str] = field(repr=False)
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.files.path
 
     def shape(self, module: str) -> tuple[int, int]:
         """(rows, columns) of B A."""
@@ -108,21 +114,24 @@ class Adapter:
         return f"{name}@{revision}" if name and revision and not Path(name).exists() else name
 
 
-def is_adapter(path: Path) -> bool:
+def is_adapter(files: Files) -> bool:
     """Whether a folder holds an adapter."""
-    return (path / SETTINGS).is_file()
+    return files.has(SETTINGS)
 
 
-def read_adapter(path: Path) -> Adapter:
+def read_adapter(folder: Path | Files) -> Adapter:
     """The adapter in a folder; headers only.
 
     Raises:
         CheckpointError: files that cannot be read, another kind than LoRA, a setting under which
             scale * B @ A would not be the change, or a tensor that is not understood.
     """
+    files = folder if isinstance(folder, Files) else Files(folder)
+    files.fetch([SETTINGS])
+    path = files.path
     settings = _read_settings(path)
     _check_kind(path, settings)
-    checkpoint = open_checkpoint(path, stem="adapter_model")
+    checkpoint = open_checkpoint(files, stem="adapter_model")
     factors: dict[str, dict[str, str]] = {}
     copies: dict[str, str] = {}
     for key in checkpoint.entries:
@@ -144,7 +153,7 @@ def read_adapter(path: Path) -> Adapter:
     }
     if not modules and not copies:
         raise CheckpointError(f"{path}: the adapter holds no tensor; save it again with PEFT")
-    return Adapter(path, settings, checkpoint, modules, copies)
+    return Adapter(files, settings, checkpoint, modules, copies)
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def open_vllm(
     tokenizer = open_tokenizer(folder, trust_remote_code)
     check_finite(folder, _weights(folder, dtype))
     engine = LLM(
-        model=str(folder.path),
+        model=str(folder.fetch()),
         dtype=str(dtype).removeprefix("torch."),
         seed=0,
         trust_remote_code=trust_remote_code,

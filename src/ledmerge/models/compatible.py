@@ -29,9 +29,10 @@ def differences(base: ModelFolder, model: ModelFolder, *, is_aligned: bool = Fal
 
 def _vocabulary_differences(base: ModelFolder, model: ModelFolder) -> list[str]:
     """Tokens that have one id in one model and another id in the other."""
-    ours, theirs = (each.tokenizer_path / "tokenizer.json" for each in (base, model))
-    if not (ours.is_file() and theirs.is_file()) or ours.read_bytes() == theirs.read_bytes():
+    is_told = base.has_tokenizer_json and model.has_tokenizer_json
+    if not is_told or base.has_tokenizer_of(model):
         return []
+    ours, theirs = (each.tokenizer_path / "tokenizer.json" for each in (base, model))
     token_by_id = {token_id: token for token, token_id in vocabulary(ours).items()}
     clashes = [
         (token_id, token_by_id[token_id], token)

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import xxhash
 
 from ledmerge.checkpoint.checkpoint import GGUF, Checkpoint, has_weights, open_checkpoint
+from ledmerge.checkpoint.files import Files
 from ledmerge.errors import CheckpointError, LedmergeError
 from ledmerge.models.adapted import adapt
 from ledmerge.models.adapter import Adapter, is_adapter, read_adapter
+from ledmerge.models.hub import open_hub
 from ledmerge.models.reference import ModelReference
 from ledmerge.models.roles import is_output_embedding, is_vocabulary
 
@@ -30,7 +33,12 @@ TOKENIZER_FILES = (
     "*.jinja",
     "*.py",  # code of its own, run with trust_remote_code
 )
+TOKENIZER = "tokenizer.json"
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
+_OTHER_FORMATS = (
+    *("*.gguf", "*.onnx", "*.pth", "*.pt", "*.msgpack", "*.h5", "*.ckpt", "original/*", "onnx/*"),
+)
+"""Weights a second time, which no program that is started here reads."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
 
@@ -39,8 +47,9 @@ class ModelFolder:
     """A Hugging Face model folder: config, tokenizer, weights; or one with an adapter on it.
 
     `reference` is what the user wrote; `revision` is the commit a hub id was resolved to; `label`,
-    where given, is its name beside others whose folders are called alike. With an `adapter`, `path`
-    and `config` are those of `under`, the model it is put on.
+    where given, is its name beside others whose folders are called alike. `files` are those in
+    `path`, which may still have to be fetched. With an `adapter`, `path`, `config` and `files` are
+    those of `under`, the model it is put on.
     """
 
     reference: str
@@ -48,6 +57,7 @@ class ModelFolder:
     revision: str | None = None
     config: dict[str, Any] = field(default_factory=dict, repr=False)
     label: str = ""
+    files: Files | None = field(default=None, repr=False, compare=False)
     adapter: Adapter | None = None
     under: "ModelFolder | None" = field(default=None, repr=False)
 
@@ -55,7 +65,7 @@ class ModelFolder:
     def checkpoint(self) -> Checkpoint:
         """The weights; headers are read on first use."""
         if self.adapter is None or self.under is None:
-            return open_checkpoint(self.path)
+            return open_checkpoint(self.own_files)
         return adapt(self.under.checkpoint, self.adapter, self.config, self.is_tied)
 
     @property
@@ -92,9 +102,59 @@ class ModelFolder:
         return tensor
 
     @property
+    def own_files(self) -> Files:
+        """The files in `path`."""
+        return self.files or Files(self.path)
+
+    @property
+    def _tokenizer(self) -> Files:
+        """The folder with the tokenizer: the adapter's, if there is one there."""
+        if self.adapter and self.adapter.files.matching(_VOCABULARIES):
+            return self.adapter.files
+        return self.own_files
+
+    @property
     def tokenizer_path(self) -> Path:
-        """Where the tokenizer lies: beside the adapter, if there is one there."""
-        return self.home if holds_vocabulary(self.home) else self.path
+        """Where the tokenizer lies, fetched if it was not there."""
+        files = self._tokenizer
+        files.fetch(files.matching(TOKENIZER_FILES))
+        return files.path
+
+    @property
+    def has_tokenizer_json(self) -> bool:
+        """Whether there is a `tokenizer.json`."""
+        return self._tokenizer.has(TOKENIZER)
+
+    @property
+    def holds_vocabulary(self) -> bool:
+        """Whether there is a tokenizer of some kind."""
+        return bool(self._tokenizer.matching(_VOCABULARIES))
+
+    def has_tokenizer_of(self, other: "ModelFolder") -> bool:
+        """Whether both have one `tokenizer.json`; none is fetched where their digests agree."""
+        ours, theirs = self._tokenizer, other._tokenizer
+        if not (self.has_tokenizer_json and other.has_tokenizer_json):
+            return False
+        if ours.path == theirs.path or (
+            ours.digest(TOKENIZER) and ours.digest(TOKENIZER) == theirs.digest(TOKENIZER)
+        ):
+            return True
+        one, two = (each / TOKENIZER for each in (self.tokenizer_path, other.tokenizer_path))
+        return one.read_bytes() == two.read_bytes()
+
+    def card(self) -> Path:
+        """Where the card lies that is this model's own, if it has one."""
+        files = self.adapter.files if self.adapter else self.own_files
+        files.fetch(["README.md"])
+        return files.path / "README.md"
+
+    def fetch(self) -> Path:
+        """`path`, with all that other programs open there: weights, config, tokenizer, code."""
+        files = self.own_files
+        has_safe = any(name.endswith(".safetensors") for name in files.names())
+        unread = (*_OTHER_FORMATS, *(["*.bin"] if has_safe else []))
+        files.fetch(n for n in files.names() if not any(fnmatch(n, each) for each in unread))
+        return self.path
 
     @property
     def original(self) -> "ModelFolder":
@@ -108,11 +168,6 @@ class ModelFolder:
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
         return digest.hexdigest()
-
-
-def holds_vocabulary(folder: Path) -> bool:
-    """Whether a folder holds a tokenizer of some kind."""
-    return any(next(folder.glob(pattern), None) for pattern in _VOCABULARIES)
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
@@ -152,22 +207,22 @@ def find_model(
     if isinstance(reference, ModelFolder):
         return reference
     if isinstance(reference, ModelReference):
-        model = _plain(*_locate(reference.path, reference.revision, find), str(reference))
+        model = _plain(_locate(reference.path, reference.revision, find), str(reference))
         if reference.lora is None:
             return model
-        return _with_adapter(model, *_locate(reference.lora, reference.lora_revision, find))
+        return _with_adapter(model, _locate(reference.lora, reference.lora_revision, find))
     text = str(reference)
     if "+" in text and not find(text).exists():
         return _find_pair(text, find)
-    path, revision = _locate(text, None, find)
-    if not is_adapter(path):
-        return _plain(path, revision, text)
-    if has_weights(path):
+    files = _locate(text, None, find)
+    if not is_adapter(files):
+        return _plain(files, text)
+    if has_weights(files):
         raise CheckpointError(
-            f"{path}: holds a model and an adapter; say which by 'model: {{path: {text}}}' or "
-            f"'model: {{path: MODEL, lora: {text}}}'"
+            f"{files.path}: holds a model and an adapter; say which by "
+            f"'model: {{path: {text}}}' or 'model: {{path: MODEL, lora: {text}}}'"
         )
-    return _with_adapter(base or _own_base(path, find), path, revision, text)
+    return _with_adapter(base or _own_base(files, find), files, text)
 
 
 def find_adapter(reference: str, find: Find = from_here) -> Adapter:
@@ -179,10 +234,10 @@ def find_adapter(reference: str, find: Find = from_here) -> Adapter:
     parts = reference if isinstance(reference, ModelReference) else ModelReference(reference)
     if parts.lora:
         raise CheckpointError(f"{parts}: is an adapter on a model; give the adapter alone")
-    path, _ = _locate(parts.path, parts.revision, find)
-    if not is_adapter(path):
-        raise CheckpointError(f"{path}: no adapter_config.json; expected a PEFT LoRA folder")
-    return read_adapter(path)
+    files = _locate(parts.path, parts.revision, find)
+    if not is_adapter(files):
+        raise CheckpointError(f"{files.path}: no adapter_config.json; expected a PEFT LoRA folder")
+    return read_adapter(files)
 
 
 def _find_pair(text: str, find: Find) -> ModelFolder:
@@ -193,12 +248,12 @@ def _find_pair(text: str, find: Find) -> ModelFolder:
             f"{text}: no such folder, and not MODEL+ADAPTER; where a path holds a '+', write "
             "'model: {path: MODEL, lora: ADAPTER}'"
         )
-    model = _plain(*_locate(parts[0], None, find), text)
-    return _with_adapter(model, *_locate(parts[1], None, find))
+    model = _plain(_locate(parts[0], None, find), text)
+    return _with_adapter(model, _locate(parts[1], None, find))
 
 
-def _locate(text: str, revision: str | None, find: Find) -> tuple[Path, str | None]:
-    """(folder, commit if it is of the hub) of a path or a hub id."""
+def _locate(text: str, revision: str | None, find: Find) -> Files:
+    """The folder of a path or a hub id."""
     path = find(text)
     if path.exists():
         if revision:
@@ -206,32 +261,34 @@ def _locate(text: str, revision: str | None, find: Find) -> tuple[Path, str | No
         if path.is_file():
             reason = GGUF if path.suffix == ".gguf" else "expected a model's folder"
             raise CheckpointError(f"{text}: is a file; {reason}")
-        return path, None
+        return Files(path)
     name = f"{text}@{revision}" if revision else text
     if not _HUB_ID.fullmatch(name):
         raise CheckpointError(f"{name}: no such folder, and not a hub id (owner/name@revision)")
-    return _fetch(name, path)
+    return open_hub(name, path)
 
 
-def _plain(path: Path, revision: str | None, reference: str) -> ModelFolder:
+def _plain(files: Files, reference: str) -> ModelFolder:
     """A model without adapter."""
-    if is_adapter(path) and not has_weights(path):
+    if is_adapter(files) and not has_weights(files):
         raise CheckpointError(
-            f"{path}: is an adapter, and a model is expected here; an adapter on an adapter must "
-            "be applied first, with `ledmerge apply`"
+            f"{files.path}: is an adapter, and a model is expected here; an adapter on an adapter "
+            "must be applied first, with `ledmerge apply`"
         )
-    return ModelFolder(reference, path, revision, _read_config(path))
+    files.fetch(["config.json"])
+    config = _read_config(files.path)
+    return ModelFolder(reference, files.path, files.commit, config, files=files)
 
 
-def _own_base(path: Path, find: Find) -> ModelFolder:
+def _own_base(files: Files, find: Find) -> ModelFolder:
     """The model that an adapter says it was trained on."""
-    named = read_adapter(path).base
+    path, named = files.path, read_adapter(files).base
     if not named:
         raise CheckpointError(
             f"{path}: names no base; give it with 'base_model', or as MODEL+{path.name}"
         )
     try:
-        return _plain(*_locate(named, None, find), named)
+        return _plain(_locate(named, None, find), named)
     except CheckpointError as error:
         raise CheckpointError(
             f"{path}: its base is not found ({error}); give it with 'base_model', or as "
@@ -239,16 +296,15 @@ def _own_base(path: Path, find: Find) -> ModelFolder:
         ) from error
 
 
-def _with_adapter(
-    model: ModelFolder, path: Path, revision: str | None, reference: str = ""
-) -> ModelFolder:
-    commits = [commit for commit in (model.revision, revision) if commit]
+def _with_adapter(model: ModelFolder, files: Files, reference: str = "") -> ModelFolder:
+    commits = [commit for commit in (model.revision, files.commit) if commit]
     return ModelFolder(
         reference or model.reference,
         model.path,
         "+".join(commits) or None,
         model.config,
-        adapter=read_adapter(path),
+        files=model.files,
+        adapter=read_adapter(files),
         under=model,
     )
 
@@ -296,24 +352,3 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{file}: expected a JSON object")
     return config
-
-
-def _fetch(reference: str, path: Path) -> tuple[Path, str]:
-    """(snapshot folder, commit) of a hub model. Weights in pickle files are fetched only alone."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.constants import HF_HUB_OFFLINE
-
-    name, _, revision = reference.partition("@")
-    ignored = ["*.gguf", "*.onnx", "*.pth", "*.pt", "*.msgpack", "*.h5", "original/*", "onnx/*"]
-    try:
-        if not HF_HUB_OFFLINE:
-            files = HfApi().list_repo_files(name, revision=revision or None)
-            if any(file.endswith(".safetensors") for file in files):
-                ignored.append("*.bin")
-        snapshot = Path(snapshot_download(name, revision=revision or None, ignore_patterns=ignored))
-    except Exception as error:  # of whichever HTTP library this version of the hub's uses
-        raise CheckpointError(
-            f"{reference}: no folder at {path}, and the hub does not give it "
-            f"({str(error).splitlines()[0][:200]})"
-        ) from error
-    return snapshot, snapshot.name

@@ -11,10 +11,13 @@ import torch
 
 from ledmerge.checkpoint.header import FLOAT_DTYPES
 from ledmerge.errors import CheckpointError, NonFiniteError
-from ledmerge.models.folder import ModelFolder, holds_vocabulary
+from ledmerge.models.folder import ModelFolder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_CONFIGS = ("*.json", "*.py")
+"""What says how a model is built, and how it generates."""
 
 
 def open_model(
@@ -40,7 +43,7 @@ def open_model(
             model, report = _from_pretrained(
                 AutoModelForCausalLM,
                 folder,
-                str(folder.path),
+                str(folder.fetch()),
                 trust_remote_code=trust_remote_code,
                 **options,
             )
@@ -56,7 +59,7 @@ def open_tokenizer(folder: ModelFolder, trust_remote_code: bool = False) -> PreT
     """
     from transformers import AutoTokenizer
 
-    if not holds_vocabulary(folder.tokenizer_path):
+    if not folder.holds_vocabulary:
         raise CheckpointError(f"{folder.path}: holds no tokenizer, such as tokenizer.json")
     with _silence():
         path = str(folder.tokenizer_path)
@@ -77,6 +80,7 @@ def build_empty(folder: ModelFolder, trust_remote_code: bool = False) -> PreTrai
     """The model that `config.json` describes, without weights and memory for them."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    folder.own_files.fetch(folder.own_files.matching(_CONFIGS))
     path, trust = str(folder.path), {"trust_remote_code": trust_remote_code}
     with _silence():
         config = _from_pretrained(AutoConfig, folder, path, **trust)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ledmerge.checkpoint.files import Files
 from ledmerge.models.folder import ModelFolder, tokenizer_files
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".ckpt")
@@ -12,14 +13,13 @@ _DTYPE = {"dtype", "torch_dtype"}  # transformers 5 writes the first, older ones
 _OURS = ("config.json", "README.md", "ledmerge.json", "scores.json", "task.json")
 
 
-def sidecar_files(folder: Path) -> Iterator[Path]:
-    """Paths, relative to the folder, of everything that goes along with the weights."""
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        is_weights = path.name.endswith((*_WEIGHTS, ".index.json"))
-        is_hidden = any(part.startswith(".") for part in relative.parts)
-        if path.is_file() and not (is_weights or is_hidden or str(relative) in _OURS):
-            yield relative
+def sidecar_files(files: Files) -> Iterator[str]:
+    """Names of everything in a folder that goes along with the weights."""
+    for name in files.names():
+        is_weights = name.endswith((*_WEIGHTS, ".index.json"))
+        is_hidden = any(part.startswith(".") for part in name.split("/"))
+        if not (is_weights or is_hidden or name in _OURS):
+            yield name
 
 
 def copy_sidecar(donor: ModelFolder, out: Path, dtype: str | None) -> None:
@@ -28,10 +28,12 @@ def copy_sidecar(donor: ModelFolder, out: Path, dtype: str | None) -> None:
     Args:
         dtype: what the config is to say of the weights; None leaves it as it is.
     """
-    for relative in sidecar_files(donor.path):
-        target = out / relative
+    names = list(sidecar_files(donor.own_files))
+    donor.own_files.fetch(names)
+    for name in names:
+        target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(donor.path / relative, target)
+        shutil.copyfile(donor.path / name, target)
     if donor.adapter:
         for path in tokenizer_files(donor.tokenizer_path):
             if path.suffix != ".py":  # code belongs to the model's own config

@@ -34,6 +34,7 @@ def write_tokenizer(files: TokenizerFiles, donor: ModelFolder, out: Path) -> Non
     source = files.source
     if source.tokenizer_path != donor.tokenizer_path:
         _remove(out, [*(each for each in TOKENIZER_FILES if each != _CODE), _GENERATION])
+        source.own_files.fetch([_GENERATION])
         found = [path for path in tokenizer_files(source.tokenizer_path) if path.suffix != ".py"]
         for path in [*found, *source.path.glob(_GENERATION)]:
             shutil.copyfile(path, out / path.name)

@@ -8,7 +8,7 @@ from typing import Any
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.errors import CheckpointError
 from ledmerge.models.compatible import vocabulary
-from ledmerge.models.folder import ModelFolder, find_model
+from ledmerge.models.folder import TOKENIZER, ModelFolder, find_model
 from ledmerge.models.quantized import quantization
 from ledmerge.models.reference import ModelReference
 from ledmerge.models.roles import is_output_embedding, is_vocabulary
@@ -22,7 +22,7 @@ def info(model: str | Path) -> dict[str, Any]:
     Returns:
         "parameters" counts weights that are tied once; "ties" maps a stored tensor to the one whose
         memory it repeats; "vocabulary" is None where no embedding is known by name, and its
-        "tokens" and "padding" are None without a `tokenizer.json`.
+        "tokens" and "padding" are None without a `tokenizer.json` on this machine.
 
     Raises:
         CheckpointError: the model cannot be found or opened.
@@ -43,7 +43,7 @@ def info(model: str | Path) -> dict[str, Any]:
             {
                 "file": path.name,
                 "tensors": sum(entry.path == path for entry in entries.values()),
-                "bytes": path.stat().st_size,
+                "bytes": checkpoint.stamp(path).size,
             }
             for path in checkpoint.files()
         ]
@@ -110,8 +110,9 @@ def _vocabulary(folder: ModelFolder, checkpoint: Checkpoint) -> dict[str, Any] |
     name = _input_embedding(checkpoint)
     if name is None:
         return None
-    rows, file = checkpoint.entries[name].shape[0], folder.path / "tokenizer.json"
-    tokens = len(set(vocabulary(file).values())) if file.is_file() else None
+    rows, files = checkpoint.entries[name].shape[0], folder.own_files
+    is_here = files.has(TOKENIZER) and not files.unfetched([TOKENIZER])
+    tokens = len(set(vocabulary(files.path / TOKENIZER).values())) if is_here else None
     return {
         "embedding": name,
         "rows": rows,

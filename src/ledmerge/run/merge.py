@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ledmerge.recipe.recipe import Recipe
 from ledmerge.recipe.resolved import resolved
 from ledmerge.run.device import choose_device
 from ledmerge.run.engine import Engine, MaskSink, Sink, TensorResult
+from ledmerge.run.fetch import fetch
 from ledmerge.run.masks import MaskFiles
 from ledmerge.run.plan import (
     Plan,
@@ -118,7 +119,7 @@ def merge(
     if not resume:
         steps.remove()
     if plan.steps:
-        made = _make_steps(plan, steps, how, progress)
+        made = make_steps(plan.recipe, {}, steps, how, progress)
         plan = dataclasses.replace(make_plan(plan.recipe, made), steps=plan.steps)
         raise_problems(plan)
     record = _merge(plan, out, how, progress, resume=resume, overwrite=overwrite)
@@ -126,10 +127,20 @@ def merge(
     return record
 
 
-def _make_steps(plan: Plan, steps: Steps, run: Run, progress: Progress) -> dict[str, ModelFolder]:
-    """Merge what other documents of the recipe's file make, but for what is there already."""
-    made: dict[str, ModelFolder] = {}
-    for recipe in plan.recipe.steps:
+def make_steps(
+    result: Recipe,
+    found: Mapping[str, ModelFolder],
+    steps: Steps,
+    run: Run,
+    progress: Progress,
+) -> dict[str, ModelFolder]:
+    """Merge what other documents of the result's file make, but for what is there already.
+
+    Args:
+        found: models by reference that need not be looked for.
+    """
+    made = dict(found)
+    for recipe in result.steps:
         assert recipe.name is not None
         step, place = make_plan(recipe, made), steps.place(recipe.name)
         raise_problems(step)
@@ -146,6 +157,7 @@ def _merge(
     plan: Plan, out: Path, run: Run, progress: Progress, *, resume: bool, overwrite: bool
 ) -> dict[str, Any]:
     """A plan without problems, from its scores to the folder."""
+    fetch(plan, progress)
     gather_scores(
         plan,
         device=str(run.device),
@@ -189,10 +201,9 @@ def finish(
 def _key(plan: Plan, run: Run) -> str:
     """Stands for everything that decides the bytes of the folder."""
     files = [
-        [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+        source.checkpoint.stamp(path)
         for source in sources_of(plan)
         for path in source.checkpoint.files()
-        if (stat := path.stat())
     ]
     fields = [
         ledmerge.__version__,
@@ -253,11 +264,11 @@ def _fill(plan: Plan, staging: Staging, run: Run, progress: Progress) -> dict[st
 
 
 def _add_card(plan: Plan, record: dict[str, Any], staging: Staging, run: Run) -> None:
-    target, own = staging.folder / "README.md", plan.donor.path / "README.md"
+    target = staging.folder / "README.md"
     if not run.keep_card:
         card = card_of(plan, record, staging.out.name, run.licence)
         target.write_text(card, encoding="utf-8")
-    elif own.is_file():
+    elif (own := plan.donor.card()).is_file():
         shutil.copyfile(own, target)
 
 

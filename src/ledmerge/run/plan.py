@@ -1,6 +1,7 @@
 """What a merge will do, from headers alone: every check that can be made before the first byte."""
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,14 @@ from ledmerge.recipe.score_source import ScoreSource
 from ledmerge.run.plan_slices import plan_slices
 from ledmerge.run.plan_tensors import check_scores, plan_tensors
 from ledmerge.run.plan_vocabulary import plan_vocabulary
-from ledmerge.run.planned import Plan, free_space
+from ledmerge.run.planned import Plan, existing, free_space
 from ledmerge.run.score_question import ScoreQuestion, read_question
 from ledmerge.run.tensor_options import set_options
 from ledmerge.scores._catalog import load_rule, requests
 
 
 def plan(
-    recipe: str | Path | dict[str, Any] | Recipe, made: Mapping[str, ModelFolder] | None = None
+    recipe: str | Path | dict[str, Any] | Recipe, found: Mapping[str, ModelFolder] | None = None
 ) -> Plan:
     """The plan of a recipe (a file, a mapping, or one already read). No weight byte is read.
 
@@ -35,8 +36,8 @@ def plan(
     Whatever does not fit is in `problems`, all of it, so that one look mends everything.
 
     Args:
-        made: models that other documents of the recipe's file have made, by their names. Without
-            it these are planned, too.
+        found: models that need not be looked for, by reference. Those that other documents of the
+            recipe's file make are planned, too, where they are not among them.
 
     Raises:
         RecipeError: the recipe itself is not understood.
@@ -45,9 +46,7 @@ def plan(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     bases = [part.recipe.base for part in recipe.slices if part.recipe.base]
     references = [recipe.base or recipe.models[0], *recipe.models, *bases]
-    steps: list[Plan] = []
-    if made is None:
-        made, steps = _plan_steps(recipe)
+    made, steps = _plan_steps(recipe, found or {})
     base = made.get(recipe.base, recipe.base) if recipe.base else None
     unmade = [name for name in references if name not in made]
     opened = {**open_models(unmade, recipe.find, base), **made}
@@ -113,16 +112,25 @@ def plan(
     return plan
 
 
-def _plan_steps(recipe: Recipe) -> tuple[dict[str, ModelFolder], list[Plan]]:
-    """The models that other documents will make, and how."""
-    made: dict[str, ModelFolder] = {}
-    steps = []
+def _plan_steps(
+    recipe: Recipe, found: Mapping[str, ModelFolder]
+) -> tuple[dict[str, ModelFolder], list[Plan]]:
+    """What is found, with the models that other documents will make; how these are made."""
+    made, steps = dict(found), []
     for step in recipe.steps:
         assert step.name is not None
+        if step.name in made:
+            continue
         steps.append(plan(step, made))
         donor, new = steps[-1].donor, [tensor.new for tensor in steps[-1].tensors]
         made[step.name] = Unmade(
-            step.name, donor.path, None, donor.config, label=step.name, new=new
+            step.name,
+            donor.path,
+            None,
+            donor.config,
+            label=step.name,
+            files=donor.files,
+            new=new,
         )
     return made, steps
 
@@ -138,10 +146,20 @@ def _moved(model: ModelFolder) -> list[str]:
 def check_space(plan: Plan, out: Path) -> None:
     """Add a problem where the disk of `out` cannot hold the result, and the steps to it."""
     free, needed = free_space(out), sum(each.bytes_out for each in (plan, *plan.steps))
+    missing, what = plan.all_unfetched(), "the result needs"
+    if missing:
+        cache, fetched = next(iter(missing))[0].path, sum(missing.values())
+        room = shutil.disk_usage(cache).free
+        if existing(out).stat().st_dev == cache.stat().st_dev:
+            needed, what = needed + fetched, "the result and what is fetched for it need"
+        elif room < fetched:
+            plan.problems.append(
+                f"{cache}: {fetched:,} bytes of weights are to be fetched, {room:,} are free; make "
+                "room, or set HF_HOME to another disk"
+            )
     if free < needed:
         plan.problems.append(
-            f"{out}: the result needs {needed:,} bytes, {free:,} are free; make room or "
-            "write elsewhere"
+            f"{out}: {what} {needed:,} bytes, {free:,} are free; make room or write elsewhere"
         )
 
 

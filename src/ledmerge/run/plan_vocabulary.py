@@ -151,8 +151,8 @@ def _given_rows(
 
 def _fit_as_they_are(opened: Mapping[str, ModelFolder], multiple: int | None) -> bool:
     """Whether all models have one `tokenizer.json`, as far as they have any, and as many rows."""
-    files = [model.tokenizer_path / "tokenizer.json" for model in opened.values()]
-    if len({file.read_bytes() for file in files if file.is_file()}) > 1:
+    told = [model for model in opened.values() if model.has_tokenizer_json]
+    if not all(told[0].has_tokenizer_of(model) for model in told):
         return False
     sizes = {
         entry.shape[:1]

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ledmerge.checkpoint.checkpoint import Checkpoint
+from ledmerge.checkpoint.files import Files
+from ledmerge.checkpoint.header import FLOAT_DTYPES
 from ledmerge.checkpoint.layout import NewTensor
 from ledmerge.checkpoint.staging import partial_folder
 from ledmerge.models.folder import ModelFolder
@@ -117,6 +119,39 @@ class Plan:
             for name in merged & model.checkpoint.entries.keys()
         )
 
+    def unfetched(self) -> dict[tuple[Files, str], int]:
+        """The files of weights that have to be fetched for this plan -> their sizes."""
+        found = [
+            missing
+            for part in self.parts
+            for model in {id(each): each for each in (part.donor, *part.inputs)}.values()
+            for missing in model.checkpoint.unfetched(part._names_read(model))
+        ]
+        for asked in self.questions:  # locating runs the model, so it needs all of it
+            for question in asked or ():
+                checkpoint = question.folder.checkpoint
+                found += checkpoint.unfetched(checkpoint.entries)
+        return {(files, name): files.unfetched([name])[name] for files, name in found}
+
+    def all_unfetched(self) -> dict[tuple[Files, str], int]:
+        """The same, with what the steps need."""
+        return {k: v for plan in (*self.steps, self) for k, v in plan.unfetched().items()}
+
+    def _names_read(self, model: ModelFolder) -> list[str]:
+        """The tensors that are read of one of the models."""
+        is_input = any(model is each for each in self.inputs)
+        return [
+            tensor.new.name
+            for tensor in self.tensors
+            if tensor.new.name in model.checkpoint.entries
+            # Integers are copied, and compared with those of all models.
+            if (
+                is_input
+                if tensor.action == "merge" or tensor.new.dtype not in FLOAT_DTYPES
+                else model is self.donor
+            )
+        ]
+
     @property
     def _num_score_sets(self) -> int:
         scored = sum(source is not None for source in self.recipe.sources)
@@ -204,6 +239,7 @@ class Plan:
             },
             "parameters": sum(tensor.new.numel for tensor in self.tensors),
             "bytes_in": self.bytes_in,
+            "bytes_to_fetch": sum(self.all_unfetched().values()),
             "score_bytes": self.score_bytes,
             "bytes_out": self.bytes_out,
             "scores": [_told(self.recipe, source) for source in self.recipe.sources if source],
@@ -215,9 +251,14 @@ class Plan:
         }
 
 
+def existing(out: Path) -> Path:
+    """`out`, or the nearest folder above it that is there."""
+    return next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+
+
 def free_space(out: Path) -> int:
     """Bytes free on the disk where `out` would be made, and those an interrupted run reserved."""
-    place = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+    place = existing(out)
     left = [*partial_folder(out).rglob("*"), *steps_folder(out).rglob("*")]
     reserved = sum(path.stat().st_blocks * 512 for path in left)
     return shutil.disk_usage(place).free + reserved

@@ -41,12 +41,15 @@ def make_record(
             "torch": torch.__version__,
             "python": ".".join(map(str, sys.version_info[:3])),
         },
-        "revisions": {m.reference: m.revision for m in (plan.donor, *plan.models) if m.revision},
+        "revisions": revisions(plan),
         "inputs": [
             {
                 "model": source.label,
                 "path": str(source.checkpoint.folder.resolve()),
-                "files": {p.name: p.stat().st_size for p in source.checkpoint.files()},
+                "files": {
+                    path.name: source.checkpoint.stamp(path).size
+                    for path in source.checkpoint.files()
+                },
             }
             for source in sources_of(plan)
         ],
@@ -61,6 +64,12 @@ def make_record(
         ),
         "tensors": {line.pop("name"): line for line in map(dict, lines)},
     }
+
+
+def revisions(plan: Plan) -> dict[str, str]:
+    """The commits of all models that are a hub's, those of steps too, by reference."""
+    models = (m for each in (*plan.steps, plan) for m in (each.donor, *each.models))
+    return {model.reference: model.revision for model in models if model.revision}
 
 
 def _of_all_experts(plan: Plan, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -84,7 +93,7 @@ def card_of(plan: Plan, record: dict[str, Any], name: str, licence: str | None) 
     bases = [plan.donor] if plan.recipe.base else [each for each in [plan.donor.under] if each]
     models = [*(model for step in plan.steps for model in step.inputs), *plan.models]
     base, given = (
-        list({m.name: (m.name, m.home) for m in found if m.reference not in made}.values())
+        list({m.name: (m.name, m.card().parent) for m in found if m.reference not in made}.values())
         for found in (bases, models)
     )
     return write_card(

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,18 @@ import torch
 
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import checkpoint_digest, digest_tensors
-from ledmerge.errors import CheckpointError, LedmergeError
-from ledmerge.recipe.recipe import load_recipe
+from ledmerge.errors import CheckpointError, LedmergeError, OutputError
+from ledmerge.models.folder import ModelFolder, find_model
+from ledmerge.recipe.recipe import Recipe, load_recipe
 from ledmerge.run.engine import TensorResult
+from ledmerge.run.fetch import fetch
 from ledmerge.run.masks import open_masks
-from ledmerge.run.merge import RECORD, Run, finish
+from ledmerge.run.merge import RECORD, Run, finish, make_steps
 from ledmerge.run.plan import Plan, default_threads, plan, raise_problems
+from ledmerge.run.planned import free_space
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.score_sets import gather_scores
+from ledmerge.run.steps import Steps
 
 SAMPLED = 8
 """Tensors that `deep` computes again; all that are ranked together with one of them as well."""
@@ -109,38 +115,84 @@ def _again(
     threads: int,
     progress: Progress,
 ) -> list[TensorResult]:
-    """The results of some tensors, computed from the inputs and thrown away."""
-    again = _plan_again(out, record, recipe)
-    raise_problems(again)
-    gather_scores(again, progress=progress)
-    raise_problems(again)
-    names = sorted(
-        (tensor.new.name for tensor in again.tensors),
-        key=lambda name: hashlib.blake2b(f"{seed}:{name}".encode()).digest(),
-    )
-    sampled = set(names[:SAMPLED])
-    for part in again.parts:
-        if part.recipe.scope == "tensor":
-            part.tensors = [tensor for tensor in part.tensors if tensor.new.name in sampled]
-    total = sum(t.new.nbytes for part in again.parts for t in part.tensors)
-    progress.start("compute again", total, "bytes")
+    """The results of some tensors, computed from the inputs and thrown away.
+
+    Models that other documents of the recipe made are gone; they are merged again, into the folder
+    for temporary files.
+    """
     how = Run(threads, torch.device("cpu"), allow_nonfinite=True)
-    return list(finish(again, lambda name, start, data: progress.advance(len(data)), how))
-
-
-def _plan_again(out: Path, record: dict[str, Any], recipe: str | Path | None) -> Plan:
-    if record.get("steps"):
-        raise CheckpointError(
-            f"{out}: was made from other merges of its recipe, which are gone; its digests are "
-            "right, and that is all that can be checked"
+    with tempfile.TemporaryDirectory(prefix="ledmerge-verify-") as spare:
+        again = _plan_again(out, record, recipe, Path(spare), how, progress)
+        raise_problems(again)
+        gather_scores(again, progress=progress)
+        raise_problems(again)
+        names = sorted(
+            (tensor.new.name for tensor in again.tensors),
+            key=lambda name: hashlib.blake2b(f"{seed}:{name}".encode()).digest(),
         )
-    if recipe is not None:
-        return plan(recipe)
-    folder = Path(record["recipe_folder"])
+        sampled = set(names[:SAMPLED])
+        for part in again.parts:
+            if part.recipe.scope == "tensor":
+                part.tensors = [tensor for tensor in part.tensors if tensor.new.name in sampled]
+        fetch(again, progress)
+        total = sum(t.new.nbytes for part in again.parts for t in part.tensors)
+        progress.start("compute again", total, "bytes")
+        with again:
+            return list(finish(again, lambda name, start, data: progress.advance(len(data)), how))
+
+
+def _plan_again(
+    out: Path,
+    record: dict[str, Any],
+    recipe: str | Path | None,
+    spare: Path,
+    how: Run,
+    progress: Progress,
+) -> Plan:
+    """The plan of the merge, from models at the commits of the record."""
     try:
-        return plan(replace(load_recipe(record["recipe"]), folder=folder, place=str(out / RECORD)))
+        asked = load_recipe(recipe) if recipe is not None else _recorded(out, record)
+        found = _at_commits(asked, record.get("revisions", {}))
+        if not asked.steps:
+            return plan(asked, found)
+        _check_spare(plan(asked, found).steps, spare)
+        return plan(asked, make_steps(asked, found, Steps(spare / "again"), how, progress))
     except LedmergeError as error:
+        if recipe is not None:
+            raise
         reasons = "; ".join(str(error).splitlines())
         raise CheckpointError(
             f"{out}: cannot open the inputs again ({reasons}); give the recipe with --recipe"
         ) from error
+
+
+def _recorded(out: Path, record: dict[str, Any]) -> Recipe:
+    """The recipe of the record, with the other documents of its file."""
+    place, folder = str(out / RECORD), Path(record["recipe_folder"])
+    steps = (load_recipe(step) for step in record.get("steps", ()))
+    return replace(
+        load_recipe(record["recipe"]),
+        folder=folder,
+        place=place,
+        steps=tuple(replace(step, folder=folder, place=place) for step in steps),
+    )
+
+
+def _at_commits(recipe: Recipe, commits: Mapping[str, str]) -> dict[str, ModelFolder]:
+    """The models of a recipe that are plain hub ids, at these commits, by reference."""
+    named = {name for each in (*recipe.steps, recipe) for name in each.references}
+    return {
+        name: replace(find_model(f"{name.partition('@')[0]}@{commit}"), reference=name)
+        for name, commit in commits.items()
+        if name in named and "+" not in name + commit
+    }
+
+
+def _check_spare(steps: Iterable[Plan], spare: Path) -> None:
+    """Raise OutputError where the models made on the way do not fit into the folder `spare`."""
+    needed, free = sum(step.bytes_out for step in steps), free_space(spare)
+    if free < needed:
+        raise OutputError(
+            f"{spare}: the models made on the way need {needed:,} bytes, {free:,} are free; set "
+            "TMPDIR to a folder on another disk"
+        )

@@ -61,6 +61,7 @@ def online_hub(tmp_path: Path, monkeypatch) -> Iterator[StandInHub]:
         template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         constants = {
             "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
             "ENDPOINT": hub.url,
             "HUGGINGFACE_CO_URL_TEMPLATE": template,
             "HF_HUB_CACHE": str(tmp_path / "hub-cache"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ledmerge.run.locate import locate as locate
     from ledmerge.run.merge import merge as merge
     from ledmerge.run.plan import plan as plan
+    from ledmerge.run.push import push as push
     from ledmerge.run.unmask import unmask as unmask
     from ledmerge.run.verify import verify as verify
 
@@ -34,6 +35,7 @@ _NAMES = (
     "locate",
     "merge",
     "plan",
+    "push",
     "unmask",
     "verify",
 )

@@ -8,7 +8,7 @@ import torch
 
 from ledmerge.errors import CheckpointError
 from ledmerge.models.compatible import differences
-from ledmerge.models.folder import find_model
+from ledmerge.models.find import find_model
 
 VOCABULARY = {"a": 0, "b": 1, "c": 2}
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from ledmerge.errors import CheckpointError
-from ledmerge.models.folder import find_model
+from ledmerge.models.find import find_model
 from ledmerge.models.reference import ModelReference
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -9,7 +9,7 @@ from safetensors.torch import save
 
 from ledmerge.errors import CheckpointError
 from ledmerge.models.compatible import differences
-from ledmerge.models.folder import find_model
+from ledmerge.models.find import find_model
 from ledmerge.models.hub import _FIRST
 from standin_hub import TOKEN, StandInHub
 

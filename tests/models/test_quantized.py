@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ledmerge.models.folder import find_model
+from ledmerge.models.find import find_model
 from ledmerge.models.quantized import quantization
 
 PLAIN = torch.ones(2, 2)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ledmerge.checkpoint.files import Files
-from ledmerge.models.folder import find_model
+from ledmerge.models.find import find_model
 from ledmerge.models.sidecar import copy_sidecar, sidecar_files
 
 GOES = [

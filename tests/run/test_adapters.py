@@ -13,7 +13,7 @@ import ledmerge
 from ledmerge.checkpoint.digest import cached_checkpoint_digest
 from ledmerge.errors import LedmergeError
 from ledmerge.models.backend import open_answering
-from ledmerge.models.folder import find_model
+from ledmerge.models.find import find_model
 from ledmerge.models.loading import open_model
 from ledmerge.run.plan import plan
 

@@ -10,7 +10,7 @@ from ledmerge.data.rows import Message
 from ledmerge.errors import DataError, NonFiniteError
 from ledmerge.models.answering import Prompt
 from ledmerge.models.backend import open_answering
-from ledmerge.models.folder import find_model
+from ledmerge.models.find import find_model
 
 MESSAGES = ["abc", "a long message, longer than the others", "x", "hello there"]
 FAMILIES = ["llama", "qwen3", "gemma", "gpt2"]

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from ledmerge.data.rows import Message
 from ledmerge.errors import DataError, NonFiniteError, RecipeError
 from ledmerge.models.backend import open_answering
-from ledmerge.models.folder import find_model
+from ledmerge.models.find import find_model
 
 CPU = torch.device("cpu")
 MESSAGES = ["abc", "a long message, longer than the others", "x"]

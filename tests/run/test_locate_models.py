@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ledmerge.errors import CheckpointError
-from ledmerge.models.folder import find_model
+from ledmerge.models.find import find_model
 from ledmerge.models.gradients import checkpoint_names, distinct_parameters, open_for_gradients
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.run.locate import locate

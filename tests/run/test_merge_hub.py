@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import ledmerge
 from ledmerge.cli.app import app
 from ledmerge.errors import OutputError, RecipeError
-from ledmerge.models.folder import find_model
+from ledmerge.models.find import find_model
 from ledmerge.run.plan import check_space, plan
 from standin_hub import StandInHub
 

@@ -320,7 +320,7 @@ def demo(
 
 
 for command in (
-    *(model_commands.info, model_commands.diff, model_commands.convert),
+    *(model_commands.info, model_commands.diff, model_commands.convert, model_commands.push),
     *(adapter_commands.adapters, adapter_commands.extract_lora, adapter_commands.apply),
 ):
     app.command()(command)

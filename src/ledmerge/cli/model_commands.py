@@ -1,8 +1,8 @@
-"""Commands on models as they are: info, diff, convert."""
+"""Commands on models as they are: info, diff, convert, push."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -84,3 +84,42 @@ def convert(
     for name, why in record["left_out"].items():
         out_console.print(f"left out {name}: {why}", highlight=False, markup=False)
     out_console.print(f"wrote {out}", highlight=False, markup=False)
+
+
+def push(
+    out: Annotated[Path, typer.Argument(help="A folder that ledmerge wrote.")],
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="owner/name on the hub.")],
+    private: Annotated[
+        bool | None,
+        typer.Option(
+            "--private/--public",
+            help="Who sees a new repository; private by default.",
+            show_default=False,
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="A branch, made if it is not there; main by default.")
+    ] = None,
+    message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Upload the finished folder OUT to the hub, in one commit."""
+    from ledmerge.run.push import push as run
+
+    visibility = {True: "private", False: "public", None: None}[private]
+    with progress_bars("; run it again, what is there is not sent twice") as progress:
+        done = run(
+            out,
+            repository,
+            visibility=cast(Any, visibility),
+            revision=revision,
+            message=message,
+            progress=progress,
+        )
+    if as_json:
+        print(json.dumps(done))
+        return
+    for name in done["deleted"]:
+        out_console.print(f"deleted {name}", markup=False, highlight=False)
+    seen = "private" if done["private"] else "public"
+    out_console.print(f"uploaded to {done['url']} ({seen})", markup=False, highlight=False)

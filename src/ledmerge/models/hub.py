@@ -4,6 +4,7 @@ Everything goes through the hub's own library and cache, so `HF_ENDPOINT`, `HF_H
 `HF_HUB_OFFLINE` mean what they mean elsewhere.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -72,7 +73,7 @@ class HubFiles(Files):
         missing = list(self.unfetched(names))
         if missing:
             said = f"'{missing[0]}' cannot be fetched"
-            with _told(f"{self.name}@{self.commit}", said), _no_bars():
+            with _told(f"{self.name}@{self.commit}", said), no_bars():
                 _in_parallel(fetch, missing)
 
     def unfetched(self, names: Iterable[str]) -> dict[str, int]:
@@ -131,6 +132,11 @@ class HubFiles(Files):
         return response.content
 
 
+def is_hub_name(text: str) -> bool:
+    """Whether the text can be the owner/name of a repository."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", text) is not None
+
+
 def open_hub(reference: str, path: Path) -> HubFiles:
     """The files of a hub id `owner/name[@revision]`, at the commit that it means now.
 
@@ -176,7 +182,7 @@ def _online(name: str, revision: str) -> HubFiles:
     first = next((known for known in _KNOWN if known in listed), None)
     if first is None:
         raise CheckpointError(f"{name}: on the hub, but holds neither {_KNOWN[0]} nor {_KNOWN[1]}")
-    with _no_bars():
+    with no_bars():
         # By the revision's name, so that the cache knows it by that, too, and offline finds it.
         got = Path(hf_hub_download(name, first, revision=revision or None))
     if got.parent.name != about.sha:
@@ -228,10 +234,10 @@ def _told(place: str, missed: str) -> Iterator[None]:
         raise
     except Exception as error:  # of whichever HTTP library this version of the hub's uses
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
-        raise CheckpointError(f"{place}: {missed} ({reason}){explain(error, place)}") from error
+        raise CheckpointError(f"{place}: {missed} ({reason}){what_to_do(error, place)}") from error
 
 
-def explain(error: Exception, place: str) -> str:
+def what_to_do(error: Exception, place: str) -> str:
     """'; ' and what a user can do about an error of the hub's library."""
     from huggingface_hub import constants, errors
 
@@ -264,7 +270,7 @@ def explain(error: Exception, place: str) -> str:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """Keeps the library from drawing on the terminal, which belongs to `cli`."""
     from huggingface_hub.utils import (
         are_progress_bars_disabled,

@@ -14,7 +14,7 @@ from ledmerge.checkpoint.staging import Staging, check_destination
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.models.adapter import Adapter
 from ledmerge.models.adapter_folder import AdapterWriter, NewModule
-from ledmerge.models.folder import find_adapter
+from ledmerge.models.find import find_adapter
 from ledmerge.models.layers import depths
 from ledmerge.ops.factors import norm, weighted_sum
 from ledmerge.recipe.adapters import AdapterRecipe, load_adapter_recipe

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ledmerge.models.folder import find_adapter
+from ledmerge.models.find import find_adapter
 from ledmerge.recipe.recipe import load_recipe
 from ledmerge.run.merge import SHARD_SIZE, merge
 from ledmerge.run.progress import Progress

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ledmerge.errors import CheckpointError
-from ledmerge.models.folder import find_model
+from ledmerge.models.find import find_model
 from ledmerge.recipe.recipe import load_recipe
 from ledmerge.run.merge import SHARD_SIZE, merge
 from ledmerge.run.progress import Progress

@@ -11,7 +11,8 @@ import torch
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
 from ledmerge.checkpoint.header import FLOAT_DTYPES
 from ledmerge.errors import CheckpointError
-from ledmerge.models.folder import ModelFolder, open_models
+from ledmerge.models.find import open_models
+from ledmerge.models.folder import ModelFolder
 from ledmerge.models.quantized import MEND, quantization
 from ledmerge.models.roles import kind_of
 from ledmerge.ops.blocks import BLOCK, blocks

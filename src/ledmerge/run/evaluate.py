@@ -15,7 +15,7 @@ from ledmerge.data.template import template_content
 from ledmerge.errors import RecipeError
 from ledmerge.evals._harmbench import completions_json
 from ledmerge.evals._question import Answer
-from ledmerge.models.folder import open_models
+from ledmerge.models.find import open_models
 from ledmerge.recipe.read import find_path
 from ledmerge.recipe.suite import load_suite
 from ledmerge.report.results import write_results

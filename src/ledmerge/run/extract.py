@@ -18,7 +18,8 @@ from ledmerge.checkpoint.staging import Staging, check_destination
 from ledmerge.errors import CheckpointError, NonFiniteError, RecipeError, did_you_mean
 from ledmerge.models.adapter_folder import AdapterWriter
 from ledmerge.models.compatible import differences
-from ledmerge.models.folder import ModelFolder, open_models
+from ledmerge.models.find import open_models
+from ledmerge.models.folder import ModelFolder
 from ledmerge.models.quantized import MEND, quantization
 from ledmerge.models.roles import RECOMPUTED
 from ledmerge.models.targets import targets

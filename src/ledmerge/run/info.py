@@ -8,7 +8,8 @@ from typing import Any
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.errors import CheckpointError
 from ledmerge.models.compatible import vocabulary
-from ledmerge.models.folder import TOKENIZER, ModelFolder, find_model
+from ledmerge.models.find import find_model
+from ledmerge.models.folder import TOKENIZER, ModelFolder
 from ledmerge.models.quantized import quantization
 from ledmerge.models.reference import ModelReference
 from ledmerge.models.roles import is_output_embedding, is_vocabulary

@@ -8,7 +8,7 @@ import torch
 
 from ledmerge.evals._question import Question
 from ledmerge.evals.judges import classifier, endpoint, phrases
-from ledmerge.models.folder import find_model
+from ledmerge.models.find import find_model
 from ledmerge.recipe.suite import Suite
 from ledmerge.run.answer_store import collect
 from ledmerge.run.progress import Progress

@@ -16,7 +16,8 @@ from ledmerge.checkpoint.digest import digest_tensors
 from ledmerge.checkpoint.layout import Shard, ShardWriter, lay_out, weight_index
 from ledmerge.checkpoint.staging import Staging, check_destination
 from ledmerge.models.chat_template import write_chat_template
-from ledmerge.models.folder import ModelFolder, find_model
+from ledmerge.models.find import find_model
+from ledmerge.models.folder import ModelFolder
 from ledmerge.models.sidecar import copy_sidecar
 from ledmerge.models.tokenizer_files import write_tokenizer
 from ledmerge.recipe.recipe import Recipe

@@ -10,7 +10,8 @@ from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.models.chat_template import read_chat_template
 from ledmerge.models.compatible import differences
-from ledmerge.models.folder import ModelFolder, open_models
+from ledmerge.models.find import open_models
+from ledmerge.models.folder import ModelFolder
 from ledmerge.models.layers import depths
 from ledmerge.models.quantized import MEND, quantization
 from ledmerge.models.unmade import Unmade

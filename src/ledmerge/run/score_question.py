@@ -14,7 +14,8 @@ from ledmerge.data.rows import Row, choose_rows, read_rows, rows_digest
 from ledmerge.data.samples import Sample
 from ledmerge.data.template import template_content
 from ledmerge.errors import DataError, RecipeError
-from ledmerge.models.folder import ModelFolder, find_model
+from ledmerge.models.find import find_model
+from ledmerge.models.folder import ModelFolder
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.scores._catalog import load_rule, requests
 

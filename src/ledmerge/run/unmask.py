@@ -13,7 +13,7 @@ from ledmerge.checkpoint.digest import block_digests, digest_tensors, tensor_dig
 from ledmerge.checkpoint.layout import NewTensor, ShardWriter, lay_out, weight_index
 from ledmerge.checkpoint.staging import Staging, check_destination
 from ledmerge.errors import CheckpointError, RecipeError, did_you_mean
-from ledmerge.models.folder import find_model
+from ledmerge.models.find import find_model
 from ledmerge.models.sidecar import copy_sidecar
 from ledmerge.ops.blocks import blocks
 from ledmerge.run.masks import open_masks

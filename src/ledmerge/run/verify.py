@@ -13,7 +13,8 @@ import torch
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import checkpoint_digest, digest_tensors
 from ledmerge.errors import CheckpointError, LedmergeError, OutputError
-from ledmerge.models.folder import ModelFolder, find_model
+from ledmerge.models.find import find_model
+from ledmerge.models.folder import ModelFolder
 from ledmerge.recipe.recipe import Recipe, load_recipe
 from ledmerge.run.engine import TensorResult
 from ledmerge.run.fetch import fetch
@@ -168,7 +169,7 @@ def _plan_again(
 
 def _recorded(out: Path, record: dict[str, Any]) -> Recipe:
     """The recipe of the record, with the other documents of its file."""
-    place, folder = str(out / RECORD), Path(record["recipe_folder"])
+    place, folder = str(out / RECORD), Path(record.get("recipe_folder", "."))
     steps = (load_recipe(step) for step in record.get("steps", ()))
     return replace(
         load_recipe(record["recipe"]),

@@ -1,0 +1,198 @@
+"""Uploads a finished folder to the hub, in one commit."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from ledmerge.checkpoint.files import Files
+from ledmerge.checkpoint.staging import partial_folder
+from ledmerge.errors import CheckpointError, LedmergeError, OutputError, RecipeError
+from ledmerge.models.adapter import is_adapter, read_adapter
+from ledmerge.models.find import find_model
+from ledmerge.models.hub import is_hub_name, no_bars, what_to_do
+from ledmerge.run.masks import open_masks
+from ledmerge.run.progress import Progress, Quiet
+from ledmerge.run.record import RECORD
+from ledmerge.run.verify import read_record
+
+Visibility = Literal["private", "public"]
+
+_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
+"""What a repository must not keep beside other weights: readers would prefer it, or refuse both."""
+
+
+def push(
+    out: str | Path,
+    repository: str,
+    *,
+    visibility: Visibility | None = None,
+    revision: str | None = None,
+    message: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Upload a model's or an adapter's folder; returns what became of it.
+
+    All files go up in one commit, and weights that the repository had under other names go out in
+    it, so that it is whole at every commit. Paths of this machine are left out of the record.
+
+    Args:
+        repository: owner/name; made if it is not there.
+        visibility: of a new repository, private by default; one that is there has to be as asked.
+        revision: a branch, made if it is not there; `main` by default.
+        message: of the commit.
+
+    Returns:
+        "url" of the commit, "commit", "private", "files" uploaded, "deleted" from the repository.
+
+    Raises:
+        CheckpointError: the folder is not whole.
+        OutputError: the hub refuses it, or does not answer.
+    """
+    out, progress = Path(out), progress or Quiet()
+    if not is_hub_name(repository):
+        raise RecipeError(f"{repository}: expected owner/name")
+    check_whole(out)
+    from huggingface_hub import CommitOperationDelete, HfApi, constants, get_token
+
+    if constants.HF_HUB_OFFLINE:
+        raise OutputError(f"{repository}: HF_HUB_OFFLINE is set; unset it to upload")
+    if get_token() is None:
+        raise OutputError(
+            f"{repository}: uploading needs a token; make one with write access at "
+            f"{constants.ENDPOINT}/settings/tokens, and set HF_TOKEN to it or run `hf auth login`"
+        )
+    api, files = HfApi(), _to_upload(out)
+    with _told(repository), no_bars():
+        is_private = _prepare(api, repository, visibility, revision)
+        before = api.list_repo_files(repository, revision=revision)
+        stale = [n for n in before if n.endswith(_WEIGHTS) and n not in files]
+        progress.start("upload", sum((out / name).stat().st_size for name in files), "bytes")
+        added = _upload(api, repository, revision, files, out, progress)
+        done = api.create_commit(
+            repository,
+            [*added, *(CommitOperationDelete(name) for name in stale)],
+            commit_message=message or f"Upload {out.resolve().name} with ledmerge",
+            revision=revision,
+        )
+    return {
+        "repository": repository,
+        "url": str(done.commit_url),
+        "commit": done.oid,
+        "private": is_private,
+        "files": sorted(files),
+        "deleted": stale,
+    }
+
+
+def check_whole(out: Path) -> None:
+    """Raise CheckpointError where a folder is unfinished, damaged, or not what its record says.
+
+    Headers are read, and no weight: `ledmerge verify` compares every byte.
+    """
+    unfinished = out.name.startswith(".") and out.name.endswith(".partial")
+    if unfinished or (not out.exists() and partial_folder(out).is_dir()):
+        raise CheckpointError(
+            f"{out}: is not finished; run the command that began it again, with --resume"
+        )
+    if not out.is_dir():
+        raise CheckpointError(f"{out}: no such folder; expected one that ledmerge wrote")
+    files = Files(out)
+    if is_adapter(files) and not files.has("config.json"):
+        read_adapter(files)
+        return
+    found = find_model(out).checkpoint.entries.keys()
+    if not files.has(RECORD):
+        return
+    record = read_record(out)
+    names = record["tensors"].keys()
+    if odd := sorted(names ^ found):
+        where = "the record" if odd[0] in found else "the weights"
+        raise CheckpointError(
+            f"{out}: {len(odd)} tensors do not match its record, among them '{odd[0]}', which is "
+            f"not in {where}; merge again"
+        )
+    for file in record.get("masks", {}).values():
+        open_masks(out, file)
+
+
+def _to_upload(out: Path) -> dict[str, Path | bytes]:
+    """Name in the repository -> the file, or what is sent instead of it."""
+    files: dict[str, Path | bytes] = {
+        name: out / name
+        for name in Files(out).names()
+        if not any(part.startswith(".") for part in name.split("/"))
+    }
+    if RECORD in files:
+        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        record.pop("recipe_folder", None)
+        for each in record.get("inputs", ()):
+            each.pop("path", None)
+        files[RECORD] = json.dumps(record, indent=1).encode() + b"\n"
+    return files
+
+
+def _prepare(
+    api: Any, repository: str, visibility: Visibility | None, revision: str | None
+) -> bool:
+    """Make repository and branch where they are not there; returns whether it is private."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        is_private = bool(api.model_info(repository).private)
+    except RepositoryNotFoundError:
+        is_private = visibility != "public"
+        api.create_repo(repository, private=is_private, exist_ok=True)
+    else:
+        if visibility and is_private != (visibility == "private"):
+            raise OutputError(
+                f"{repository}: is there and {'private' if is_private else 'public'}; change that "
+                f"in its settings, or leave --{visibility} out"
+            )
+    if revision:
+        api.create_branch(repository, branch=revision, exist_ok=True)
+    return is_private
+
+
+def _upload(
+    api: Any,
+    repository: str,
+    revision: str | None,
+    files: dict[str, Path | bytes],
+    out: Path,
+    progress: Progress,
+) -> list[Any]:
+    """The additions of a commit, with the contents of large files on the hub already."""
+    from huggingface_hub import CommitOperationAdd
+
+    added = []
+    for name, content in files.items():
+        added.append(CommitOperationAdd(name, content))
+        if name.endswith(_WEIGHTS):
+            api.preupload_lfs_files(repository, [added[-1]], revision=revision, free_memory=False)
+        progress.advance((out / name).stat().st_size)
+    return added
+
+
+@contextmanager
+def _told(repository: str) -> Iterator[None]:
+    """Turns what the hub's library raises into an OutputError that says what to do."""
+    try:
+        yield
+    except LedmergeError:
+        raise
+    except Exception as raised:  # of whichever HTTP library this version of the hub's uses
+        # What goes wrong with one file comes wrapped.
+        error = raised.__cause__ if type(raised) is RuntimeError else raised
+        error = error if isinstance(error, Exception) else raised
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        owner = repository.partition("/")[0]
+        advice = (
+            f"; the token may not write to {owner}: check the name, or take a token with write "
+            "access there"
+            if status in (401, 403)
+            else what_to_do(error, repository)
+        )
+        raise OutputError(f"{repository}: cannot be uploaded ({reason}){advice}") from raised

@@ -1,0 +1,164 @@
+"""Folders uploaded to the stand-in hub: what is there afterwards, and what is refused before."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from families import recipe, same, write_family
+from safetensors.torch import load, save_file
+from typer.testing import CliRunner
+
+import ledmerge
+from ledmerge.cli.app import app
+from ledmerge.errors import CheckpointError, OutputError, RecipeError
+from ledmerge.models.find import find_model
+from standin_hub import TOKEN, StandInHub
+
+# The hub's library uploads in a way that its HTTP library advises against.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A merge in three shards."""
+    base, safety, math, _ = write_family(tmp_path)
+    (base / "tokenizer.json").write_text("{}")
+    ledmerge.merge(recipe("linear", None, safety, math), tmp_path / "out", shard_size=100_000)
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def token(monkeypatch, online_hub: StandInHub) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+
+
+def test_a_merge_goes_up_whole_and_comes_back(
+    online_hub: StandInHub, token, out: Path, tmp_path: Path
+):
+    done = ledmerge.push(out, "me/merged", message="The first")
+    repository = online_hub.repositories["me/merged"]
+    assert done["private"]
+    assert repository.private
+    assert done["url"] == f"{online_hub.url}/me/merged/commit/{repository.refs['main']}"
+    on_disk = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert repository.files.keys() - {".gitattributes"} == on_disk == {*done["files"]}
+    assert repository.messages[-1] == "The first"
+    for name in on_disk - {"ledmerge.json"}:
+        assert repository.files[name] == (out / name).read_bytes()
+    back = tmp_path / "back"
+    shutil.copytree(find_model("me/merged").fetch(), back)
+    assert ledmerge.verify(back)["tensors"] == 8
+
+
+def test_the_record_goes_up_without_paths_of_this_machine(
+    online_hub: StandInHub, token, out: Path, tmp_path: Path
+):
+    ledmerge.push(out, "me/merged")
+    sent = json.loads(online_hub.repositories["me/merged"].files["ledmerge.json"])
+    kept = json.loads((out / "ledmerge.json").read_text())
+    assert "recipe_folder" not in sent
+    assert [each["model"] for each in sent["inputs"]] == ["safety", "math"]
+    assert not any("path" in each for each in sent["inputs"])
+    assert sent["tensors"] == kept["tensors"]
+    assert kept["inputs"][0]["path"] == str(tmp_path / "safety")
+
+
+def test_weights_of_before_do_not_stay_beside_the_new(
+    online_hub: StandInHub, token, out: Path, tmp_path: Path
+):
+    ledmerge.push(out, "me/merged")
+    ledmerge.convert(out, tmp_path / "single")
+    repository = online_hub.repositories["me/merged"]
+    done = ledmerge.push(tmp_path / "single", "me/merged")
+    assert done["deleted"] == [
+        "model-00001-of-00003.safetensors",
+        "model-00002-of-00003.safetensors",
+        "model-00003-of-00003.safetensors",
+        "model.safetensors.index.json",
+    ]
+    weights = [name for name in repository.files if name.endswith(".safetensors")]
+    assert weights == ["model.safetensors"]
+    tensors = load(repository.files["model.safetensors"])
+    expected = find_model(out).checkpoint
+    assert all(same(value.float(), expected.read(n)) for n, value in tensors.items())
+
+
+def test_a_branch_is_made_where_it_is_not_there(online_hub: StandInHub, token, out: Path):
+    online_hub.add("me/merged", {"README.md": b"mine"})
+    done = ledmerge.push(out, "me/merged", revision="trial")
+    repository = online_hub.repositories["me/merged"]
+    assert repository.refs["trial"] == done["commit"] != repository.refs["main"]
+    assert repository.files == {"README.md": b"mine"}
+    assert not done["private"]
+
+
+def test_the_command_prints_where_it_went(online_hub: StandInHub, token, out: Path):
+    ran = CliRunner().invoke(app, ["push", str(out), "me/merged", "--public"])
+    assert ran.exit_code == 0
+    commit = online_hub.repositories["me/merged"].refs["main"]
+    assert ran.stdout == f"uploaded to {online_hub.url}/me/merged/commit/{commit} (public)\n"
+    assert not online_hub.repositories["me/merged"].private
+    ran = CliRunner().invoke(app, ["push", str(out), "me/merged", "--json"])
+    assert json.loads(ran.stdout)["private"] is False
+
+
+def test_an_adapter_goes_up(online_hub: StandInHub, token, tmp_path: Path):
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    save_file({"base_model.model.w": torch.zeros(2)}, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    ledmerge.push(folder, "me/lora")
+    assert "adapter_model.safetensors" in online_hub.repositories["me/lora"].files
+
+
+def test_what_the_hub_refuses_is_told(online_hub: StandInHub, out: Path, monkeypatch):
+    with pytest.raises(OutputError, match=r"needs a token; make one with write access at .*HF_TOK"):
+        ledmerge.push(out, "me/merged")
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(OutputError, match="the token may not write to me"):
+        ledmerge.push(out, "me/merged")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with pytest.raises(OutputError, match="the token may not write to others"):
+        ledmerge.push(out, "others/merged")
+    online_hub.add("me/open", {})
+    with pytest.raises(OutputError, match=r"is there and public; .* leave --private out"):
+        ledmerge.push(out, "me/open", visibility="private")
+    online_hub.is_down = True
+    with pytest.raises(OutputError, match=r"look whether .* can be reached"):
+        ledmerge.push(out, "me/merged")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OutputError, match="unset it to upload"):
+        ledmerge.push(out, "me/merged")
+    with pytest.raises(RecipeError, match="expected owner/name"):
+        ledmerge.push(out, "merged")
+
+
+def test_what_is_not_whole_is_not_sent(online_hub: StandInHub, token, out: Path, tmp_path: Path):
+    def cut(folder: Path) -> None:
+        file = folder / "model-00002-of-00003.safetensors"
+        file.write_bytes(file.read_bytes()[:-1])
+
+    def rename(folder: Path) -> None:
+        record = json.loads((folder / "ledmerge.json").read_text())
+        record["tensors"]["ghost"] = record["tensors"].pop("model.ids")
+        (folder / "ledmerge.json").write_text(json.dumps(record))
+
+    for damage, said in (
+        (cut, "truncated"),
+        (rename, "2 tensors do not match its record, among them 'ghost', which is not in the weig"),
+        (lambda folder: (folder / "model-00001-of-00003.safetensors").unlink(), "missing shards"),
+        (lambda folder: (folder / "config.json").unlink(), "no config.json"),
+        (lambda folder: folder.rename(folder.parent / ".damaged.partial"), "is not finished"),
+    ):
+        shutil.copytree(out, tmp_path / "damaged")
+        damage(tmp_path / "damaged")
+        with pytest.raises(CheckpointError, match=said):
+            ledmerge.push(tmp_path / "damaged", "me/merged")
+        shutil.rmtree(tmp_path / "damaged", ignore_errors=True)
+    with pytest.raises(CheckpointError, match="is not finished"):
+        ledmerge.push(tmp_path / ".damaged.partial", "me/merged")
+    with pytest.raises(CheckpointError, match="no such folder"):
+        ledmerge.push(tmp_path / "nothing", "me/merged")
+    assert "me/merged" not in online_hub.repositories

@@ -12,7 +12,9 @@ from ledmerge.recipe.options import Expert, Level, as_written, at, read_options
 from ledmerge.recipe.read import find_path, parse_recipe, read_recipes
 from ledmerge.recipe.schema import RecipeFile
 
-_WITHOUT = ("base_model", "guard", "slices", "modules", "tokenizer", "chat_template", "name")
+_WITHOUT = (
+    *("base_model", "guard", "keep", "slices", "modules", "tokenizer", "chat_template", "name"),
+)
 
 
 @dataclass(frozen=True)

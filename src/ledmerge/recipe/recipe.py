@@ -10,6 +10,7 @@ from ledmerge.methods._catalog import Method, get_method
 from ledmerge.methods._guard import Guard, guarded
 from ledmerge.ops.survey import Scope
 from ledmerge.recipe.documents import Document, order_documents
+from ledmerge.recipe.kept import Keep, read_keep
 from ledmerge.recipe.mergekit import adds_base
 from ledmerge.recipe.options import Expert, Level, at, read_options, strictest
 from ledmerge.recipe.read import find_path, parse_recipe, read_recipes
@@ -48,6 +49,8 @@ class Recipe:
     slices: tuple["Slice", ...] = ()
     """Where layers come from here and there: a recipe for each part of the stack, and no options
     here."""
+    keep: tuple[Keep, ...] = ()
+    """What is taken from one model as it is."""
     name: str | None = None
     """What other documents of the same file call the result."""
     steps: tuple["Recipe", ...] = ()
@@ -58,7 +61,8 @@ class Recipe:
     def references(self) -> frozenset[str]:
         """Every model it names."""
         bases = (self.base, *(piece.recipe.base for piece in self.slices))
-        return frozenset(name for name in (*self.models, *bases) if name is not None)
+        givers = (keep.model for keep in self.keep)
+        return frozenset(name for name in (*self.models, *bases, *givers) if name is not None)
 
     @property
     def scope(self) -> Scope:
@@ -144,6 +148,7 @@ def _resolve(file: RecipeFile, place: str, folder: Path) -> Recipe:
         tokenizer=file.tokenizer
         or (TokenizerEntry(source=file.tokenizer_source) if file.tokenizer_source else None),
         chat_template=file.chat_template,
+        keep=read_keep(file, problems),
         name=file.name,
     )
     if body.slices:

@@ -19,6 +19,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
         "merge_method": recipe.method.name,
         "base_model": recipe.base and as_recipe(recipe.base),
         **body,
+        "keep": [{"filter": k.filter, "model": as_recipe(k.model)} for k in recipe.keep] or None,
         "guard": _guard(recipe),
         "dtype": recipe.dtype,
         "tokenizer": _written(recipe.tokenizer and recipe.tokenizer.model_dump(exclude_none=True)),

@@ -216,6 +216,17 @@ class GuardEntry(BaseModel):
     """Whose weights they get: that model's, or `base`."""
 
 
+class KeepEntry(BaseModel):
+    """Tensors that are not merged."""
+
+    model_config = _STRICT
+
+    filter: Annotated[str, Field(min_length=1)]
+    """A part of their names, in which `*` stands for anything; the first that fits holds."""
+    model: ModelName
+    """The model they come from, bit for bit, or `base`; it need not be among those merged."""
+
+
 class RecipeFile(BaseModel):
     """A recipe as written. It decides every byte of the result."""
 
@@ -235,6 +246,8 @@ class RecipeFile(BaseModel):
     """What the experts were fine-tuned from; also gives config, tokenizer and the other files."""
     parameters: Parameters = Field(default_factory=dict)
     """Options of the merge method, for all experts."""
+    keep: list[KeepEntry] = Field(default_factory=list)
+    """Tensors that come from one model as they are: heads, embeddings, towers."""
     guard: GuardEntry | None = None
     """Entries that are kept out of the merge, whatever the method."""
     locate: LocateSettings = LocateSettings()

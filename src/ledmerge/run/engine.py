@@ -57,6 +57,7 @@ class Engine:
                 sources,
                 len(plan.inputs),
                 Source(plan.donor.checkpoint, plan.donor.name),
+                {name: Source(m.checkpoint, m.name) for name, m in plan.givers.items()},
                 seed=plan.recipe.seed,
                 device=device,
                 has_base=plan.recipe.has_base,
@@ -134,7 +135,7 @@ class Engine:
     ) -> BlockResult:
         lane, new = self._lanes[thread], tensor.new
         if tensor.action == "copy":
-            return lane.copy(new, start, stop)
+            return lane.copy(new, start, stop, tensor.giver)
         try:
             return lane.merge(new, tensor.options, start, stop, survey)
         except Pending:

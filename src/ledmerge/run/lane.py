@@ -1,6 +1,6 @@
 """One worker's way from stored bytes to a method's arguments and back to stored bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,7 @@ class Lane:
         num_models: how many of the sources are models.
         has_base: whether the first of them is the base.
         donor: where tensors come from that are not merged.
+        givers: and those that are kept from a model, by its reference.
         allow_nonfinite: let NaN and infinities through.
     """
 
@@ -73,6 +74,7 @@ class Lane:
         sources: Sequence[Source],
         num_models: int,
         donor: Source,
+        givers: Mapping[str, Source],
         *,
         seed: int,
         device: torch.device,
@@ -83,6 +85,7 @@ class Lane:
         split = num_models if method.needs_grams else len(sources)
         self._sources, self._gram_sources = sources[:split], sources[split:]
         self._num_models, self._has_base, self._donor = num_models, has_base, donor
+        self._givers = givers
         self._seed, self._device, self._allow_nonfinite = seed, device, allow_nonfinite
         self._raw = [bytearray(BLOCK * 8) for _ in self._sources]
         self._stack = torch.empty(len(self._sources), BLOCK)
@@ -151,28 +154,29 @@ class Lane:
         own = block_digests(data, stored.element_size())
         return BlockResult(data, own, digests, packed, figures)
 
-    def copy(self, new: NewTensor, start: int, stop: int) -> BlockResult:
-        """One block of the donor, cast if the dtypes differ.
+    def copy(self, new: NewTensor, start: int, stop: int, giver: str | None = None) -> BlockResult:
+        """One block of the donor, or of the giver where there is one, cast if the dtypes differ.
 
         Raises:
             NonFiniteError: a weight is NaN or infinite, or becomes so by the cast.
-            CheckpointError: integers that are not the same in all models.
+            CheckpointError: integers of the donor that are not the same in all models.
         """
         name, out_dtype = new.name, new.dtype
-        raw = _read_raw(self._donor, name, start, stop, self._raw[0])
-        values = torch.frombuffer(raw, dtype=TORCH_DTYPES[self._donor.dtype(name)])
+        source = self._givers[giver] if giver else self._donor
+        raw = _read_raw(source, name, start, stop, self._raw[0])
+        values = torch.frombuffer(raw, dtype=TORCH_DTYPES[source.dtype(name)])
         if values.is_floating_point() and not self._allow_nonfinite:
             if not is_finite(values.float()):
-                raise _nonfinite(name, self._donor)
+                raise _nonfinite(name, source)
             if not is_finite(values.to(TORCH_DTYPES[out_dtype]).float()):
                 raise _overflow(name, out_dtype)
-        if not values.is_floating_point() and not name.endswith(COUNTERS):
+        if not (giver or values.is_floating_point() or name.endswith(COUNTERS)):
             self._check_agree(name, start, stop, raw)
         data = raw
-        if self._donor.dtype(name) != out_dtype:
+        if source.dtype(name) != out_dtype:
             cast = values.to(TORCH_DTYPES[out_dtype])
             data = cast.view(torch.uint8).numpy().data
-        size = self._donor.item_size(name)
+        size = source.item_size(name)
         return BlockResult(
             data, block_digests(data, len(data) // len(values)), [block_digests(raw, size)]
         )

@@ -39,7 +39,7 @@ from ledmerge.run.plan import (
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.record import RECORD, card_of, make_record
 from ledmerge.run.score_sets import gather_scores
-from ledmerge.run.sources import sources_of
+from ledmerge.run.sources import inputs_of, sources_of
 from ledmerge.run.steps import Steps, check_steps
 
 SHARD_SIZE = 5_000_000_000
@@ -203,7 +203,7 @@ def _key(plan: Plan, run: Run) -> str:
     """Stands for everything that decides the bytes of the folder."""
     files = [
         source.checkpoint.stamp(path)
-        for source in sources_of(plan)
+        for source in inputs_of(plan)
         for path in source.checkpoint.files()
     ]
     fields = [

@@ -46,7 +46,8 @@ def plan(
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     bases = [part.recipe.base for part in recipe.slices if part.recipe.base]
-    references = [recipe.base or recipe.models[0], *recipe.models, *bases]
+    givers = [keep.model for keep in recipe.keep]
+    references = [recipe.base or recipe.models[0], *recipe.models, *bases, *givers]
     made, steps = _plan_steps(recipe, found or {})
     base = made.get(recipe.base, recipe.base) if recipe.base else None
     unmade = [name for name in references if name not in made]
@@ -59,6 +60,7 @@ def plan(
     opened = vocabularies.models
     donor, models = opened[references[0]], [opened[name] for name in recipe.models]
     plan = Plan(recipe, donor, models, scores=[], problems=[*unaligned], notes=[*recipe.notes])
+    plan.givers = {name: opened[name] for name in givers}
     plan.vocabulary, plan.tokenizer = vocabularies.planned, vocabularies.files
     plan.scores = [
         sets and plan.aligned(model, sets)
@@ -108,6 +110,11 @@ def plan(
         plan_tensors(plan)
         set_options(plan, depths(tensor.new.name for tensor in plan.tensors))
     check_scores(plan)
+    plan.notes += [
+        f"keep: '{keep.filter}' fits no tensor"
+        for keep in recipe.keep
+        if not any(keep.fits(tensor.new.name) for tensor in plan.tensors)
+    ]
     if not any(plan.merged()) and not plan.problems:
         plan.problems.append("nothing to merge: no floating-point tensor is in all models")
     return plan

@@ -8,7 +8,8 @@ from ledmerge.checkpoint.layout import NewTensor
 from ledmerge.models.compatible import NAME_ONE
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.roles import RECOMPUTED, is_vocabulary
-from ledmerge.run.planned import Plan, PlannedTensor
+from ledmerge.recipe.kept import giver
+from ledmerge.run.planned import INTEGERS, Plan, PlannedTensor
 
 FILE_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
@@ -29,17 +30,39 @@ def plan_tensors(plan: Plan) -> None:
             ]
         elif twin := _needless_twin(plan, name):
             plan.left_out[name] = f"repeats '{twin}' in one memory, and not all models have both"
+        elif reference := giver(plan.recipe.keep, name):
+            plan.tensors += _keep_tensor(plan, name, entry, reference)
         else:
             plan.tensors.append(_plan_tensor(plan, name, entry))
     for model in plan.models:
         for name in model.checkpoint.entries:
-            if name in donor.checkpoint.entries:
+            if name in donor.checkpoint.entries or giver(plan.recipe.keep, name):
                 continue
             twins = model.checkpoint.twins(name) & donor.checkpoint.entries.keys()
             if name.endswith(RECOMPUTED) or model.repeats_input(name) or twins:
                 plan.left_out.setdefault(name, f"only in {model.name}, which can do without it")
             else:
                 plan.problems.append(f"'{name}' is in {model.name} but not in {donor.name}")
+
+
+def _keep_tensor(
+    plan: Plan, name: str, entry: TensorEntry, reference: str
+) -> Iterator[PlannedTensor]:
+    """The donor's tensor as another model, or the donor, has it; nobody else needs to."""
+    model = plan.givers[reference]
+    held = model.checkpoint.entries.get(name)
+    if held is None:
+        plan.problems.append(f"keep: '{name}' is in {plan.donor.name} but not in {model.name}")
+    elif held.shape != entry.shape:
+        problem = f"keep: '{name}' is {held.shape} in {model.name} but {entry.shape} in "
+        mend = f"; the vocabularies differ, {NAME_ONE}" if is_vocabulary(name) else ""
+        plan.problems.append(f"{problem}{plan.donor.name}{mend}")
+    else:
+        dtype = model.checkpoint.stored_dtype(name)
+        if plan.recipe.dtype and held.dtype in FLOAT_DTYPES:
+            dtype = FILE_DTYPES[plan.recipe.dtype]
+        reason = f"kept from {model.name}"
+        yield PlannedTensor(NewTensor(name, dtype, held.shape), "copy", reason, giver=reference)
 
 
 def _needless_twin(plan: Plan, name: str) -> str | None:
@@ -52,7 +75,7 @@ def _needless_twin(plan: Plan, name: str) -> str | None:
 
 
 def _plan_tensor(plan: Plan, name: str, entry: TensorEntry) -> PlannedTensor:
-    copied = PlannedTensor(NewTensor(name, entry.dtype, entry.shape), "copy", "holds integers")
+    copied = PlannedTensor(NewTensor(name, entry.dtype, entry.shape), "copy", INTEGERS)
     if entry.dtype not in FLOAT_DTYPES:
         plan.problems += _integer_problems(plan, name, entry)
         return copied

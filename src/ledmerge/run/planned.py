@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.files import Files
-from ledmerge.checkpoint.header import FLOAT_DTYPES
 from ledmerge.checkpoint.layout import NewTensor
 from ledmerge.checkpoint.staging import partial_folder
 from ledmerge.models.folder import ModelFolder
@@ -27,19 +26,23 @@ from ledmerge.run.steps import steps_folder
 IDLE_MEMORY = 400_000_000
 """What the program takes with its libraries loaded, in bytes."""
 
+INTEGERS = "holds integers"
+"""Why a tensor is copied that must be the same in all models."""
+
 Action = Literal["merge", "copy"]
 
 
 @dataclass(frozen=True)
 class PlannedTensor:
     """One tensor of the result: merged from all models by the method with its `options`, or copied
-    from the base and why.
+    from the base, or from the model `giver` (its reference), and why.
     """
 
     new: NewTensor
     action: Action
     reason: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    giver: str | None = None
 
 
 @dataclass
@@ -67,6 +70,8 @@ class Plan:
     seen with its rows."""
     tokenizer: TokenizerFiles | None = None
     """Whose tokenizer the result has; None for the donor's."""
+    givers: dict[str, ModelFolder] = field(default_factory=dict)
+    """The models that tensors are kept from, by reference."""
     slices: list["Plan"] = field(default_factory=list)
     """Where layers come from here and there: the plan of each part of the stack."""
     steps: list["Plan"] = field(default_factory=list)
@@ -92,6 +97,10 @@ class Plan:
             for at, each in zip(self.recipe.method.scored_at, sets, strict=True)
         )
 
+    def copied_from(self, tensor: PlannedTensor) -> ModelFolder:
+        """Where a tensor comes from if it is copied."""
+        return self.givers[tensor.giver] if tensor.giver else self.donor
+
     def merged(self) -> Iterator[PlannedTensor]:
         """The tensors that the method computes."""
         return (tensor for tensor in self.tensors if tensor.action == "merge")
@@ -102,7 +111,8 @@ class Plan:
     def __exit__(self, *_: object) -> None:
         """Close every file that is open."""
         sets = [scores for found in self.scores for scores in found or ()]
-        for checkpoint in [*(m.checkpoint for m in (self.donor, *self.models)), *sets]:
+        models = (self.donor, *self.models, *self.givers.values())
+        for checkpoint in [*(model.checkpoint for model in models), *sets]:
             checkpoint.close()
 
     @property
@@ -111,8 +121,11 @@ class Plan:
         if self.slices:
             return sum(part.bytes_in for part in self.slices)
         merged = {tensor.new.name for tensor in self.merged()}
-        copied = {tensor.new.name for tensor in self.tensors} - merged
-        total = sum(map(self.donor.checkpoint.bytes_to_read, copied))
+        total = sum(
+            self.copied_from(tensor).checkpoint.bytes_to_read(tensor.new.name)
+            for tensor in self.tensors
+            if tensor.action == "copy"
+        )
         return total + sum(
             model.checkpoint.bytes_to_read(name)
             for model in self.inputs
@@ -124,7 +137,7 @@ class Plan:
         found = [
             missing
             for part in self.parts
-            for model in {id(each): each for each in (part.donor, *part.inputs)}.values()
+            for model in part.read
             for missing in model.checkpoint.unfetched(part._names_read(model))
         ]
         for asked in self.questions:  # locating runs the model, so it needs all of it
@@ -137,6 +150,12 @@ class Plan:
         """The same, with what the steps need."""
         return {k: v for plan in (*self.steps, self) for k, v in plan.unfetched().items()}
 
+    @property
+    def read(self) -> list[ModelFolder]:
+        """Every model that something is read of, once."""
+        models = (self.donor, *self.inputs, *self.givers.values())
+        return list({id(model): model for model in models}.values())
+
     def _names_read(self, model: ModelFolder) -> list[str]:
         """The tensors that are read of one of the models."""
         is_input = any(model is each for each in self.inputs)
@@ -147,8 +166,8 @@ class Plan:
             # Integers are copied, and compared with those of all models.
             if (
                 is_input
-                if tensor.action == "merge" or tensor.new.dtype not in FLOAT_DTYPES
-                else model is self.donor
+                if tensor.action == "merge" or tensor.reason == INTEGERS
+                else model is self.copied_from(tensor)
             )
         ]
 

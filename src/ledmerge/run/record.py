@@ -12,7 +12,7 @@ from ledmerge.recipe.resolved import resolved
 from ledmerge.report.card import write_card
 from ledmerge.report.summary import spread, summarize
 from ledmerge.run.planned import Plan
-from ledmerge.run.sources import sources_of
+from ledmerge.run.sources import inputs_of
 
 RECORD = "ledmerge.json"
 """Written beside the weights: resolved recipe, digests, versions, figures."""
@@ -51,7 +51,7 @@ def make_record(
                     for path in source.checkpoint.files()
                 },
             }
-            for source in sources_of(plan)
+            for source in inputs_of(plan)
         ],
         **({"masks": masks} if masks else {}),
         "left_out": plan.left_out,
@@ -68,7 +68,9 @@ def make_record(
 
 def revisions(plan: Plan) -> dict[str, str]:
     """The commits of all models that are a hub's, those of steps too, by reference."""
-    models = (m for each in (*plan.steps, plan) for m in (each.donor, *each.models))
+    models = (
+        m for each in (*plan.steps, plan) for m in (each.donor, *each.models, *each.givers.values())
+    )
     return {model.reference: model.revision for model in models if model.revision}
 
 
@@ -91,7 +93,11 @@ def card_of(plan: Plan, record: dict[str, Any], name: str, licence: str | None) 
     """The text of README.md, which names the models that were there from the start."""
     made = {step.name for step in plan.recipe.steps}
     bases = [plan.donor] if plan.recipe.base else [each for each in [plan.donor.under] if each]
-    models = [*(model for step in plan.steps for model in step.inputs), *plan.models]
+    models = [
+        *(model for step in plan.steps for model in step.inputs),
+        *plan.models,
+        *plan.givers.values(),
+    ]
     base, given = (
         list({m.name: (m.name, m.card().parent) for m in found if m.reference not in made}.values())
         for found in (bases, models)

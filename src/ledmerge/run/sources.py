@@ -22,3 +22,14 @@ def sources_of(plan: Plan) -> list[Source]:
         if sets is not None
     ]
     return [*models, *scores]
+
+
+def inputs_of(plan: Plan) -> list[Source]:
+    """Everything that decides the weights: the sources, and the models tensors are kept from."""
+    sources = sources_of(plan)
+    known = {id(source.checkpoint) for source in sources}
+    others = {id(m.checkpoint): m for part in plan.parts for m in part.givers.values()}
+    return [
+        *sources,
+        *(Source(m.checkpoint, m.name) for place, m in others.items() if place not in known),
+    ]

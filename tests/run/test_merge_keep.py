@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from families import (
     base_tensors,
     expert_tensors,
@@ -54,7 +55,8 @@ def test_kept_tensors_have_their_models_bits_and_the_others_are_merged(home: Pat
     assert reasons["model.ids"] == "kept from code"
     assert len(ledmerge.verify(home / "out", deep=True)["deep"]) == len(made)
     assert [each["model"] for each in record["inputs"]] == ["base", "safety", "math", "code"]
-    assert "code" in (home / "out" / "README.md").read_text()
+    front = yaml.safe_load((home / "out" / "README.md").read_text().split("---\n")[1])
+    assert front["base_model"] == ["base", "safety", "math", "code"]
 
 
 def test_the_first_filter_that_fits_holds(home: Path):

@@ -68,9 +68,8 @@ def make_record(
 
 def revisions(plan: Plan) -> dict[str, str]:
     """The commits of all models that are a hub's, those of steps too, by reference."""
-    models = (
-        m for each in (*plan.steps, plan) for m in (each.donor, *each.models, *each.givers.values())
-    )
+    plans = (*plan.steps, plan)
+    models = (m for p in plans for m in (p.donor, *p.models, *p.givers.values()))
     return {model.reference: model.revision for model in models if model.revision}
 
 
@@ -93,11 +92,8 @@ def card_of(plan: Plan, record: dict[str, Any], name: str, licence: str | None) 
     """The text of README.md, which names the models that were there from the start."""
     made = {step.name for step in plan.recipe.steps}
     bases = [plan.donor] if plan.recipe.base else [each for each in [plan.donor.under] if each]
-    models = [
-        *(model for step in plan.steps for model in step.inputs),
-        *plan.models,
-        *plan.givers.values(),
-    ]
+    givers = [model for model in plan.givers.values() if model is not plan.donor]
+    models = [*(m for step in plan.steps for m in step.inputs), *plan.models, *givers]
     base, given = (
         list({m.name: (m.name, m.card().parent) for m in found if m.reference not in made}.values())
         for found in (bases, models)

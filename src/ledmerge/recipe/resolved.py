@@ -3,17 +3,18 @@
 from typing import Any
 
 from ledmerge.models.reference import as_recipe
+from ledmerge.recipe.decided import Recipe, Slice
 from ledmerge.recipe.options import as_written
-from ledmerge.recipe.recipe import Recipe, Slice
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """What a recipe file would say to get the same merge."""
-    body = (
-        {"slices": [_slice(recipe, piece) for piece in recipe.slices]}
-        if recipe.slices
-        else _models(recipe)
-    )
+    if recipe.slices:
+        body = {"slices": [_slice(recipe, piece) for piece in recipe.slices]}
+    elif recipe.modules:
+        body = {"modules": {module.name: _models(module.recipe) for module in recipe.modules}}
+    else:
+        body = _models(recipe)
     fields = {
         "name": recipe.name,
         "merge_method": recipe.method.name,

@@ -241,7 +241,8 @@ class RecipeFile(BaseModel):
     slices: list[SliceEntry] | None = Field(None, min_length=1)
     """The result's layers, from the first on."""
     modules: dict[str, ModuleEntry] | None = Field(None, min_length=1)
-    """The same inside `default`, which is the whole model."""
+    """The same for each part of a model: `default` alone, which is all of it, or `text_decoder`,
+    `vision_tower` and the like; what is in none of them is the donor's."""
     base_model: ModelName | None = None
     """What the experts were fine-tuned from; also gives config, tokenizer and the other files."""
     parameters: Parameters = Field(default_factory=dict)

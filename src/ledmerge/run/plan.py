@@ -18,6 +18,7 @@ from ledmerge.models.unmade import Unmade
 from ledmerge.models.untied import untie
 from ledmerge.recipe.recipe import Recipe, load_recipe
 from ledmerge.recipe.score_source import ScoreSource
+from ledmerge.run.plan_modules import plan_modules
 from ledmerge.run.plan_slices import plan_slices
 from ledmerge.run.plan_tensors import check_scores, plan_tensors
 from ledmerge.run.plan_vocabulary import plan_vocabulary
@@ -106,6 +107,8 @@ def plan(
         pass  # every tensor would be a problem of its own
     elif recipe.slices:
         plan_slices(plan, opened)
+    elif recipe.modules:
+        plan_modules(plan, opened)
     else:
         plan_tensors(plan)
         set_options(plan, depths(tensor.new.name for tensor in plan.tensors))

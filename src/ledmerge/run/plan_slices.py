@@ -7,7 +7,7 @@ from ledmerge.models.folder import ModelFolder
 from ledmerge.models.layer_view import layer_view, num_layers_of, own_tensors, restacked
 from ledmerge.models.layers import split_layer, stacks
 from ledmerge.models.roles import is_before_layers
-from ledmerge.recipe.recipe import Slice
+from ledmerge.recipe.decided import Slice
 from ledmerge.run.plan_tensors import plan_tensors
 from ledmerge.run.planned import Plan
 from ledmerge.run.tensor_options import set_options

@@ -73,7 +73,7 @@ class Plan:
     givers: dict[str, ModelFolder] = field(default_factory=dict)
     """The models that tensors are kept from, by reference."""
     slices: list["Plan"] = field(default_factory=list)
-    """Where layers come from here and there: the plan of each part of the stack."""
+    """Where layers come from here and there, or modules are merged apart: the plan of each part."""
     steps: list["Plan"] = field(default_factory=list)
     """The plans of models that are made on the way."""
 

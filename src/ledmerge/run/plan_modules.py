@@ -1,0 +1,94 @@
+"""Plans a result whose modules (towers, decoder) are merged apart: one part for each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ledmerge.models.folder import ModelFolder
+from ledmerge.models.layer_view import own_tensors
+from ledmerge.models.layers import depths
+from ledmerge.models.named_view import NamedView
+from ledmerge.models.towers import REST, is_in_module
+from ledmerge.recipe.decided import Module
+from ledmerge.recipe.kept import Keep, giver
+from ledmerge.run.plan_tensors import plan_tensors
+from ledmerge.run.planned import Plan
+from ledmerge.run.tensor_options import set_options
+
+
+def plan_modules(plan: Plan, opened: Mapping[str, ModelFolder]) -> None:
+    """Decide on every tensor of the result, module by module.
+
+    What the recipe keeps, or has in none of its modules, is copied.
+
+    Args:
+        opened: reference in the recipe -> model.
+    """
+    modules, donor = plan.recipe.modules, plan.donor
+    for module in modules:
+        recipe = module.recipe
+        references = [recipe.base, *recipe.models] if recipe.base else recipe.models
+        views = [_view(opened[each], plan, module) for each in references]
+        part = Plan(
+            recipe,
+            views[0],
+            list(views[1:] if recipe.base else views),
+            scores=[None] * len(recipe.models),
+        )
+        _add(plan, part)
+        if not views[0].checkpoint.entries:
+            plan.problems.append(
+                f"modules: no tensor of {views[0].name} is in '{module.name}'; expected "
+                "text_decoder, vision_tower, multi_modal_projector, audio_tower, default, or a "
+                "piece of tensors' names between dots"
+            )
+    held = {tensor.new.name for tensor in plan.tensors}
+    own = own_tensors(donor)
+    plan.problems += [
+        f"'{name}' is not in {donor.name}, which gives the config; leave its module out, or name "
+        "another 'base_model'"
+        for name in sorted(held.difference(own))
+    ]
+    if rest := [name for name in own if name not in held]:
+        _add_rest(plan, rest)
+
+
+def _add_rest(plan: Plan, names: list[str]) -> None:
+    """Copy what the recipe keeps or has in no module."""
+    donor, keep = plan.donor, plan.recipe.keep
+    if others := [name for name in names if giver(keep, name) is None]:
+        plan.notes.append(
+            f"{len(others)} tensors are in none of the recipe's modules, and come from "
+            f"{donor.name} as they are, '{others[0]}' among them"
+        )
+    recipe = replace(plan.recipe, modules=(), keep=(*keep, Keep("*", donor.reference)))
+    view = NamedView.of(donor, donor.config, {name: name for name in names})
+    part = Plan(recipe, view, [view], scores=[None])
+    part.givers = {**plan.givers, donor.reference: donor}
+    _add(plan, part)
+
+
+def _add(plan: Plan, part: Plan) -> None:
+    plan_tensors(part)
+    set_options(part, depths(tensor.new.name for tensor in part.tensors))
+    plan.slices.append(part)
+    plan.tensors += part.tensors
+    plan.left_out |= part.left_out
+    plan.problems += [text for text in part.problems if text not in plan.problems]
+    plan.notes += [text for text in part.notes if text not in plan.notes]
+
+
+def _view(model: ModelFolder, plan: Plan, module: Module) -> NamedView:
+    """The tensors of a model that are in the module, and not kept."""
+    names = [each.name for each in plan.recipe.modules]
+    found = {
+        name: name
+        for name in own_tensors(model)
+        if giver(plan.recipe.keep, name) is None and _module_of(name, names) == module.name
+    }
+    return NamedView.of(model, model.config, found)
+
+
+def _module_of(tensor: str, names: Sequence[str]) -> str | None:
+    """The first of the modules that a tensor is in; `default` has what no other holds."""
+    found = (name for name in names if name != REST and is_in_module(tensor, name))
+    return next(found, REST if REST in names else None)

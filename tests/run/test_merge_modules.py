@@ -1,0 +1,147 @@
+"""Models of several towers, merged module by module."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from families import read_all, same, write_model
+
+import ledmerge
+from ledmerge.errors import RecipeError
+from ledmerge.models.towers import is_in_module
+from ledmerge.run.plan import plan
+
+TEXT = [
+    "language_model.model.embed_tokens.weight",
+    *(f"language_model.model.layers.{layer}.mlp.weight" for layer in range(3)),
+    "language_model.lm_head.weight",
+]
+VISION = [f"vision_tower.encoder.layers.{layer}.mlp.weight" for layer in range(2)]
+PROJECTOR = ["multi_modal_projector.linear.weight"]
+LOOSE = ["image_newline"]
+ALL = [*TEXT, *VISION, *PROJECTOR, *LOOSE]
+
+
+def tensors(seed: int) -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    made = {name: torch.randn(6, 4, generator=draw) for name in ALL}
+    return {**made, "vision_tower.ids": torch.arange(5)}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch) -> Path:
+    for seed, name in enumerate(("base", "chat", "math", "eyes")):
+        write_model(tmp_path / name, tensors(seed))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def average(names: list[str], *seeds: int, weights: tuple[float, ...] = ()) -> dict:
+    weights = weights or (1 / len(seeds),) * len(seeds)
+    made = [tensors(seed) for seed in seeds]
+    return {n: sum(w * each[n] for w, each in zip(weights, made, strict=True)) for n in names}
+
+
+def models(*names: str) -> dict:
+    return {"models": [{"model": name} for name in names]}
+
+
+def test_each_module_is_merged_from_its_own_models_and_the_rest_is_the_donors(home: Path):
+    modules = {
+        "text_decoder": {**models("chat", "math"), "parameters": {"normalize": True}},
+        "vision_tower": models("eyes"),
+    }
+    given = {"merge_method": "linear", "base_model": "base", "modules": modules}
+    given["parameters"] = {"weight": 1.0}
+    record = ledmerge.merge(given, home / "out")
+    made = read_all(home / "out")
+    expected = {
+        **tensors(0),  # the projector, and what is in no module
+        **average(TEXT, 1, 2),
+        **{name: tensors(3)[name] for name in VISION},
+    }
+    assert made.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.allclose(made[name].double(), tensor.double(), atol=1e-6), name
+    assert same(made["image_newline"], tensors(0)["image_newline"])
+    assert record["recipe"]["modules"].keys() == {"text_decoder", "vision_tower"}
+    assert len(ledmerge.verify(home / "out", deep=True)["deep"]) == 8
+    assert any(
+        note.startswith("2 tensors are in none of the recipe's modules, and come from base")
+        for note in plan(given).notes
+    )
+
+
+def test_gradients_and_keep_go_with_modules(home: Path):
+    given = {
+        "merge_method": "task_arithmetic",
+        "base_model": "base",
+        "modules": {
+            "language_model": {
+                "models": [{"model": "chat", "parameters": {"weight": [0.0, 1.0]}}],
+            },
+            "default": {"models": [{"model": "eyes", "parameters": {"weight": 0.5}}]},
+        },
+        "keep": [{"filter": "embed_tokens", "model": "math"}],
+    }
+    ledmerge.merge(given, home / "out")
+    made, base, chat = read_all(home / "out"), tensors(0), tensors(1)
+    for layer, weight in enumerate((0.0, 0.5, 1.0)):
+        name = f"language_model.model.layers.{layer}.mlp.weight"
+        expected = base[name] + weight * (chat[name] - base[name])
+        assert torch.allclose(made[name], expected, atol=1e-6)
+    assert same(made[TEXT[0]], tensors(2)[TEXT[0]])
+    for name in (*VISION, *PROJECTOR, *LOOSE):
+        assert torch.allclose(made[name], average([name], 0, 3)[name], atol=1e-6)
+
+
+def test_modules_that_are_not_there_or_not_possible_are_refused(home: Path):
+    def problems(modules: dict, **fields: object) -> list[str]:
+        given = {"merge_method": "linear", "base_model": "base", "modules": modules, **fields}
+        return plan({**given, "parameters": fields.get("parameters", {"weight": 1.0})}).problems
+
+    (problem,) = problems({"decoders": models("chat")})[:1]
+    assert "no tensor of base is in 'decoders'; expected text_decoder, vision_tower" in problem
+    slices = {"slices": [{"sources": [{"model": "chat", "layer_range": [0, 1]}]}]}
+    for said, modules, fields in (
+        ("slices of a part of a model", {"text_decoder": slices}, {}),
+        (
+            "led works on whole models; list 'models'",
+            {"text_decoder": models("chat")},
+            {"merge_method": "led", "parameters": {"density": 0.1}},
+        ),
+        ("expected exactly one of 'models', 'slices' and 'modules'", {"text_decoder": {}}, {}),
+        (
+            "modules.text_decoder.models.0..parameters: 'wieght' is not known",
+            {"text_decoder": {"models": [{"model": "chat", "parameters": {"wieght": 1}}]}},
+            {},
+        ),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            problems(modules, **fields)
+
+
+MODULES = ("text_decoder", "vision_tower", "multi_modal_projector")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "module"),
+    [
+        ("model.language_model.layers.0.mlp.weight", "text_decoder"),
+        ("model.layers.0.mlp.weight", "text_decoder"),
+        ("lm_head.weight", "text_decoder"),
+        ("model.visual.blocks.0.attn.qkv.weight", "vision_tower"),
+        ("visual.merger.mlp.0.weight", "multi_modal_projector"),
+        ("vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight", "vision_tower"),
+        ("model.vision_tower.embeddings.patch_embedding.weight", "vision_tower"),
+        ("model.multi_modal_projector.linear_1.weight", "multi_modal_projector"),
+    ],
+)
+def test_a_tensor_is_in_one_module(tensor: str, module: str):
+    assert [each for each in MODULES if is_in_module(tensor, each)] == [module]
+
+
+def test_other_modules_are_pieces_of_names():
+    assert is_in_module("model.decoder.layers.0.fc1.weight", "decoder")
+    assert is_in_module("model.decoder.layers.0.fc1.weight", "model.decoder")
+    assert not is_in_module("model.decoders.0.weight", "decoder")

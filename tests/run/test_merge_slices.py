@@ -255,9 +255,10 @@ def test_a_recipe_says_once_what_is_merged():
     for given in (both, {"merge_method": "linear"}, {**both, "modules": {"default": {}}}):
         said = problems_of(given)
         assert "expected exactly one of 'models', 'slices' and 'modules'" in said
-    vision = {"models": [{"model": "a"}]}
-    (said,) = problems_of({"merge_method": "linear", "modules": {"vision": vision}})
-    assert said.startswith("modules: expected 'default' alone")
+    vision = {"vision_tower": stack([source(Path("a"), 0, 1)])}
+    vision["vision_tower"].pop("merge_method")
+    (said,) = problems_of({"merge_method": "passthrough", "modules": vision})
+    assert said.startswith("modules.vision_tower: slices of a part of a model")
 
 
 def test_explain_shows_the_options_of_the_slice(three: list[Path]):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 from families import read_all, write_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-KINDS = ("bpe", "wordpiece", "unigram")
+KINDS = ("bpe", "sentencepiece", "wordpiece", "unigram")
 PETS = ["the cat sat on the mat", "a dog and a cat ran home", "a cat ran on"] * 4
 SUMS = ["one and two make three", "the sum of three numbers is one", "two numbers"] * 4
 EMBEDDING, HEAD, BIAS = "model.embed_tokens.weight", "lm_head.weight", "lm_head.bias"
@@ -40,6 +40,25 @@ def train(kind: str, texts: Sequence[str]) -> Tokenizer:
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(
             vocab_size=280, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        )
+    elif kind == "sentencepiece":  # its BPE, as Llama and Gemma have it: bytes stand in for letters
+        made = Tokenizer(models.BPE(unk_token=UNKNOWN, byte_fallback=True, fuse_unk=True))
+        made.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        )
+        made.decoder = decoders.Sequence(
+            [
+                decoders.Replace("▁", " "),
+                decoders.ByteFallback(),
+                decoders.Fuse(),
+                decoders.Strip(" ", 1, 0),
+            ]
+        )
+        trainer = trainers.BpeTrainer(
+            vocab_size=330,
+            special_tokens=[*special, *(f"<0x{byte:02X}>" for byte in range(256))],
+            show_progress=False,
+            max_token_length=8,
         )
     elif kind == "wordpiece":
         made = Tokenizer(models.WordPiece(unk_token=UNKNOWN))

@@ -23,10 +23,11 @@ def read_keep(file: RecipeFile, problems: list[str]) -> tuple[Keep, ...]:
     """What a recipe keeps, the first first; what is wrong with it is added to `problems`."""
     if file.keep and file.slices:
         problems.append("keep: goes with 'models'; with 'slices' each says where it comes from")
-    for place, entry in enumerate(file.keep):
+    entries = file.keep or []
+    for place, entry in enumerate(entries):
         if entry.model == "base" and file.base_model is None:
             problems.append(f"keep[{place}].model: 'base', but there is no 'base_model'")
-    return tuple(Keep(entry.filter, _named(entry, file)) for entry in file.keep)
+    return tuple(Keep(entry.filter, _named(entry, file)) for entry in entries)
 
 
 def giver(kept: Sequence[Keep], tensor: str) -> str | None:

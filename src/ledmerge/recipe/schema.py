@@ -247,7 +247,7 @@ class RecipeFile(BaseModel):
     """What the experts were fine-tuned from; also gives config, tokenizer and the other files."""
     parameters: Parameters = Field(default_factory=dict)
     """Options of the merge method, for all experts."""
-    keep: list[KeepEntry] = Field(default_factory=list)
+    keep: list[KeepEntry] | None = Field(None, min_length=1)
     """Tensors that come from one model as they are: heads, embeddings, towers."""
     guard: GuardEntry | None = None
     """Entries that are kept out of the merge, whatever the method."""

@@ -1,6 +1,8 @@
 """A folder that is there whole or not at all, and a journal that survives a crash."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -233,3 +235,24 @@ def test_a_folder_that_appeared_meanwhile_is_not_replaced(tmp_path: Path):
     assert again.finished == [{"name": "a"}]
     again.publish()
     assert (out / MARK).read_text() == "ours"
+
+
+def test_a_disk_without_room_for_the_journal_is_told(tmp_path: Path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OutputError, match=r"\.out\.partial: cannot be written \(No space left"):
+        Staging(tmp_path / "out", "key", marks=("x.json",))
+    monkeypatch.undo()
+    with Staging(tmp_path / "out", "key", marks=("x.json",), resume=True):
+        pass  # the lock was let go
+
+
+def test_a_copy_that_fails_is_told_by_the_file_that_is_written(tmp_path: Path):
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "from", None, "to")
+    with (
+        pytest.raises(OutputError, match=r"^to: No space left on device; when that is mended"),
+        Staging(tmp_path / "out", "key", marks=("x.json",)),
+    ):
+        raise error

@@ -225,7 +225,7 @@ def test_a_conversion_says_where_it_went(ledmerge, home: Path):
     assert list(json.loads(out)["dtypes"]) == ["BF16"]
     code, out, err = ledmerge("convert", home / "base", home / "o", "--dtype", "int4")
     assert (code, out) == (2, "")
-    assert "dtype: input should be 'bfloat16', 'float16' or 'float32'" in err
+    assert "--dtype: 'int4' is not known; known are: bfloat16, float16, float32" in err
 
 
 def test_an_explanation_merges_nothing(ledmerge, home: Path):
@@ -451,3 +451,9 @@ def test_adapters_print_what_was_lost(ledmerge, tmp_path: Path):
     code, out, err = ledmerge("adapters", file, tmp_path / "out", "--overwrite", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out) == json.loads((tmp_path / "out" / "ledmerge.json").read_text())
+
+
+@pytest.mark.parametrize("command", ["convert", "apply"])
+def test_a_dtype_that_is_none_is_told_by_its_option(ledmerge, command: str, tmp_path: Path):
+    code, _, err = ledmerge(command, tmp_path / "in", tmp_path / "out", "--dtype", "bf16")
+    assert (code, err) == (2, "error: --dtype: 'bf16' is not known; did you mean 'bfloat16'?\n")

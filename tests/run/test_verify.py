@@ -165,3 +165,11 @@ def test_deep_ranks_scores_over_all_that_were_ranked_together(tmp_path: Path, mo
     ledmerge.merge(given, tmp_path / "out")
     monkeypatch.setattr(module, "SAMPLED", 2)
     assert set(ledmerge.verify(tmp_path / "out", deep=True)["deep"]) == ALL
+
+
+def test_a_folder_without_a_record_is_told(merged: Path, tmp_path: Path):
+    (merged / "ledmerge.json").unlink()
+    with pytest.raises(CheckpointError, match=r"\(no such file\); expected a folder that"):
+        ledmerge.verify(merged)
+    with pytest.raises(CheckpointError, match=r"\(no such folder\); expected a folder that"):
+        ledmerge.verify(tmp_path / "nothing")

@@ -61,6 +61,12 @@ class Staging:
             ) from None
         try:
             self._open_journal(key, resume)
+        except OSError as error:
+            os.close(self._lock)
+            raise OutputError(
+                f"{self.folder}: cannot be written ({error.strerror}); make room, or write "
+                "elsewhere"
+            ) from error
         except BaseException:
             os.close(self._lock)
             raise
@@ -115,7 +121,8 @@ class Staging:
         """Close; a full disk and the like become an OutputError."""
         self.close()
         if isinstance(error, OSError):
-            reason = f"{error.filename or self.out}: {error.strerror}"
+            # Of a copy the second name is the one that is written.
+            reason = f"{error.filename2 or error.filename or self.out}: {error.strerror}"
             raise OutputError(f"{reason}; when that is mended, go on with --resume") from error
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from ledmerge.cli.options import (
     ShardSize,
     Threads,
     TrustRemoteCode,
+    dtype_of,
     one_of,
 )
 from ledmerge.cli.sizes import parse_size
@@ -63,7 +64,7 @@ def extract_lora(
             base=base,
             rank=rank,
             rest=one_of(rest, "--rest", "save", "drop"),
-            dtype=one_of(dtype, "--dtype", "float32", "bfloat16", "float16"),
+            dtype=dtype_of(dtype) or "float32",
             seed=seed,
             overwrite=overwrite,
             trust_remote_code=trust_remote_code,
@@ -103,7 +104,7 @@ def apply(
             adapter,
             out,
             base=base,
-            dtype=dtype,
+            dtype=dtype_of(dtype),
             shard_size=parse_size(shard_size, "--shard-size"),
             threads=threads,
             resume=resume,

@@ -6,7 +6,15 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from ledmerge.cli.options import AllowNonfinite, Json, Overwrite, Resume, ShardSize, Threads
+from ledmerge.cli.options import (
+    AllowNonfinite,
+    Json,
+    Overwrite,
+    Resume,
+    ShardSize,
+    Threads,
+    dtype_of,
+)
 from ledmerge.cli.sizes import parse_size
 from ledmerge.cli.terminal import out_console, progress_bars
 
@@ -68,7 +76,7 @@ def convert(
         record = run(
             model,
             out,
-            dtype=dtype,
+            dtype=dtype_of(dtype),
             shard_size=parse_size(shard_size, "--shard-size"),
             threads=threads,
             resume=resume,

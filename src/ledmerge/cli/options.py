@@ -36,3 +36,8 @@ def one_of(word: str, option: str, *known: str) -> Any:
     if word not in known:
         raise RecipeError(f"{option}: '{word}' is not known{did_you_mean(word, known)}")
     return word
+
+
+def dtype_of(word: str | None) -> str | None:
+    """The word of --dtype, if one is given and known."""
+    return word and one_of(word, "--dtype", "float32", "bfloat16", "float16")

@@ -76,6 +76,12 @@ def read_record(out: Path) -> dict[str, Any]:
         CheckpointError: there is none that can be read.
     """
     path = out / RECORD
+    if not path.is_file():
+        what = "file" if out.is_dir() else "folder"
+        raise CheckpointError(
+            f"{path}: not a merge's record (no such {what}); expected a folder that "
+            "`ledmerge merge` wrote and finished"
+        )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["format"] != 1:

@@ -22,6 +22,8 @@ def plan_table(plan: dict[str, Any]) -> RenderableType:
         )
     table.add_row("method", plan["method"])
     table.add_row("base", plan["base"])
+    if plan["onto"]:
+        table.add_row("onto", plan["onto"])
     table.add_row("models", ", ".join(plan["models"]))
     for name, value in plan["options"].items():
         table.add_row(f"  {name.rstrip('_')}", _value(value))
@@ -178,6 +180,8 @@ def _kinds_table(summary: dict[str, Any]) -> Table:
         table.add_column(f"{model} owns", justify="right")
     table.add_column("changed", justify="right")
     for kind, figures in summary["kinds"].items():
+        if not figures["entries"]:
+            continue  # nothing to tell of empty tensors
         owned = [f"{share:.2%}" for share in figures["owned"]] if is_led else []
         table.add_row(kind, f"{figures['entries']:,}", *owned, f"{figures['updated']:.2%}")
     return table

@@ -19,7 +19,7 @@ from ledmerge.types import Grain, ModelOrder, PerModel
 
 REQUESTS = (
     *("base", "scores", "base_scores", "grams", "base_grams"),
-    *("random", "survey", "record", "keep"),
+    *("random", "survey", "record", "keep", "earlier"),
 )
 """Keyword-only parameters that the merge loop answers; all others are options of the user."""
 
@@ -142,6 +142,11 @@ class Method:
     def keeps_masks(self) -> bool:
         """Whether it gives a mask of each model beside the merged weights."""
         return "keep" in self.requests
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it can add models to an earlier merge of its own (`onto`)."""
+        return "earlier" in self.requests
 
     def at(self, options: Mapping[str, Any]) -> "Method":
         """The method at the grain that the options need."""

@@ -11,6 +11,7 @@ from ledmerge.methods._guard import Guard, guarded
 from ledmerge.ops.survey import Scope
 from ledmerge.recipe.documents import Document, order_documents
 from ledmerge.recipe.mergekit import adds_base
+from ledmerge.recipe.onto import check_onto, with_onto
 from ledmerge.recipe.options import Expert, Level, at, read_options, strictest
 from ledmerge.recipe.read import find_path, parse_recipe, read_recipes
 from ledmerge.recipe.schema import (
@@ -40,6 +41,8 @@ class Recipe:
     tokenizer: TokenizerEntry | None = None
     """None for the base's as it is."""
     chat_template: str | None = None
+    onto: str | None = None
+    """The earlier merge to which the experts are added; it is the first of `models`."""
     models: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     sources: tuple[ScoreSource | None, ...] = ()
@@ -104,18 +107,22 @@ class Slice:
     firsts: tuple[int, ...]
 
 
-def load_recipe(recipe: str | Path | dict[str, Any]) -> Recipe:
+def load_recipe(recipe: str | Path | dict[str, Any], onto: str | Path | None = None) -> Recipe:
     """The recipe of a file, or of a mapping with the same keys.
 
     Of several documents in a file, that of the result; the others are its `steps`.
+
+    Args:
+        onto: stands for `onto` in the recipe; a folder from where the program runs, or a hub id.
 
     Raises:
         RecipeError: every problem that can be seen without opening a model, one per line.
     """
     if isinstance(recipe, dict):
-        return _resolve(parse_recipe(recipe, "recipe"), "recipe", Path())
+        file = with_onto([parse_recipe(recipe, "recipe")], onto, "recipe")[0]
+        return _resolve(file, "recipe", Path())
     path = Path(recipe)
-    files = read_recipes(path)
+    files = with_onto(read_recipes(path), onto, str(path))
     found = [
         _resolve(file, f"{path}: '{file.name}'" if len(files) > 1 else str(path), path.parent)
         for file in files
@@ -187,6 +194,9 @@ def _with_models(
     """The recipe of whole models."""
     method = recipe.method
     entries = {f"models[{i}]": entry for i, entry in enumerate(body.models)}
+    if file.onto:
+        check_onto(file, method, problems)
+        entries = {"onto": ModelEntry(model=file.onto), **entries}
     listed = [Expert(where, entry.model, entry.parameters) for where, entry in entries.items()]
     experts = _experts(listed, recipe.base, method, "models", problems)
     options = read_options(method, experts, body.levels, problems, notes)
@@ -225,6 +235,7 @@ def _with_models(
         recipe,
         method=strictest(method, options),
         guard=guard,
+        onto=file.onto,
         models=tuple(expert.model for expert in experts),
         options=options,
         sources=tuple(sources),
@@ -242,6 +253,8 @@ def _with_slices(
         problems.append(f"slices: {who} needs {what}, which are of whole models; list 'models'")
     if method.keeps_masks:
         problems.append(f"slices: {method.name} keeps masks of whole models; list 'models'")
+    if file.onto:
+        problems.append("slices: 'onto' goes on with whole models; list 'models'")
     slices = []
     for number, entry in enumerate(body.slices):
         where = f"slices[{number}]"

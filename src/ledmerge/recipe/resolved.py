@@ -18,6 +18,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
         "name": recipe.name,
         "merge_method": recipe.method.name,
         "base_model": recipe.base and as_recipe(recipe.base),
+        "onto": recipe.onto,
         **body,
         "guard": _guard(recipe),
         "dtype": recipe.dtype,
@@ -38,6 +39,8 @@ def _written(value: Any) -> Any:
 def _models(recipe: Recipe) -> dict[str, Any]:
     models = []
     for place, reference in enumerate(recipe.models):
+        if place == 0 and recipe.onto:
+            continue
         entry: dict[str, Any] = {"model": as_recipe(reference)}
         if own := _own(recipe, place):
             entry["parameters"] = own

@@ -235,6 +235,9 @@ class RecipeFile(BaseModel):
     """What the experts were fine-tuned from; also gives config, tokenizer and the other files."""
     parameters: Parameters = Field(default_factory=dict)
     """Options of the merge method, for all experts."""
+    onto: str | None = None
+    """A merge by the same method, of the same base, to which the experts are added: a folder, or a
+    hub id `owner/name@revision`."""
     guard: GuardEntry | None = None
     """Entries that are kept out of the merge, whatever the method."""
     locate: LocateSettings = LocateSettings()

@@ -136,7 +136,7 @@ class Engine:
         if tensor.action == "copy":
             return lane.copy(new, start, stop)
         try:
-            return lane.merge(new, tensor.options, start, stop, survey)
+            return lane.merge(tensor, start, stop, survey)
         except Pending:
             raise
         except Exception as error:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from ledmerge.ops.random import draw_uniform
 from ledmerge.ops.survey import BlockSurvey
 from ledmerge.ops.total import block_total
 from ledmerge.report.relation import MIN_ENTRIES
+from ledmerge.run.planned import PlannedTensor
 
 LIKENESS_EVERY = 16
 """Of so many blocks of a matrix, one is compared with the first model's. All of them would be
@@ -88,7 +88,7 @@ class Lane:
         self._stack = torch.empty(len(self._sources), BLOCK)
 
     def merge(
-        self, new: NewTensor, options: dict[str, Any], start: int, stop: int, survey: BlockSurvey
+        self, tensor: PlannedTensor, start: int, stop: int, survey: BlockSurvey
     ) -> BlockResult:
         """One piece of the merged tensor: a flat block, or the whole in its own shape.
 
@@ -96,7 +96,7 @@ class Lane:
             Pending: the survey needs the other blocks first.
             NonFiniteError: an input or the result is NaN or infinite.
         """
-        name = new.name
+        new, name, options = tensor.new, tensor.new.name, tensor.options
         raw, flat = self._read(name, start, stop)
         stack = flat if self._method.grain == "entry" else flat.view(len(flat), *new.shape)
         inputs, scores = stack[: self._num_models], stack[self._num_models :]
@@ -119,6 +119,7 @@ class Lane:
             "survey": survey,
             "record": record,
             "keep": keep,
+            "earlier": tensor.earlier,
             "random": lambda like: draw_uniform(like, seed=self._seed, name=name, start=start),
             **_by_place("scores", self._method, scores),
             **_by_place("grams", self._method, grams),

@@ -35,7 +35,8 @@ from ledmerge.run.plan import (
     plan as make_plan,
 )
 from ledmerge.run.progress import Progress, Quiet
-from ledmerge.run.record import RECORD, card_of, make_record
+from ledmerge.run.record import card_of, make_record
+from ledmerge.run.recorded import RECORD
 from ledmerge.run.score_sets import gather_scores
 from ledmerge.run.sources import sources_of
 from ledmerge.run.steps import Steps, check_steps
@@ -61,6 +62,7 @@ def merge(
     recipe: str | Path | dict[str, Any] | Recipe,
     out: str | Path,
     *,
+    onto: str | Path | None = None,
     device: str = "auto",
     memory: int | None = None,
     threads: int | None = None,
@@ -79,6 +81,8 @@ def merge(
 
     Args:
         recipe: a YAML file, a mapping with its keys, or a recipe already read.
+        onto: a merge by the recipe's method, to which the recipe's experts are added; as `onto` in
+            the recipe says.
         device: "auto", "cpu" or "cuda[:N]".
         memory: bound in bytes on the blocks of all threads, and on locating.
         threads: workers; all cores by default.
@@ -108,7 +112,7 @@ def merge(
     )
     check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
     check_steps(out, resume=resume, overwrite=overwrite)
-    plan = make_plan(recipe)
+    plan = make_plan(recipe, onto=onto)
     check_space(plan, out)
     check_memory(plan, memory, threads)
     raise_problems(plan)
@@ -183,7 +187,10 @@ def finish(
             allow_nonfinite=run.allow_nonfinite,
             mask_sink=mask_sink,
         )
-        yield from engine.run(skip)
+        for result in engine.run(skip):
+            if plan.onto:
+                plan.onto.check(result.name, result.inputs)
+            yield result
 
 
 def _key(plan: Plan, run: Run) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ledmerge.models.unmade import Unmade
 from ledmerge.models.untied import untie
 from ledmerge.recipe.recipe import Recipe, load_recipe
 from ledmerge.recipe.score_source import ScoreSource
+from ledmerge.run.onto import open_onto
 from ledmerge.run.plan_slices import plan_slices
 from ledmerge.run.plan_tensors import check_scores, plan_tensors
 from ledmerge.run.plan_vocabulary import plan_vocabulary
@@ -26,7 +28,10 @@ from ledmerge.scores._catalog import load_rule, requests
 
 
 def plan(
-    recipe: str | Path | dict[str, Any] | Recipe, made: Mapping[str, ModelFolder] | None = None
+    recipe: str | Path | dict[str, Any] | Recipe,
+    made: Mapping[str, ModelFolder] | None = None,
+    *,
+    onto: str | Path | None = None,
 ) -> Plan:
     """The plan of a recipe (a file, a mapping, or one already read). No weight byte is read.
 
@@ -37,12 +42,13 @@ def plan(
     Args:
         made: models that other documents of the recipe's file have made, by their names. Without
             it these are planned, too.
+        onto: stands for `onto` in a recipe that is still to be read.
 
     Raises:
         RecipeError: the recipe itself is not understood.
         CheckpointError: a model cannot be found or opened at all (all such models in one error).
     """
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, onto)
     bases = [part.recipe.base for part in recipe.slices if part.recipe.base]
     references = [recipe.base or recipe.models[0], *recipe.models, *bases]
     steps: list[Plan] = []
@@ -107,6 +113,7 @@ def plan(
     else:
         plan_tensors(plan)
         set_options(plan, depths(tensor.new.name for tensor in plan.tensors))
+        _go_on(plan)
     check_scores(plan)
     if not any(plan.merged()) and not plan.problems:
         plan.problems.append("nothing to merge: no floating-point tensor is in all models")
@@ -125,6 +132,52 @@ def _plan_steps(recipe: Recipe) -> tuple[dict[str, ModelFolder], list[Plan]]:
             step.name, donor.path, None, donor.config, label=step.name, new=new
         )
     return made, steps
+
+
+def _go_on(plan: Plan) -> None:
+    """Give every tensor what the earlier merge left of it, where the recipe names one."""
+    if plan.recipe.onto is None:
+        return
+    model = plan.models[0]
+    if isinstance(model, Unmade):
+        plan.problems.append(
+            f"onto: {model.name} is made by this file; merge its experts in one recipe, or merge "
+            "it first and name its folder"
+        )
+        return
+    try:
+        plan.onto = open_onto(model)
+    except LedmergeError as error:
+        plan.problems.append(str(error))
+        return
+    method, options = plan.recipe.method.name, plan.recipe.options
+    if problems := [*plan.onto.problems(method)]:
+        plan.problems += problems
+        return
+    plan.notes += plan.onto.notes(options)
+    if plan.vocabulary:
+        plan.problems.append(
+            f"onto: all models need the vocabulary of {model.name}; bring the base and the new "
+            "experts to it first"
+        )
+    rounded = {model.checkpoint.stored_dtype(each.new.name) for each in plan.merged()} - {"F32"}
+    if rounded:
+        plan.notes.append(
+            f"onto: {model.name} is stored in {' and '.join(sorted(rounded))}, and what was "
+            "rounded away stays so; merge with 'dtype: float32' what is to be gone on with"
+        )
+    for place, tensor in enumerate(plan.tensors):
+        if tensor.action == "merge" and tensor.new.numel:
+            dtype = model.checkpoint.stored_dtype(tensor.new.name)
+            try:
+                earlier = plan.onto.earlier(tensor.new.name, dtype)
+            except LookupError:
+                plan.problems.append(
+                    f"onto: {model.name} says nothing of '{tensor.new.name}' to go on with; merge "
+                    "all experts at once"
+                )
+                return
+            plan.tensors[place] = replace(tensor, earlier=earlier)
 
 
 def _moved(model: ModelFolder) -> list[str]:

@@ -19,7 +19,7 @@ from ledmerge.ops.blocks import blocks
 from ledmerge.run.masks import open_masks
 from ledmerge.run.merge import SHARD_SIZE
 from ledmerge.run.progress import Progress, Quiet
-from ledmerge.run.verify import read_record
+from ledmerge.run.recorded import read_record
 
 MARK = "task.json"
 """Says which merge and which task a rebuilt model is of."""

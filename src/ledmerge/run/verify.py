@@ -1,7 +1,6 @@
 """Checks a finished merge: every tensor against its digest, and on request against its inputs."""
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from ledmerge.errors import CheckpointError, LedmergeError
 from ledmerge.recipe.recipe import load_recipe
 from ledmerge.run.engine import TensorResult
 from ledmerge.run.masks import open_masks
-from ledmerge.run.merge import RECORD, Run, finish
+from ledmerge.run.merge import Run, finish
 from ledmerge.run.plan import Plan, default_threads, plan, raise_problems
 from ledmerge.run.progress import Progress, Quiet
+from ledmerge.run.recorded import RECORD, read_record
 from ledmerge.run.score_sets import gather_scores
 
 SAMPLED = 8
@@ -60,22 +60,6 @@ def verify(
                     "the program have changed since the merge"
                 )
     return {"tensors": len(record["tensors"]), "deep": deeply, "digest": record["digest"]}
-
-
-def read_record(out: Path) -> dict[str, Any]:
-    """What `ledmerge.json` of a merge says.
-
-    Raises:
-        CheckpointError: there is none that can be read.
-    """
-    path = out / RECORD
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["format"] != 1:
-            raise ValueError(f"format {record['format']}, expected 1")
-        return record
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a merge's record ({error!r})") from error
 
 
 def _check_digests(
@@ -135,7 +119,7 @@ def _plan_again(out: Path, record: dict[str, Any], recipe: str | Path | None) ->
             "right, and that is all that can be checked"
         )
     if recipe is not None:
-        return plan(recipe)
+        return plan(recipe, onto=record["recipe"].get("onto"))
     folder = Path(record["recipe_folder"])
     try:
         return plan(replace(load_recipe(record["recipe"]), folder=folder, place=str(out / RECORD)))

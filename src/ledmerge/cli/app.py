@@ -185,11 +185,12 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the merge methods, or show one with its options, formula and source."""
-    from ledmerge.cli.tables import methods_table, print_method
+    """List the merge methods, or show one in full: formula, options, departures, source."""
+    from ledmerge.cli.method_tables import methods_table, print_method
     from ledmerge.methods._catalog import get_method, method_names
+    from ledmerge.methods._shown import shown
 
-    found = [get_method(each).as_json() for each in ([name] if name else method_names())]
+    found = [shown(get_method(each)) for each in ([name] if name else method_names())]
     if as_json:
         print(json.dumps(found[0] if name else found))
     elif name:

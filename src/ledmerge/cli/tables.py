@@ -1,4 +1,4 @@
-"""What plan, merge, evaluate and methods print."""
+"""What plan, merge and evaluate print."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -215,31 +215,6 @@ def results_table(
         if "judge" in first[name]["figures"][figure]
     }
     return Group(table, "in brackets: 95 % interval; arrows: better", *sorted(judges))
-
-
-def methods_table(methods: list[dict[str, Any]]) -> Table:
-    """All methods, one line each."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("method", "works on", "options", "what comes out"):
-        table.add_column(heading)
-    for method in methods:
-        table.add_row(
-            method["name"], method["inputs"], ", ".join(method["options"]), method["summary"]
-        )
-    return table
-
-
-def print_method(console: Console, method: dict[str, Any]) -> None:
-    """One method: its documentation and its options."""
-    console.print(f"[bold]{method['name']}[/bold]: {method['summary']}\n")
-    console.print(method["description"] + "\n", markup=False, highlight=False)
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("option", "default", "kind", "meaning"):
-        table.add_column(heading)
-    for name, option in method["options"].items():
-        kind = option["kind"] + (", per model" if option["per_model"] else "")
-        table.add_row(name, option["default"], kind, option["help"])
-    console.print(table)
 
 
 def print_explanation(console: Console, found: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """The merge methods there are: the files of this folder, and what their signatures say."""
 
 import inspect
-import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -164,41 +163,6 @@ class Method:
         inputs = {"models": (stack,), "deltas": (stack[0], stack), "other": (stack[0], stack[0])}
         scores = {name: stack for name in ("scores", "base_scores") if name in self.requests}
         self.function(*inputs[self.inputs], **options, **scores)
-
-    def as_json(self) -> dict[str, Any]:
-        """What `ledmerge methods` shows."""
-        text = inspect.cleandoc(self.function.__doc__ or "")
-        summary, _, rest = text.partition("\n")
-        description = re.sub(r"Args:\n(?:[ ].*\n|\n(?=[ ]))*", "", rest).strip()
-        return {
-            "name": self.name,
-            "inputs": {
-                "models": "any models",
-                "deltas": "base and experts",
-                "other": "base and one model",
-            }[self.inputs]
-            + (", scores" if self.needs_scores else "")
-            + (", Gram matrices" if self.needs_grams else "")
-            + (", a base if given" if self.may_have_base else ""),
-            "summary": summary,
-            "description": description,
-            "options": {
-                option.name: {
-                    "default": "required" if option.is_required else _shown(option.default),
-                    "kind": option.kind_name,
-                    "per_model": option.is_per_model,
-                    "help": " ".join(option.help.split()),
-                }
-                for option in self.options.values()
-            },
-        }
-
-
-def _shown(default: Any) -> str:
-    """A default as a recipe would write it."""
-    if default == ():
-        return "none"
-    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def method_names() -> list[str]:

@@ -27,6 +27,7 @@ def karcher(
         tol: radians; a step, or an angle to a model, below this is none. Models shorter than this
             have no direction and do not turn m; where all are, their mean is taken.
 
+    Cost: 2 passes.
     Source: Karcher 1977, Riemannian center of mass; conventions of mergekit 0.1.5.
     """
     count = len(models)

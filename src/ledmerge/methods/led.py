@@ -59,6 +59,7 @@ def led(
         scope: rank scores within each tensor (the paper), each layer, or the whole model.
 
     Differs from the released code where that departs from the paper; see docs/methods/led.md.
+    Cost: 1 to 8 passes.
     Source: Ma et al. 2025, LED-Merging, https://arxiv.org/abs/2502.16770, section 4.
     """
     elected = _elect(scores, base_scores, density, elect, select, scope, survey)

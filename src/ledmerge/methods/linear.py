@@ -21,6 +21,7 @@ def linear(models: Models, *, weight: PerModel = 1.0, normalize: bool = True) ->
     Raises:
         RecipeError: the weights sum to 0 and are to be normalized.
 
+    Cost: 1 pass.
     Source: Wortsman et al. 2022, Model soups, https://arxiv.org/abs/2203.05482.
     """
     weights = numbers(weight, len(models))

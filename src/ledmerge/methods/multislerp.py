@@ -42,6 +42,7 @@ def multislerp(
 
     Differs from mergekit 0.1.5 where opposite models leave no m: it does so for two models only,
     and stops the merge for more. It also adds eps to every length; here lengths are as they are.
+    Cost: 2 passes.
     Source: Goddard 2025, https://goddard.blog/posts/multislerp-wow-what-a-cool-idea.
     """
     weights = torch.tensor(numbers(weight, len(models)), dtype=torch.float64)

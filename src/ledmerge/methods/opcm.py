@@ -40,6 +40,7 @@ def opcm(
     Differs from the released code in three places: lengths are per tensor, not over the whole
     model; r counts the direction that crosses alpha, which the code leaves out; directions of
     singular value 0 are arbitrary and not taken from the diagonal.
+    Cost: T - 1 SVDs.
     Source: Tang et al. 2025, Merging models on the fly without retraining,
     https://arxiv.org/abs/2501.09522, section 4; code tanganke/opcm.
     """

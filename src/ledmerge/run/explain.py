@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from ledmerge.errors import RecipeError, did_you_mean
+from ledmerge.methods._catalog import get_method
+from ledmerge.methods._shown import shown
 from ledmerge.recipe.options import as_written
 from ledmerge.run.engine import ranked_together
 from ledmerge.run.plan import Plan, raise_problems
@@ -32,7 +34,7 @@ def explain(
     found = planned.get(tensor)
     part = next((p for p in plan.parts if found in p.tensors), plan.parts[0])
     method = part.recipe.method
-    about = method.as_json()
+    about = shown(get_method(method.name))
     options = found.options if found and found.action == "merge" else {}
     in_force = {
         name: as_written(value) for name, value in {**part.recipe.options, **options}.items()

@@ -31,7 +31,8 @@ COMPARING = {"safe_lora", "safemerge"}
 """Methods that compare the models they merge with others, which are not merged."""
 ROUNDED = {
     *("doge", "esm", "fisher", "iso_c", "iso_cts", "karcher", "knots", "lore", "multislerp"),
-    *("nuslerp", "pcb", "r_tsvm", "ramplus_tl", "regmean", "sce", "tsvm", "widen"),
+    *("nuslerp", "pcb", "r_tsvm", "ramplus_tl", "regmean", "scaled_arithmetic", "sce"),
+    *("tsvm", "widen"),
 }
 """Methods that divide before they add, so that sums of integers are not exact."""
 

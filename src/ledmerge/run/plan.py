@@ -83,6 +83,11 @@ def plan(
     for step in steps:
         plan.problems += [f"'{step.recipe.name}': {problem}" for problem in step.problems]
         plan.notes += [f"'{step.recipe.name}': {note}" for note in step.notes]
+        if step.recipe.method.keeps_masks:
+            plan.problems.append(
+                f"'{step.recipe.name}': the masks that {step.recipe.method.name} keeps would be "
+                "lost with it when the result is whole; merge it by itself, and name its folder"
+            )
         if step.vocabulary:
             plan.problems.append(
                 f"'{step.recipe.name}': tokenizer: gives it other tokens, which only the last "

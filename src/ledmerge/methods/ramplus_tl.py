@@ -36,8 +36,10 @@ def ramplus_tl(
     count = len(deltas)
     alone_counts = survey.total(alone).tolist()
     shared_counts = survey.total(shared).tolist()
+    # Without entries of its own a model has none to multiply.
+    least = [max(alone_count, epsilon) for alone_count in alone_counts]
     factors = [
-        1 + r * min(max(shared_counts[i] / max(alone_counts[i], epsilon), 0.0), alpha)
+        1 + r * min(max(shared_counts[i] / least[i], 0.0), alpha) if least[i] > 0 else 1.0
         for i in range(count)
     ]
     return add(base, weighted_sum(factors, deltas * alone) + shared_mean)

@@ -220,6 +220,8 @@ def test_another_base_and_changed_weights_are_found(family, merged, tmp_path: Pa
 def test_another_alpha_is_noted(family, merged):
     found = plan(add_code(family, onto=str(merged), parameters={"alpha": 0.25}))
     assert "onto: 'alpha' was 0.5 in merged, and is 0.25 here" in found.notes
+    found = plan(add_code(family, onto=str(merged), parameters={"alpha": [0.1, 0.9]}))
+    assert "onto: 'alpha' was 0.5 in merged, and is [0.1, 0.9] here" in found.notes
 
 
 def test_a_merge_that_was_rounded_is_noted(family, merged, tmp_path: Path):

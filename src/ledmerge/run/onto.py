@@ -9,6 +9,7 @@ import torch
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES
 from ledmerge.errors import CheckpointError
 from ledmerge.models.folder import ModelFolder
+from ledmerge.recipe.options import as_written
 from ledmerge.run.recorded import read_record
 from ledmerge.types import Earlier
 
@@ -49,8 +50,9 @@ class Onto:
         """Where the two merges are not what one merge of all experts would be."""
         then = self.record["recipe"].get("parameters", {})
         for name, value in options.items():
-            if name in then and then[name] != value:
-                yield f"onto: '{name}' was {then[name]} in {self.name}, and is {value} here"
+            now = as_written(value)
+            if name in then and then[name] != now:
+                yield f"onto: '{name}' was {then[name]} in {self.name}, and is {now} here"
 
     def earlier(self, tensor: str, dtype: str) -> Earlier:
         """What was left of a tensor, which is stored in `dtype`.

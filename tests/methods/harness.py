@@ -181,7 +181,7 @@ def merge(
 
 
 def merge_in_blocks(
-    method: Method, tensors: Sequence[Inputs], options: dict[str, Any], *, threads: int = 1
+    method: Method, tensors: Sequence[Inputs], options: dict[str, Any], *, workers: int = 1
 ) -> list[Tensor]:
     """The same for several flat tensors worked on together, block by block."""
 
@@ -190,7 +190,7 @@ def merge_in_blocks(
         return merge(method, parts, options, start=start, survey=survey)
 
     numels = [next(iter(inputs.values())).shape[-1] for inputs in tensors]
-    return in_blocks(numels, ask, threads=threads, scope=options.get("scope", "tensor"))[0]
+    return in_blocks(numels, ask, workers=workers, scope=options.get("scope", "tensor"))[0]
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:

@@ -2,9 +2,9 @@
 
 import torch
 
-from ledmerge.ops.add import add
+from ledmerge.ops.consensus import merge_changes
 from ledmerge.ops.disjoint import alone, figures
-from ledmerge.ops.per_model import numbers, weighted_sum
+from ledmerge.ops.per_model import numbers
 from ledmerge.ops.survey import WHOLE, Scope, Survey
 from ledmerge.types import Deltas, Grain, ModelOrder, PerModel, Record, Scores, Weight, ignore
 
@@ -53,6 +53,5 @@ def reason_any(
             cuts = [shares[model] for model in band]
             elected[band] = survey.top(scores[band], shares=cuts, largest=largest, scope=scope)[0]
     owned = alone(elected)
-    kept = deltas * owned
-    record(**figures(elected, owned, kept, deltas))
-    return add(base, weighted_sum(weight, kept))
+    record(**figures(elected, owned, deltas))
+    return merge_changes(base, deltas, keep=owned, weight=weight)

@@ -47,9 +47,13 @@ def ties(
     """
     shares = numbers(density, len(deltas))
     (keep,) = survey.top(deltas, shares=shares, scope=scope, at_least=1)
-    trimmed = deltas * keep
-    if rescale:
-        trimmed = to_whole_l1(trimmed, deltas, survey)
+    trimmed = to_whole_l1(deltas * keep, deltas, survey) if rescale else deltas
     return merge_changes(
-        base, trimmed, weight=weight, normalize=normalize, scale=lambda_, consensus=convention
+        base,
+        trimmed,
+        weight=weight,
+        keep=None if rescale else keep,
+        normalize=normalize,
+        scale=lambda_,
+        consensus=convention,
     )

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ledmerge.ops.products import gram, squares
 from ledmerge.types import Deltas, Mask
 
 Stack = Float[Tensor, "model *shape"]
@@ -27,20 +28,16 @@ def first_highest(claims: Stack, order: Sequence[int]) -> Mask:
     return owned
 
 
-def figures(elected: Mask, owned: Stack, kept: Deltas, deltas: Deltas) -> dict[str, Tensor]:
+def figures(elected: Mask, owned: Stack, deltas: Deltas) -> dict[str, Tensor]:
     """What `record` takes: entries elected by two models, owned by one, and squared lengths.
 
-    `owned` holds each model's share of each entry, `kept` what that leaves of `deltas`.
+    `owned` holds each model's share of each entry; `kept_square` is of what that leaves of
+    `deltas`, `square` of the whole.
     """
+    kept = deltas * owned
     return {
-        "elected": _gram(elected),
-        "owned": _gram(owned.sign()).diagonal(),
-        "kept_square": _gram(kept).diagonal(),
-        "square": _gram(deltas).diagonal(),
+        "elected": gram(elected),
+        "owned": (owned != 0).view(len(owned), -1).sum(1),
+        "kept_square": squares(kept),
+        "square": squares(deltas),
     }
-
-
-def _gram(stack: Stack) -> Float[Tensor, "model model"]:
-    """Inner products between models; of 0-1 masks: the sizes of their intersections."""
-    rows = stack.view(len(stack), stack[0].numel())
-    return rows @ rows.T

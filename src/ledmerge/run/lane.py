@@ -16,9 +16,9 @@ from ledmerge.models.roles import COUNTERS
 from ledmerge.ops.blocks import BLOCK
 from ledmerge.ops.cast import is_finite, narrow, num_different, widen
 from ledmerge.ops.conflict import conflict_figures
+from ledmerge.ops.products import gram
 from ledmerge.ops.random import draw_uniform
 from ledmerge.ops.survey import BlockSurvey
-from ledmerge.ops.total import block_total
 from ledmerge.report.relation import MIN_ENTRIES
 from ledmerge.run.planned import PlannedTensor
 
@@ -125,11 +125,6 @@ class Lane:
             **_by_place("grams", self._method, grams),
         }
         asked = {request: answers[request] for request in self._method.requests}
-        is_matrix = len(new.shape) > 1 and new.numel >= MIN_ENTRIES
-        if is_matrix and start % (LIKENESS_EVERY * BLOCK) == 0:
-            figures["likeness"] = _likeness(
-                flat[: self._num_models, :BLOCK], self._method.inputs == "deltas"
-            )
         if self._method.inputs == "models":
             merged = self._method.function(experts, **options, **asked)
         elif self._method.inputs == "other":
@@ -137,11 +132,18 @@ class Lane:
         else:
             merged = self._method.function(base, experts, **options, **asked)
             figures |= conflict_figures(flat[0], flat[1 : self._num_models], merged.flatten())
+        is_matrix = len(new.shape) > 1 and new.numel >= MIN_ENTRIES
+        if is_matrix and start % (LIKENESS_EVERY * BLOCK) == 0:
+            figures["likeness"] = _likeness(
+                flat[: self._num_models, :BLOCK], self._method.inputs == "deltas"
+            )
         stored, finite = narrow(merged.flatten(), TORCH_DTYPES[new.dtype])
         if not (finite or self._allow_nonfinite):
             raise _overflow(name, new.dtype)
         if self._method.inputs == "deltas":
-            before, _ = narrow(flat[0], stored.dtype)
+            before = torch.frombuffer(raw[0], dtype=TORCH_DTYPES[self._sources[0].dtype(name)])
+            if before.dtype != stored.dtype:
+                before, _ = narrow(flat[0], stored.dtype)
             figures["changed"] = np.array(num_different(stored, before))
         data = stored.view(torch.uint8).numpy().data
         digests = [
@@ -216,10 +218,10 @@ class Lane:
         if not sources:
             return None, []
         stack = torch.stack([source.checkpoint.read(name) for source in sources])
-        for source, gram in zip(sources, stack, strict=True):
-            if not (self._allow_nonfinite or torch.isfinite(gram).all()):
+        for source, matrix in zip(sources, stack, strict=True):
+            if not (self._allow_nonfinite or torch.isfinite(matrix).all()):
                 raise _nonfinite(name, source)
-        raws = [gram.reshape(-1).view(torch.uint8).numpy().data for gram in stack]
+        raws = [matrix.reshape(-1).view(torch.uint8).numpy().data for matrix in stack]
         return stack.to(self._device), [block_digests(raw, 4) for raw in raws]
 
 
@@ -237,9 +239,8 @@ def _likeness(rows: Tensor, are_changes: bool) -> np.ndarray:
     Args:
         rows: the models, or (`are_changes`) the first and what the others change of it.
     """
-    # Not by BLAS, whose sums of one vector depend on where in memory it lies.
-    sums = np.array(block_total(torch.cat([rows * rows[0], rows.square()])))
-    dots, squares = sums.reshape(2, len(rows))
+    products = gram(rows).cpu().numpy()
+    dots, squares = products[0].copy(), products.diagonal().copy()
     if are_changes:
         squares[1:] += squares[0] + 2 * dots[1:]
         dots[1:] += squares[0]

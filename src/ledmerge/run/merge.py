@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +173,7 @@ def finish(
     plan: Plan,
     sink: Sink,
     run: Run,
+    advance: Callable[[int], None],
     skip: frozenset[str] = frozenset(),
     mask_sink: MaskSink | None = None,
 ) -> Iterator[TensorResult]:
@@ -186,6 +187,7 @@ def finish(
             device=run.device,
             allow_nonfinite=run.allow_nonfinite,
             mask_sink=mask_sink,
+            advance=advance,
         )
         for result in engine.run(skip):
             if plan.onto:
@@ -230,14 +232,9 @@ def _fill(plan: Plan, staging: Staging, run: Run, progress: Progress) -> dict[st
         total = sum(tensor.new.nbytes for tensor in plan.tensors)
         done = sum(writer.entries[line["name"]].nbytes for line in finished)
         progress.start(f"merge by {plan.recipe.method.name}", total, "bytes", done)
-
-        def sink(name: str, start: int, data: memoryview) -> None:
-            writer.write(name, start, data)
-            progress.advance(len(data))
-
         lines = list(finished)
         skip = frozenset(line["name"] for line in finished)
-        for result in finish(plan, sink, run, skip, masks.write):
+        for result in finish(plan, writer.write, run, progress.advance, skip, masks.write):
             lines.append(result.as_json())
             if digests := masks.digests(result.name):
                 lines[-1]["masks"] = digests

@@ -109,7 +109,7 @@ def _again(
     total = sum(t.new.nbytes for part in again.parts for t in part.tensors)
     progress.start("compute again", total, "bytes")
     how = Run(threads, torch.device("cpu"), allow_nonfinite=True)
-    return list(finish(again, lambda name, start, data: progress.advance(len(data)), how))
+    return list(finish(again, lambda name, start, data: None, how, progress.advance))
 
 
 def _plan_again(out: Path, record: dict[str, Any], recipe: str | Path | None) -> Plan:

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 from torch import Tensor
 
-from ledmerge.ops.products import gram, squares
+from ledmerge.ops.products import count_nonzero, gram, squares
 
 _PIECE = 2048
 """Entries gone over for all models before the next ones, within the first cache."""
@@ -26,29 +26,11 @@ def conflict_figures(base: Tensor, deltas: Tensor, merged: Tensor) -> dict[str, 
     }
 
 
-def count_nonzero(values: Tensor) -> int:
-    """Entries of a flat float32 tensor that are not 0, in a fifth of the time torch takes."""
-    if values.device.type != "cpu":
-        return int(values.count_nonzero())
-    return int(_count_nonzero(values.numpy()))
-
-
 def count_conflicts(deltas: Tensor) -> int:
     """Entries of a block (model, entry) where one change is positive and another negative."""
     if deltas.device.type != "cpu":
         return int(((deltas.amax(0) > 0) & (deltas.amin(0) < 0)).sum())
     return int(_count(deltas.numpy()))
-
-
-@njit(nogil=True, cache=True)
-def _count_nonzero(values: np.ndarray) -> int:
-    count, zero = 0, np.float32(0)
-    for start in range(0, values.size, _PIECE):
-        piece, part = values[start : start + _PIECE], np.uint32(0)
-        for i in range(piece.size):
-            part += np.uint32(piece[i] != zero)
-        count += part
-    return count
 
 
 @njit(nogil=True, cache=True)

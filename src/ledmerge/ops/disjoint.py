@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ledmerge.ops.products import gram, squares
+from ledmerge.ops.per_model import model_sum
+from ledmerge.ops.products import count_nonzero, gram, squares
 from ledmerge.types import Deltas, Mask
 
 Stack = Float[Tensor, "model *shape"]
@@ -14,7 +15,7 @@ Stack = Float[Tensor, "model *shape"]
 
 def alone(elected: Mask) -> Mask:
     """1 where a model elects an entry that no other model elects."""
-    return elected * (elected.sum(0) < 2).float()
+    return elected * (model_sum(elected) < 2).float()
 
 
 def first_highest(claims: Stack, order: Sequence[int]) -> Mask:
@@ -34,10 +35,9 @@ def figures(elected: Mask, owned: Stack, deltas: Deltas) -> dict[str, Tensor]:
     `owned` holds each model's share of each entry; `kept_square` is of what that leaves of
     `deltas`, `square` of the whole.
     """
-    kept = deltas * owned
     return {
         "elected": gram(elected),
-        "owned": (owned != 0).view(len(owned), -1).sum(1),
-        "kept_square": squares(kept),
+        "owned": torch.tensor([count_nonzero(row.flatten()) for row in owned]),
+        "kept_square": squares(deltas, owned),
         "square": squares(deltas),
     }

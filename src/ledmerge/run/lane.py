@@ -84,7 +84,7 @@ class Lane:
         self._sources, self._gram_sources = sources[:split], sources[split:]
         self._num_models, self._has_base, self._donor = num_models, has_base, donor
         self._seed, self._device, self._allow_nonfinite = seed, device, allow_nonfinite
-        self._raw = [bytearray(BLOCK * 8) for _ in self._sources]
+        self._raw = [memoryview(bytearray(BLOCK * 8)) for _ in self._sources]
         self._stack = torch.empty(len(self._sources), BLOCK)
 
     def merge(
@@ -185,7 +185,7 @@ class Lane:
         for source in self._sources[: self._num_models]:
             if name not in source.checkpoint.entries:
                 continue
-            theirs = _read_raw(source, name, start, stop, bytearray(len(raw)))
+            theirs = _read_raw(source, name, start, stop, memoryview(bytearray(len(raw))))
             if theirs != raw:
                 raise CheckpointError(
                     f"'{name}' holds other integers in {source.label} than in {self._donor.label}; "
@@ -201,15 +201,25 @@ class Lane:
         stack = self._stack
         if stop - start != BLOCK:
             stack = torch.empty(len(self._sources), stop - start)  # rows must lie without gaps
-        raws = []
-        for place, source in enumerate(self._sources):
-            raw = _read_raw(source, name, start, stop, self._raw[place])
-            raws.append(raw)
-            stored = torch.frombuffer(raw, dtype=TORCH_DTYPES[source.dtype(name)])
-            is_change = self._method.inputs == "deltas" and 0 < place < self._num_models
-            finite = widen(stored, stack[place], stack[0] if is_change else None)
-            if not (finite or self._allow_nonfinite):
-                raise _nonfinite(name, source)
+        changes = range(1, self._num_models) if self._method.inputs == "deltas" else range(0)
+        places = stack.numpy().view(np.uint8)
+        raws = [
+            # What is float32 already is read into its place.
+            _read_raw(source, name, start, stop, places[place].data)
+            if source.dtype(name) == "F32" and place not in changes
+            else _read_raw(source, name, start, stop, self._raw[place])
+            for place, source in enumerate(self._sources)
+        ]
+        stored = [
+            torch.frombuffer(raw, dtype=TORCH_DTYPES[source.dtype(name)])
+            for raw, source in zip(raws, self._sources, strict=True)
+        ]
+        models = self._num_models
+        groups = [(0, stored[:models], changes), (models, stored[models:], range(0))]
+        for first, rows, minus in groups:
+            bad = widen(rows, stack[first : first + len(rows)], minus) if rows else None
+            if bad is not None and not self._allow_nonfinite:
+                raise _nonfinite(name, self._sources[first + bad])
         return raws, stack.to(self._device)
 
     def _read_grams(self, name: str) -> tuple[Tensor | None, list[bytes]]:
@@ -247,10 +257,10 @@ def _likeness(rows: Tensor, are_changes: bool) -> np.ndarray:
     return np.stack([dots, squares], 1)
 
 
-def _read_raw(source: Source, name: str, start: int, stop: int, buffer: bytearray) -> memoryview:
+def _read_raw(source: Source, name: str, start: int, stop: int, buffer: memoryview) -> memoryview:
     """The bytes of one block, as stored, in the front of `buffer` if they fit."""
     size = (stop - start) * source.item_size(name)
-    raw = memoryview(buffer if size <= len(buffer) else bytearray(size))[:size]
+    raw = (buffer if size <= len(buffer) else memoryview(bytearray(size)))[:size]
     source.checkpoint.read_into(name, start, raw)
     return raw
 

@@ -16,7 +16,7 @@ _PIECE = 2048
 
 def gram(stack: Tensor) -> Float[Tensor, "row row"]:
     """Inner products between the rows of a stack (row, *shape), float64."""
-    rows = stack.reshape(len(stack), stack[0].numel())
+    rows = stack.reshape(len(stack), stack[0].numel()).contiguous()
     if stack.device.type != "cpu":
         return (rows @ rows.T).double()
     return torch.from_numpy(_gram(rows.numpy()))
@@ -26,8 +26,8 @@ def squares(stack: Tensor, factors: Tensor | None = None) -> Float[Tensor, " row
     """The squared length of each row of a stack (row, *shape), float64; with `factors` of that
     shape, of its product with them.
     """
-    rows = stack.reshape(len(stack), stack[0].numel())
-    others = rows if factors is None else factors.reshape(rows.shape)
+    rows = stack.reshape(len(stack), stack[0].numel()).contiguous()
+    others = rows if factors is None else factors.reshape(rows.shape).contiguous()
     if stack.device.type != "cpu":
         return (rows if factors is None else rows * others).double().square().sum(1)
     return torch.from_numpy(_squares(rows.numpy(), others.numpy(), factors is not None))
@@ -83,7 +83,7 @@ def _count_nonzero(values: np.ndarray) -> int:
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def _dot(a: np.ndarray, b: np.ndarray) -> float:
+def _dot(a: np.ndarray, b: np.ndarray) -> np.float32:
     total = np.float32(0)
     for i in range(a.size):
         total += a[i] * b[i]

@@ -182,7 +182,9 @@ class Selection:
         for row in range(len(values)):
             cut = self._cut[row] + (allowed[row] == 0)
             if 0 < allowed[row] < ties[row]:
-                _choose_some(bits[row], self._flip, np.int64(cut), allowed[row], chosen[row])
+                _choose_some(
+                    bits[row], self._flip, np.int64(cut), np.int64(allowed[row]), chosen[row]
+                )
             else:
                 _choose(bits[row], self._flip, np.int64(cut), chosen[row])
         return torch.from_numpy(chosen)

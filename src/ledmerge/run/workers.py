@@ -15,6 +15,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ledmerge.errors import LedmergeError
@@ -112,7 +113,7 @@ class Workers:
         for connection in self._ours:
             connection.close()
         for worker in self._workers:
-            if isinstance(worker, multiprocessing.process.BaseProcess):
+            if isinstance(worker, BaseProcess):
                 worker.terminate()
             worker.join()
 

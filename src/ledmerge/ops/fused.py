@@ -15,10 +15,18 @@ CHUNK = 2048
 """Entries gone over for all models before the next ones: their sums stay in the first cache."""
 
 
+SMALL = 64
+"""Below so many entries torch is as fast, and trying options in a plan loads no compiled loop:
+the first one takes as long as the rest of the plan."""
+
+
 def is_fusible(*tensors: Tensor) -> bool:
-    """Whether the loops can run over these tensors."""
+    """Whether the loops can run, and pay, over these tensors."""
     return all(
-        tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.is_contiguous()
+        tensor.device.type == "cpu"
+        and tensor.dtype == torch.float32
+        and tensor.is_contiguous()
+        and tensor.numel() >= SMALL
         for tensor in tensors
     )
 

@@ -7,11 +7,11 @@ Makes a bf16 Llama shape (a base and three fine-tunes with small updates, scores
 
     limit  pread of every input byte once, one thread, 4 MiB buffer, and write of the output bytes
     flush  the same with an fsync at the end, which a merge does before it gives the folder its name
-    merge  `ledmerge merge` in a fresh process: wall, CPU seconds, peak resident memory
+    merge  `ledmerge merge` in a fresh process: wall, CPU seconds, peak memory of all its processes
 
 and prints one row, such as
 
-    | linear | 7.9 s | 10.2 s | 12.0 s | 1.5 | 1.2 | 14.1 s | 0.42 GB |
+    | linear | 7.9 s | 10.2 s | 12.0 s | 1.5 | 1.2 | 14.1 s | 0.42 GB | 120 MiB |
 """
 
 import argparse
@@ -29,6 +29,7 @@ from zlib import crc32
 
 import torch
 import yaml
+from process_tree import Taken, run_measured
 from rich.progress import track
 
 from ledmerge.checkpoint.checkpoint import open_checkpoint
@@ -165,17 +166,11 @@ def limit(inputs: list[Path], out: Path, nbytes: int) -> tuple[float, float]:
     return written, flushed
 
 
-def measure(recipe: Path, out: Path, threads: int) -> tuple[float, float, float]:
-    """(wall seconds, CPU seconds, peak resident bytes) of a merge in a fresh process."""
+def measure(recipe: Path, out: Path, threads: int) -> Taken:
+    """What a merge takes in a fresh process."""
     shutil.rmtree(out, ignore_errors=True)
-    began = time.perf_counter()
-    command = [sys.executable, "-m", "ledmerge", "merge", recipe, out, "--threads", str(threads)]
-    process = subprocess.Popen([*map(str, command), "--json"], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - began
-    if status:
-        sys.exit(f"{recipe}: the merge failed")
-    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    command = [sys.executable, "-m", "ledmerge", "merge", recipe, out, "--threads", threads]
+    return run_measured([*map(str, command), "--json"])
 
 
 def main() -> None:
@@ -197,8 +192,10 @@ def main() -> None:
     maker.join()
     if maker.exitcode:
         sys.exit("the models were not made")
-    print("| method | limit | with flush | merge | ratio | ratio, flushed | CPU | peak resident |")
-    print("|---|---|---|---|---|---|---|---|")
+    idle = run_measured([sys.executable, "-c", "import torch, time; time.sleep(0.3)"])
+    columns = "method", "limit", "with flush", "merge", "ratio", "ratio, flushed", "CPU"
+    print(f"| {' | '.join(columns)} | peak resident | anonymous, beyond `import torch` |")
+    print("|---" * 9 + "|")
     for method in arguments.methods:
         recipe = recipe_of(method, work)
         plan = json.loads(
@@ -211,10 +208,12 @@ def main() -> None:
         inputs = [path for folder in folders for path in folder.glob("*.safetensors")]
         measure(recipe, work / "out", arguments.threads)  # compiles kernels, warms the cache
         written, flushed = limit(inputs, work / "limit.bin", plan["bytes_out"])
-        wall, cpu, peak = measure(recipe, work / "out", arguments.threads)
+        taken = measure(recipe, work / "out", arguments.threads)
+        wall, beyond = taken.wall, (taken.anonymous - idle.anonymous) / 2**20
         print(
             f"| {method} | {written:.1f} s | {flushed:.1f} s | {wall:.1f} s | {wall / written:.2f} "
-            f"| {wall / flushed:.2f} | {cpu:.1f} s | {peak / 1e9:.2f} GB |",
+            f"| {wall / flushed:.2f} | {taken.cpu:.1f} s | {taken.resident / 1e9:.2f} GB "
+            f"| {beyond:.0f} MiB |",
             flush=True,
         )
         shutil.rmtree(work / "out")

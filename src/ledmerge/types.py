@@ -5,6 +5,7 @@ weight tensor, or of one flat block of it. Shapes are checked at run time under 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from jaxtyping import Float
@@ -52,6 +53,21 @@ Keep = Callable[..., None]
 
 ModelOrder = Sequence[int]
 """Places of models, first in precedence first. Recipes name models instead."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What a merge left of one tensor for the merge that goes on with it, as its first model.
+
+    Attributes:
+        lengths: Frobenius norm of the change of each model that went in.
+        merged: that of their sum, before it was brought to its final length.
+        rounding: relative error of the stored weights, at most.
+    """
+
+    lengths: Sequence[float]
+    merged: float
+    rounding: float
 
 
 def ignore(**values: Tensor) -> None:

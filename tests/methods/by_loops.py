@@ -294,6 +294,16 @@ def important(rows: Sequence[Row], ratio: float, value: float) -> list[Row]:
     return found
 
 
+def scaled_arithmetic(base: Row, deltas: Sequence[Row], weights: Row, factor: float) -> Row:
+    lengths = [norm(delta) for delta in deltas]
+    merged = base
+    for delta, weight, length in zip(deltas, weights, lengths, strict=True):
+        if length:
+            share = factor * weight * (sum(lengths) / len(lengths)) / length
+            merged = add(merged, scaled(delta, share))
+    return merged
+
+
 def lata(base: Row, deltas: Sequence[Row], weights: Row, threshold: float) -> Row:
     merged = add(base, scaled(deltas[0], weights[0]))
     for delta, weight in zip(deltas[1:], weights[1:], strict=True):

@@ -144,6 +144,7 @@ def make_grams(count: int, features: int, tokens: int = 0) -> Tensor:
     tokens = tokens or 2 * features
     sizes = 4 * draw("sizes", features).abs() + 0.1
     x = draw("inputs", count, tokens, features) * sizes + draw("shift", count, 1, features)
+    x = (x * 16).round() / 16  # products and sums are exact, whoever multiplies
     return x.mT @ x / tokens
 
 
@@ -180,7 +181,7 @@ def merge(
 
 
 def merge_in_blocks(
-    method: Method, tensors: Sequence[Inputs], options: dict[str, Any], *, threads: int = 1
+    method: Method, tensors: Sequence[Inputs], options: dict[str, Any], *, workers: int = 1
 ) -> list[Tensor]:
     """The same for several flat tensors worked on together, block by block."""
 
@@ -189,7 +190,7 @@ def merge_in_blocks(
         return merge(method, parts, options, start=start, survey=survey)
 
     numels = [next(iter(inputs.values())).shape[-1] for inputs in tensors]
-    return in_blocks(numels, ask, threads=threads, scope=options.get("scope", "tensor"))[0]
+    return in_blocks(numels, ask, workers=workers, scope=options.get("scope", "tensor"))[0]
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:

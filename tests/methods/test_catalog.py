@@ -8,6 +8,7 @@ import pytest
 
 from ledmerge.errors import RecipeError
 from ledmerge.methods._catalog import REQUESTS, Option, get_method, method_names
+from ledmerge.methods._shown import shown
 from methods.harness import ids, methods
 
 every_method = pytest.mark.parametrize("method", methods(), ids=ids)
@@ -64,12 +65,12 @@ def test_an_option_has_help_and_a_default_that_it_takes(option):
 
 @every_method
 def test_a_method_can_be_shown(method):
-    shown = method.as_json()
-    assert shown["name"] == method.name
-    assert shown["options"].keys() == method.options.keys()
-    assert "Args:" not in shown["description"]
-    assert "Source:" in shown["description"]
-    assert not [name for name, option in shown["options"].items() if not option["help"]]
+    told = shown(method)
+    assert told["name"] == method.name
+    assert told["options"].keys() == method.options.keys()
+    assert "Args:" not in told["description"]
+    assert "Source:" in told["description"]
+    assert not [name for name, option in told["options"].items() if not option["help"]]
 
 
 def test_lambda_is_written_without_the_underscore_that_python_needs():

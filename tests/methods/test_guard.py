@@ -67,5 +67,5 @@ def test_blocks_give_the_bits_of_the_whole(name):
     method = guarded(get_method(name), Guard(0, 0.3, "model"))
     options = usual_options(method)
     inputs = make_inputs(method, draw("base", BLOCK + 99), draw("deltas", 3, BLOCK + 99))
-    (blocks,) = merge_in_blocks(method, [inputs], options, threads=2)
+    (blocks,) = merge_in_blocks(method, [inputs], options, workers=2)
     assert same_bits(blocks, merge(method, inputs, options))

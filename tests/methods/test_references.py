@@ -23,6 +23,7 @@ from ledmerge.methods.passthrough import passthrough
 from ledmerge.methods.pcb import pcb
 from ledmerge.methods.ram import ram
 from ledmerge.methods.ramplus_tl import ramplus_tl
+from ledmerge.methods.scaled_arithmetic import scaled_arithmetic
 from ledmerge.methods.sce import sce
 from ledmerge.methods.widen import widen
 from ledmerge.ops.random import draw_uniform
@@ -307,3 +308,23 @@ def test_lata_takes_the_cosine_of_a_layer():
         options = {"threshold": 0.05, "scope": scope}
         assert torch.equal(torch.cat(merge_in_blocks(get_method("lata"), parts, options)), expected)
     assert not torch.equal(torch.cat(apart), together)
+
+
+@kinds
+@sizes
+def test_scaled_arithmetic(base, kind, numel):
+    deltas = numbers(kind, 3, numel) * torch.tensor([[1.0], [30.0], [0.0]])
+    merged = scaled_arithmetic(base, deltas, weight=WEIGHTS, lambda_=0.7)
+    expected = by_loops.scaled_arithmetic(base.tolist(), deltas.tolist(), WEIGHTS, 0.7)
+    torch.testing.assert_close(merged, torch.tensor(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_scaled_arithmetic_gives_every_model_one_length_in_a_layer():
+    base, deltas = torch.zeros(12), draw("deltas", 2, 12) * torch.tensor([[1.0], [40.0]])
+    parts = [{"base": base[a:b], "deltas": deltas[:, a:b]} for a, b in ((0, 5), (5, 12))]
+    method = get_method("scaled_arithmetic")
+    for weight, expected in (([1.0, 0.0], deltas[0]), ([0.0, 1.0], deltas[1])):
+        options = {"weight": weight, "scope": "layer"}
+        merged = torch.cat(merge_in_blocks(method, parts, options))
+        torch.testing.assert_close(merged.norm(), deltas.norm(dim=1).mean())
+        torch.testing.assert_close(merged / merged.norm(), expected / expected.norm())

@@ -17,6 +17,7 @@ from ledmerge.methods.r_tsvm import r_tsvm
 from ledmerge.methods.tsvm import tsvm
 from ledmerge.methods.wudi import wudi
 from ledmerge.ops.svd import svd
+from ledmerge.types import Earlier
 from methods.harness import draw
 
 SHAPES = [(8, 8), (6, 20), (40, 6), (5, 2)]
@@ -108,6 +109,40 @@ def test_opcm(shape, alpha):
         factor = np.linalg.norm(whole) / mean
         merged = whole / factor
     agree(opcm(base, deltas, alpha=alpha), base, merged)
+
+
+def left_by(base: torch.Tensor, deltas: torch.Tensor, dtype: torch.dtype, **options):
+    """An earlier merge as stored: its change of the base, and what it left."""
+    told: dict[str, torch.Tensor] = {}
+    merged = opcm(base, deltas, **options, record=told.update).to(dtype).float()
+    rounding = torch.finfo(dtype).eps / 2
+    return merged - base, Earlier(told["lengths"].tolist(), told["merged"].item(), rounding)
+
+
+@pytest.mark.parametrize("shape", [(), (9,), *SHAPES, (60, 80)], ids=str)
+@pytest.mark.parametrize("first", [1, 2])
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_opcm_goes_on_where_it_was(shape, first, alpha):
+    base, deltas = draw("base", *shape), draw("deltas", 3, *shape) / 20
+    change, earlier = left_by(base, deltas[:first], torch.float32, alpha=alpha)
+    later = opcm(base, torch.cat([change[None], deltas[first:]]), alpha=alpha, earlier=earlier)
+    once = opcm(base, deltas, alpha=alpha)
+    assert (later - once).norm() <= 1e-5 * (once - base).norm()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "most"),
+    [(torch.float32, 1e-4, 1e-3), (torch.bfloat16, 0.05, 0.08)],
+    ids=["float32", "bfloat16"],
+)
+def test_opcm_takes_no_rounding_for_a_direction(dtype, size, most):
+    """Stored, a change of low rank has all directions; most of them are rounding."""
+    base, left, right = draw("base", 60, 80), draw("left", 3, 60, 2), draw("right", 3, 2, 80)
+    deltas = left @ right * size
+    change, earlier = left_by(base, deltas[:2], dtype)
+    later = opcm(base, torch.cat([change[None], deltas[2:]]), earlier=earlier)
+    once = opcm(base, deltas)
+    assert (later - once).norm() <= most * (once - base).norm()
 
 
 def test_opcm_adds_vectors_up_and_keeps_their_mean_length():

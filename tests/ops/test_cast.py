@@ -19,21 +19,32 @@ def every_kind_of_float() -> torch.Tensor:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_widen_is_torchs_cast(dtype: torch.dtype):
     finite = EVERY_BFLOAT16[EVERY_BFLOAT16.isfinite() & (EVERY_BFLOAT16.abs() < 60_000)].to(dtype)
-    out = torch.empty(len(finite))
-    assert widen(finite, out)
-    assert torch.equal(out.view(torch.int32), finite.float().view(torch.int32))
-    minus = torch.randn(len(finite), generator=torch.Generator().manual_seed(0))
-    assert widen(finite, out, minus)
-    assert torch.equal(out, finite.float() - minus)
+    rows, out = [finite, finite.flip(0), finite.roll(7)], torch.empty(3, len(finite))
+    assert widen(rows, out) is None
+    assert torch.equal(out.view(torch.int32), torch.stack(rows).float().view(torch.int32))
+    assert widen(rows, out, range(1, 3)) is None
+    assert torch.equal(out[0], finite.float())
+    assert torch.equal(out[1:], torch.stack(rows[1:]).float() - finite.float())
+
+
+def test_rows_of_several_dtypes_and_rows_in_their_place():
+    out = torch.randn(3, 99, generator=torch.Generator().manual_seed(0))
+    rows = [out[0], out[1].bfloat16(), out[2].half()]
+    expected = torch.stack([out[0], rows[1].float() - out[0], rows[2].float() - out[0]])
+    assert widen(rows, out, range(1, 3)) is None
+    assert torch.equal(out, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_widen_says_what_is_not_finite(dtype: torch.dtype, bad: float):
-    values = torch.zeros(99, dtype=dtype)
-    values[98] = bad
-    assert not widen(values, torch.empty(99))
-    assert not widen(values, torch.empty(99), torch.zeros(99))
+    values = torch.zeros(2, 99, dtype=dtype)
+    values[1, 98] = bad
+    assert widen(list(values), torch.empty(2, 99)) == 1
+    assert widen(list(values), torch.empty(2, 99), range(1, 2)) == 1
+    out = torch.empty(2, 99)
+    assert widen([values[1], values[0]], out) == 0
+    assert torch.equal(out[1], values[0].float())  # the others are widened all the same
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from ledmerge.ops import fused
-from ledmerge.ops.add import add
+from ledmerge.ops.add import add, add_distances
 from ledmerge.ops.consensus import agreeing, merge_changes
-from ledmerge.ops.per_model import model_sum, weighted_distances, weighted_sum
+from ledmerge.ops.per_model import model_sum, weighted_sum
 
 SIZES = [1, 2, 3, 99, fused.CHUNK - 1, fused.CHUNK, fused.CHUNK + 1, 2 * fused.CHUNK + 929]
 WEIGHTS = [0.3, -0.7, 1.1]
@@ -36,10 +36,11 @@ def test_weighted_sum(size: int):
 
 @pytest.mark.parametrize("origin", [0, 1, 2])
 @pytest.mark.parametrize("size", SIZES)
-def test_weighted_distances(size: int, origin: int):
+def test_add_distances(size: int, origin: int):
     stack, weights = draw(3, size), torch.tensor(WEIGHTS)
-    expected = model_sum((stack - stack[origin]) * weights[:, None])
-    assert same(weighted_distances(WEIGHTS, stack, origin), expected)
+    change = model_sum((stack - stack[origin]) * weights[:, None])
+    expected = stack[origin] * 0.9 - (0.0 - change)
+    assert same(add_distances(stack, origin, WEIGHTS, 0.9), expected)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -50,6 +51,9 @@ def test_add(size: int):
 
 def by_torch(base, changes, weights, scale, normalize, consensus):
     weighted = changes * weights
+    if consensus is None:
+        update = model_sum(weighted)
+        return base - (0.0 - (update / model_sum(weights) if normalize else update) * scale)
     agree = agreeing(weighted, consensus)
     update = model_sum(weighted * agree)
     if normalize:
@@ -58,16 +62,24 @@ def by_torch(base, changes, weights, scale, normalize, consensus):
     return base - (0.0 - update * scale)
 
 
-@pytest.mark.parametrize("consensus", ["mergekit", "paper"])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("consensus", [None, "mergekit", "paper"])
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("size", SIZES)
-def test_add_agreeing(size: int, normalize: bool, consensus: str):
+def test_merge_changes(size: int, normalize: bool, consensus: str | None, masked: bool):
     base, changes = draw(size, seed=3), draw(3, size, seed=4)
+    keep = (draw(3, size, seed=5) > 0).float() if masked else None
     merged = merge_changes(
-        base, changes, weight=WEIGHTS, normalize=normalize, scale=0.9, consensus=consensus
+        base,
+        changes,
+        weight=WEIGHTS,
+        keep=keep,
+        normalize=normalize,
+        scale=0.9,
+        consensus=consensus,
     )
-    weights = torch.tensor(WEIGHTS)[:, None]
-    assert same(merged, by_torch(base, changes, weights, 0.9, normalize, consensus))
+    weights, kept = torch.tensor(WEIGHTS)[:, None], changes * keep if masked else changes
+    assert same(merged, by_torch(base, kept, weights, 0.9, normalize, consensus))
 
 
 def test_other_layouts_are_left_to_torch():

@@ -1,7 +1,6 @@
 """Exactly the k largest or smallest magnitudes, against a stable sort."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import copy
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ledmerge.ops import select
 from ledmerge.ops.select import Selection
 from ops.elsewhere import elsewhere
 from ops.small import picks, tables
@@ -112,22 +112,27 @@ def test_values_of_every_size_are_told_apart():
         assert torch.equal(chosen(stack, [share]), sorted_mask(stack, [int(share * 20_000)]))
 
 
-def test_threads_may_count_at_the_same_time():
+def test_copies_that_counted_other_blocks_add_up():
     stack, numel = integers(3, 40_000, most=9), 40_000
     parts = {start: stack[:, start : start + 500].contiguous() for start in range(0, numel, 500)}
-    selection, together = Selection(numel, [0.1, 0.5, 0.999]), threading.Barrier(4)
-
-    def count(starts) -> None:
-        together.wait()  # or one quick thread would do it all
-        for start in starts:
-            selection.count(parts[start], start)
-
-    with ThreadPoolExecutor(4) as pool:
-        while not selection.is_done:
-            list(pool.map(count, [list(parts)[place::4] for place in range(4)]))
-            selection.close()
+    selection = Selection(numel, [0.1, 0.5, 0.999])
+    while not selection.is_done:
+        copies = [copy.deepcopy(selection) for _ in range(4)]
+        for place, start in enumerate(reversed(parts)):
+            copies[place % 4].count(parts[start], start)
+        for each in copies:
+            selection.absorb(each)
+        selection.close()
     mask = torch.cat([selection.mask(part, start) for start, part in parts.items()], 1)
     assert torch.equal(mask, sorted_mask(stack, [4_000, 20_000, 39_960]))
+
+
+def test_buckets_too_full_to_be_collected_are_counted(monkeypatch):
+    stack, shares = integers(2, 3_000, most=9), [0.3, 0.6]
+    expected = chosen(stack, shares, cut=100)
+    monkeypatch.setattr(select, "COLLECTED", 10)
+    assert torch.equal(chosen(stack, shares, cut=100), expected)
+    assert torch.equal(expected, sorted_mask(stack, [900, 1_800]))
 
 
 def test_the_values_are_not_changed():

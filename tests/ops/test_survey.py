@@ -19,7 +19,7 @@ def stack(numel: int, rows: int = 2, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("numel", SIZES)
-@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize(
     ("shares", "options"),
     [
@@ -28,14 +28,14 @@ def stack(numel: int, rows: int = 2, seed: int = 0) -> Tensor:
         ([1.0, 1e-9], {"at_least": 1}),
     ],
 )
-def test_top_by_blocks_is_top_of_the_whole(numel, threads, shares, options):
+def test_top_by_blocks_is_top_of_the_whole(numel, workers, shares, options):
     one, two = stack(numel), stack(numel, seed=1)
 
     def ask(survey, place, start, stop):
         parts = (whole[:, start:stop].contiguous() for whole in (one, two))
         return torch.cat(survey.top(*parts, shares=shares, **options))
 
-    (masks,), _ = in_blocks([numel], ask, threads=threads)
+    (masks,), _ = in_blocks([numel], ask, workers=workers)
     assert torch.equal(masks, torch.cat(WHOLE.top(one, two, shares=shares, **options)))
 
 

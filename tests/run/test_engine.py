@@ -9,28 +9,37 @@ from families import SHAPES, recipe, write_family
 
 from ledmerge.methods._catalog import get_method
 from ledmerge.ops.blocks import BLOCK
+from ledmerge.run import engine
 from ledmerge.run.engine import Engine
 from ledmerge.run.merge import sources_of
 from ledmerge.run.plan import Plan, plan
+from ledmerge.run.workers import can_fork
 
 
-def run(plan: Plan) -> tuple[dict[str, bytes], list[dict]]:
-    """The bytes of every tensor, and the journal's lines."""
-    pieces: dict[str, dict[int, bytes]] = {}
+def run(plan: Plan, folder: Path, threads: int = 1) -> tuple[dict[str, bytes], list[dict]]:
+    """The bytes of every tensor, and the journal's lines, in the plan's order."""
+    folder.mkdir()
+    told = []
 
     def sink(name: str, start: int, data: memoryview) -> None:
-        pieces.setdefault(name, {})[start] = bytes(data)
+        (folder / f"{name} {start:012}").write_bytes(data)  # a worker may be a process of its own
 
-    engine = Engine(
+    loop = Engine(
         plan,
         sources_of(plan),
         sink,
-        threads=2,
+        threads=threads,
         device=torch.device("cpu"),
         allow_nonfinite=False,
+        advance=told.append,
     )
-    lines = [result.as_json() for result in engine.run()]
-    return {name: b"".join(p[at] for at in sorted(p)) for name, p in pieces.items()}, lines
+    lines = [result.as_json() for result in loop.run()]
+    order = {tensor.new.name: place for place, tensor in enumerate(plan.tensors)}
+    found: dict[str, bytes] = dict.fromkeys(order, b"")
+    for path in sorted(folder.iterdir()):
+        found[path.name.split()[0]] += path.read_bytes()
+    assert sum(told) == sum(map(len, found.values()))
+    return found, sorted(lines, key=lambda line: order[line["name"]])
 
 
 @pytest.mark.parametrize("name", ["linear", "task_arithmetic"])
@@ -45,7 +54,8 @@ def test_a_method_that_needs_whole_tensors_gets_them_in_their_shapes(tmp_path: P
 
     whole = replace(by_blocks.recipe.method, grain="tensor", function=function)
     at_once = replace(by_blocks, recipe=replace(by_blocks.recipe, method=whole))
-    (expected, lines), (found, lines_at_once) = run(by_blocks), run(at_once)
+    expected, lines = run(by_blocks, tmp_path / "blocks")
+    found, lines_at_once = run(at_once, tmp_path / "whole")
     assert found == expected
     assert [line["digest"] for line in lines_at_once] == [line["digest"] for line in lines]
     assert [line["inputs"] for line in lines_at_once] == [line["inputs"] for line in lines]
@@ -69,4 +79,31 @@ def test_a_wide_scope_needs_the_option_that_groups_tensors(tmp_path: Path):
         tensors=[replace(tensor, options={}) for tensor in given.tensors],
     )
     with pytest.raises(AssertionError, match="option `scope`"):
-        run(given)
+        run(given, tmp_path / "out")
+
+
+METHODS = [
+    ("linear", {}),
+    ("ties", {"density": 0.3}),
+    ("ties", {"density": 0.3, "scope": "global"}),
+    ("dare_ties", {"density": 0.5}),
+    ("breadcrumbs", {"density": 0.5, "gamma": 0.1}),
+    ("multislerp", {}),
+    ("tsvm", {}),
+]
+
+
+@pytest.mark.parametrize("fork", [True, False])
+@pytest.mark.parametrize(("method", "options"), METHODS)
+def test_workers_give_the_bytes_and_figures_that_one_gives(
+    tmp_path: Path, monkeypatch, method: str, options: dict, fork: bool
+):
+    base, *experts = write_family(tmp_path)
+    given = plan(recipe(method, base, *experts, parameters=options))
+    alone = run(given, tmp_path / "alone")
+    monkeypatch.setattr(engine, "SHARED", 0)
+    monkeypatch.setattr(engine, "SINGLE", 100)  # most tensors of the family are small
+    monkeypatch.setattr(engine, "can_fork", lambda: fork)
+    if fork and not can_fork():
+        pytest.skip("no fork here")
+    assert run(given, tmp_path / "workers", threads=3) == alone

@@ -67,6 +67,7 @@ CASES = {
     "ramplus_tl": ("ramplus_tl", {"epsilon": 0.01}, None),
     "safe_lora": ("safe_lora", {"unaligned": "safety"}, None),
     "safemerge": ("safemerge", {"unaligned": "safety", "safe": "math"}, None),
+    "scaled_arithmetic": ("scaled_arithmetic", {"scope": "tensor"}, [{"weight": 0.5}, {}]),
     "sce": ("sce", {"select_topk": 0.4}, None),
     "tsvm": ("tsvm", {"lambda": 0.7}, None),
     "widen": ("widen", {}, None),

@@ -5,6 +5,7 @@ from pathlib import Path
 import peft_adapters as by
 import pytest
 import torch
+import yaml
 from families import listen, read_all, recipe, same, stop_after
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
@@ -249,9 +250,31 @@ REFUSED = {
     ),
     "a guard": (
         {"guard": {"scores": "llama_tied-1", "density": 0.1, "keep": "llama_tied-1"}},
-        "guard: reads scores of entries, and regmean Gram matrices; a model has one kind",
+        "guard: reads scores of entries, and regmean Gram matrices; a model has one kind. Guard "
+        "the result in a recipe of its own: linear of it at weight 1 and of 'llama_tied-1' at",
     ),
 }
+
+
+def test_the_result_is_guarded_in_a_recipe_of_its_own(
+    model_folder, rows_file: Path, tmp_path: Path
+):
+    first = data_recipe(model_folder, rows_file, "regmean", name="merged")
+    first["dtype"] = "bfloat16"
+    ledmerge.merge({**first, "name": None}, tmp_path / "plain")
+    safety = {"model": first["models"][0]["model"], "parameters": {"weight": 0}}
+    safety["locate"] = {"data": str(rows_file), "samples": 2}
+    second = {"merge_method": "linear", "models": [{"model": "merged"}, safety]}
+    second["guard"] = {"scores": "llama_tied-1", "density": 0.2, "keep": "llama_tied-1"}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump_all([first, second]))
+    ledmerge.merge(path, tmp_path / "guarded")
+    plain, guarded = read_all(tmp_path / "plain"), read_all(tmp_path / "guarded")
+    kept = read_all(Path(safety["model"]))
+    for name, weight in guarded.items():
+        is_kept = weight != plain[name]
+        assert torch.equal(weight[is_kept], kept[name].bfloat16()[is_kept])
+        assert 0 < is_kept.sum() <= int(0.2 * weight.numel())
 
 
 @pytest.mark.parametrize("what", REFUSED)

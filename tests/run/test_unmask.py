@@ -201,7 +201,7 @@ def test_merge_and_task_load_and_generate(model_folder, tmp_path: Path):
 
 def test_a_model_made_on_the_way_has_its_mask_and_cannot_be_the_base(tmp_path: Path):
     write_family(tmp_path)
-    step = recipe("emr", tmp_path / "base", tmp_path / "safety", tmp_path / "math", name="half")
+    step = recipe("ram", tmp_path / "base", tmp_path / "safety", tmp_path / "math", name="half")
     result = {"merge_method": "emr", "base_model": "base"}
     result["models"] = [{"model": "half"}, {"model": "code"}]
     path = tmp_path / "recipe.yaml"
@@ -215,6 +215,32 @@ def test_a_model_made_on_the_way_has_its_mask_and_cannot_be_the_base(tmp_path: P
     ledmerge.merge(path, tmp_path / "upon")
     with pytest.raises(CheckpointError, match="steps/half: no such folder"):
         ledmerge.unmask(tmp_path / "upon", "code", tmp_path / "other")
+
+
+def test_masks_that_would_be_lost_with_their_step_are_refused(tmp_path: Path):
+    write_family(tmp_path)
+    step = recipe("emr", tmp_path / "base", tmp_path / "safety", tmp_path / "math", name="half")
+    result = recipe("linear", None, Path("half"), tmp_path / "code")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump_all([step, result]))
+    said = "'half': the masks that emr keeps would be lost with it .*; merge it by itself"
+    with pytest.raises(RecipeError, match=said):
+        ledmerge.merge(path, tmp_path / "out")
+
+
+def test_an_interrupted_rebuild_is_begun_again(merged, tmp_path: Path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr("ledmerge.run.unmask.copy_sidecar", fail)
+        with pytest.raises(OutputError, match=r"No space left on device; .*, run it again"):
+            ledmerge.unmask(merged, "math", out)
+    assert (tmp_path / ".out.partial").is_dir()
+    ledmerge.unmask(merged, "code", out)  # another task
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert json.loads((out / "task.json").read_text())["task"] == "code"
 
 
 def test_adapters_have_masks_and_may_be_the_base(tmp_path: Path):

@@ -1,84 +1,149 @@
-"""Threads that share a list of jobs."""
+"""Workers that share a list of tasks."""
 
+import os
+import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from ledmerge.run.workers import Workers
+from ledmerge.errors import LedmergeError, RecipeError
+from ledmerge.run.workers import Workers, can_fork
+
+FORK = pytest.param(True, marks=pytest.mark.skipif(not can_fork(), reason="no fork here"))
 
 
-@pytest.fixture(params=[1, 3])
-def workers(request):
-    workers = Workers(request.param)
-    yield workers
+@pytest.fixture(params=[FORK, False], ids=["processes", "threads"])
+def fork(request):
+    return request.param
+
+
+@pytest.fixture
+def start(fork):
+    """Starts workers that are ended after the test."""
+    started = []
+
+    def start(number, work):
+        started.append(Workers(number, lambda: work, fork=fork))
+        return started[-1]
+
+    yield start
+    for workers in started:
+        workers.close()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_every_task_is_done_once_and_what_is_told_is_heard(start, number):
+    def work(task, tell):
+        tell(task)
+        return task * task
+
+    workers, heard = start(number, work), []
+    for _ in range(3):  # the workers are used again
+        heard.clear()
+        results = list(workers.each(range(200), heard.append))
+        assert sorted(results) == [n * n for n in range(200)]
+        assert sorted(heard) == list(range(200))
+
+
+def test_several_work_at_a_time(start, fork):
+    together = threading.Barrier(3, timeout=20)
+
+    def work(task, tell):
+        if not fork:  # processes share no barrier, but have numbers of their own
+            together.wait()
+        time.sleep(0.05)
+        return os.getpid()
+
+    processes = list(start(3, work).each(range(3), print))
+    assert len(set(processes)) == (3 if fork else 1)
+
+
+def test_the_first_error_is_raised_with_its_notes_and_stops_the_rest(start, tmp_path):
+    def work(task, tell):
+        if task == 5:
+            error = RecipeError("task 5")
+            error.add_note("while doing it")
+            raise error
+        time.sleep(0.001)
+        (tmp_path / str(task)).touch()
+
+    with pytest.raises(RecipeError, match="task 5") as raised:
+        list(start(2, work).each(range(1000), print))
+    assert "while doing it" in raised.value.__notes__
+    assert len(list(tmp_path.iterdir())) < 100
+
+
+def test_an_error_that_is_ours_says_where_it_was(start):
+    def work(task, tell):
+        return 1 // task
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        list(start(2, work).each([0, 0], print))
+    assert "in work" in raised.value.__notes__[-1]
+
+
+def test_an_error_that_cannot_travel_is_told_in_words(start):
+    class OddError(Exception):
+        pass
+
+    def work(task, tell):
+        raise OddError("strange thing")
+
+    with pytest.raises(RuntimeError, match="strange thing"):
+        list(start(2, work).each([1], print))
+
+
+def test_nothing_runs_on_after_the_end(start, tmp_path):
+    def work(task, tell):
+        (tmp_path / str(task)).touch()
+        tell(task)
+        time.sleep(0.001)
+
+    workers = start(2, work)
+    next(workers.each(range(100_000), lambda message: None))
+    workers.close()
+    done = len(list(tmp_path.iterdir()))
+    time.sleep(0.05)
+    assert len(list(tmp_path.iterdir())) == done < 1000
+
+
+@pytest.mark.skipif(not can_fork(), reason="no fork here")
+def test_a_worker_that_is_killed_is_an_error():
+    def work(task, tell):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    workers = Workers(2, lambda: work, fork=True)
+    with pytest.raises(LedmergeError, match=r"exit code -9.*--threads 1"):
+        list(workers.each([1, 2], print))
     workers.close()
 
 
-def test_every_job_is_done_once_on_a_numbered_thread(workers):
-    for _ in range(3):  # the threads are used again
-        done = []
+@pytest.mark.skipif(not can_fork(), reason="no fork here")
+def test_workers_end_with_their_parent(tmp_path):
+    def work(task, tell):
+        (tmp_path / str(os.getpid())).touch()
+        time.sleep(60)
 
-        def work(thread: int, job: int, done: list = done) -> None:
-            done.append((thread, job))
-
-        workers.each(range(200), work)
-        assert sorted(job for _, job in done) == list(range(200))
-        assert {thread for thread, _ in done} <= set(range(workers.threads))
-
-
-def test_a_number_belongs_to_one_job_at_a_time(workers):
-    busy: set[int] = set()
-    clashes = []
-
-    def work(thread: int, job: int) -> None:
-        if thread in busy:
-            clashes.append(job)
-        busy.add(thread)
-        time.sleep(0.0005)
-        busy.discard(thread)
-
-    workers.each(range(60), work)
-    assert not clashes
+    parent = os.fork()
+    if parent == 0:
+        list(Workers(2, lambda: work, fork=True).each([1, 2], print))
+        os._exit(0)
+    while len(list(tmp_path.iterdir())) < 2:
+        time.sleep(0.01)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    for _ in range(500):
+        if not any(_is_running(int(path.name)) for path in tmp_path.iterdir()):
+            return
+        time.sleep(0.01)
+    raise AssertionError("workers outlived their parent")
 
 
-def test_the_first_error_is_raised_and_stops_the_rest(workers):
-    done = []
-
-    def work(thread: int, job: int) -> None:
-        if job == 5:
-            raise ValueError("job 5")
-        time.sleep(0.001)
-        done.append(job)
-
-    with pytest.raises(ValueError, match="job 5"):
-        workers.each(range(1000), work)
-    assert len(done) < 100
-    workers.each(range(3), lambda thread, job: done.append(job))  # still fit for use
-
-
-def test_no_job_runs_on_after_an_interruption(workers, monkeypatch):
-    running = threading.Event()
-
-    def interrupted(futures, return_when=None):
-        if return_when:
-            running.wait(10)
-            raise KeyboardInterrupt
-        return wait(futures)
-
-    from ledmerge.run import workers as module
-
-    wait = module.wait
-    monkeypatch.setattr(module, "wait", interrupted)
-    done = []
-
-    def work(thread: int, job: int) -> None:
-        running.set()
-        time.sleep(0.001)
-        done.append(job)
-
-    with pytest.raises(KeyboardInterrupt):
-        workers.each(range(100_000), work)
-    stopped_at = len(done)
-    time.sleep(0.02)
-    assert len(done) == stopped_at < 100_000
+def _is_running(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return state not in "ZX"
+    except FileNotFoundError:
+        return False

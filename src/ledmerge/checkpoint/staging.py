@@ -24,7 +24,8 @@ class Staging:
         key: identifies the work; only work with the same key may be resumed.
         marks: files one of which an existing folder must hold to be overwritten, so that
             `--overwrite` never deletes a folder that ledmerge did not make.
-        resume: take up an interrupted run where there is one.
+        resume: take up an interrupted run where there is one; None for work that is always begun
+            again.
         overwrite: replace a finished folder, and drop an interrupted run (with `resume`, only one
             of other work).
 
@@ -38,12 +39,13 @@ class Staging:
         key: str,
         *,
         marks: tuple[str, ...],
-        resume: bool = False,
+        resume: bool | None = False,
         overwrite: bool = False,
     ):
         self.out = out
         self.folder = partial_folder(out)
         self._marks, self._overwrite = marks, overwrite
+        self._mend = "run it again" if resume is None else "go on with --resume"
         self.finished: list[dict[str, Any]] = []
         check_destination(out, marks=marks, resume=resume, overwrite=overwrite)
         try:
@@ -71,7 +73,7 @@ class Staging:
             os.close(self._lock)
             raise
 
-    def _open_journal(self, key: str, resume: bool) -> None:
+    def _open_journal(self, key: str, resume: bool | None) -> None:
         path = self.folder / JOURNAL
         lines = _whole_lines(path) if resume else []
         found = lines[0].get("key") if lines else None
@@ -123,7 +125,7 @@ class Staging:
         if isinstance(error, OSError):
             # Of a copy the second name is the one that is written.
             reason = f"{error.filename2 or error.filename or self.out}: {error.strerror}"
-            raise OutputError(f"{reason}; when that is mended, go on with --resume") from error
+            raise OutputError(f"{reason}; when that is mended, {self._mend}") from error
 
     def close(self) -> None:
         """Leave the work as it is, to be resumed; after `publish`, let the folder go."""
@@ -139,9 +141,13 @@ def partial_folder(out: Path) -> Path:
 
 
 def check_destination(
-    out: Path, *, marks: tuple[str, ...], resume: bool = False, overwrite: bool = False
+    out: Path, *, marks: tuple[str, ...], resume: bool | None = False, overwrite: bool = False
 ) -> None:
-    """Raise OutputError where `out` may not be written; changes nothing."""
+    """Raise OutputError where `out` may not be written; changes nothing.
+
+    Args:
+        resume: see `Staging`.
+    """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise OutputError(f"{out}: exists and is not a folder; choose another name")
     if out.is_dir() and any(out.iterdir()):
@@ -155,7 +161,9 @@ def check_destination(
                 "not replace it; remove it yourself or choose another name"
             )
     partial = partial_folder(out)
-    if partial.exists() and any(partial.iterdir()) and not (resume or overwrite):
+    if resume is None or not (partial.exists() and any(partial.iterdir())):
+        return
+    if not (resume or overwrite):
         raise OutputError(
             f"{out}: an interrupted run is in {partial.name}; go on with --resume, or start again "
             "with --overwrite"

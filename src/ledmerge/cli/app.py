@@ -16,6 +16,7 @@ from ledmerge.cli.options import (
     Device,
     Json,
     Memory,
+    Onto,
     Overwrite,
     Resume,
     ShardSize,
@@ -43,6 +44,7 @@ def merge(
     out: Annotated[
         Path | None, typer.Argument(help="The new model folder.", show_default=False)
     ] = None,
+    onto: Onto = None,
     device: Device = "auto",
     memory: Memory = None,
     threads: Threads = None,
@@ -66,10 +68,10 @@ def merge(
 ) -> None:
     """Merge the models of RECIPE into the folder OUT."""
     if explain:
-        _show_explanation(recipe, explain, as_json)
+        _show_explanation(recipe, explain, onto, as_json)
         return
     if dry_run:
-        _show_plan(recipe, out, threads, memory, as_json)
+        _show_plan(recipe, out, onto, threads, memory, as_json)
         return
     if out is None:
         raise typer.BadParameter(
@@ -82,6 +84,7 @@ def merge(
         record = run(
             recipe,
             out,
+            onto=onto,
             device=device,
             memory=size(memory, "--memory"),
             threads=threads,
@@ -106,19 +109,20 @@ def merge(
 def plan(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
     out: Annotated[Path | None, typer.Argument(help="Where the result would go.")] = None,
+    onto: Onto = None,
     threads: Threads = None,
     memory: Memory = None,
     as_json: Json = False,
 ) -> None:
     """Show what a merge of RECIPE would do; reads headers only."""
-    _show_plan(recipe, out, threads, memory, as_json)
+    _show_plan(recipe, out, onto, threads, memory, as_json)
 
 
-def _show_explanation(recipe: Path, tensor: str, as_json: bool) -> None:
+def _show_explanation(recipe: Path, tensor: str, onto: str | None, as_json: bool) -> None:
     from ledmerge.cli.tables import print_explanation
     from ledmerge.run.explain import explain as run
 
-    found = run(recipe, tensor)
+    found = run(recipe, tensor, onto)
     if as_json:
         print(json.dumps(found))
     else:
@@ -126,14 +130,19 @@ def _show_explanation(recipe: Path, tensor: str, as_json: bool) -> None:
 
 
 def _show_plan(
-    recipe: Path, out: Path | None, threads: int | None, memory: str | None, as_json: bool
+    recipe: Path,
+    out: Path | None,
+    onto: str | None,
+    threads: int | None,
+    memory: str | None,
+    as_json: bool,
 ) -> None:
     from ledmerge.cli.tables import plan_table
     from ledmerge.run.plan import check_memory, check_space, default_threads
     from ledmerge.run.plan import plan as make_plan
 
     threads = threads or default_threads()
-    planned = make_plan(recipe)
+    planned = make_plan(recipe, onto=onto)
     check_memory(planned, size(memory, "--memory"), threads)
     check_space(planned, out or Path())
     facts = planned.as_json(threads=threads, out=out or Path())
@@ -176,11 +185,12 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the merge methods, or show one with its options, formula and source."""
-    from ledmerge.cli.tables import methods_table, print_method
+    """List the merge methods, or show one in full: formula, options, departures, source."""
+    from ledmerge.cli.method_tables import methods_table, print_method
     from ledmerge.methods._catalog import get_method, method_names
+    from ledmerge.methods._shown import shown
 
-    found = [get_method(each).as_json() for each in ([name] if name else method_names())]
+    found = [shown(get_method(each)) for each in ([name] if name else method_names())]
     if as_json:
         print(json.dumps(found[0] if name else found))
     elif name:

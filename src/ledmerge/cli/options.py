@@ -22,6 +22,10 @@ AllowNonfinite = Annotated[
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that a model folder brings.")
 ]
+Onto = Annotated[
+    str | None,
+    typer.Option(metavar="MERGED", help="Add the experts to this merge (opcm alone)."),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Workers; all cores by default.")]
 ShardSize = Annotated[str, typer.Option(metavar="SIZE", help="Weights per file.")]
 

@@ -1,4 +1,4 @@
-"""What plan, merge, evaluate and methods print."""
+"""What plan, merge and evaluate print."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +22,8 @@ def plan_table(plan: dict[str, Any]) -> RenderableType:
         )
     table.add_row("method", plan["method"])
     table.add_row("base", plan["base"])
+    if plan["onto"]:
+        table.add_row("onto", plan["onto"])
     table.add_row("models", ", ".join(plan["models"]))
     for name, value in plan["options"].items():
         table.add_row(f"  {name.rstrip('_')}", _value(value))
@@ -180,6 +182,8 @@ def _kinds_table(summary: dict[str, Any]) -> Table:
         table.add_column(f"{model} owns", justify="right")
     table.add_column("changed", justify="right")
     for kind, figures in summary["kinds"].items():
+        if not figures["entries"]:
+            continue  # nothing to tell of empty tensors
         owned = [f"{share:.2%}" for share in figures["owned"]] if is_led else []
         table.add_row(kind, f"{figures['entries']:,}", *owned, f"{figures['updated']:.2%}")
     return table
@@ -213,31 +217,6 @@ def results_table(
         if "judge" in first[name]["figures"][figure]
     }
     return Group(table, "in brackets: 95 % interval; arrows: better", *sorted(judges))
-
-
-def methods_table(methods: list[dict[str, Any]]) -> Table:
-    """All methods, one line each."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("method", "works on", "options", "what comes out"):
-        table.add_column(heading)
-    for method in methods:
-        table.add_row(
-            method["name"], method["inputs"], ", ".join(method["options"]), method["summary"]
-        )
-    return table
-
-
-def print_method(console: Console, method: dict[str, Any]) -> None:
-    """One method: its documentation and its options."""
-    console.print(f"[bold]{method['name']}[/bold]: {method['summary']}\n")
-    console.print(method["description"] + "\n", markup=False, highlight=False)
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("option", "default", "kind", "meaning"):
-        table.add_column(heading)
-    for name, option in method["options"].items():
-        kind = option["kind"] + (", per model" if option["per_model"] else "")
-        table.add_row(name, option["default"], kind, option["help"])
-    console.print(table)
 
 
 def print_explanation(console: Console, found: dict[str, Any]) -> None:

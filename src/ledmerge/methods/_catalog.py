@@ -1,7 +1,6 @@
 """The merge methods there are: the files of this folder, and what their signatures say."""
 
 import inspect
-import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from ledmerge.types import Grain, ModelOrder, PerModel
 
 REQUESTS = (
     *("base", "scores", "base_scores", "grams", "base_grams"),
-    *("random", "survey", "record", "keep"),
+    *("random", "survey", "record", "keep", "earlier"),
 )
 """Keyword-only parameters that the merge loop answers; all others are options of the user."""
 
@@ -143,6 +142,11 @@ class Method:
         """Whether it gives a mask of each model beside the merged weights."""
         return "keep" in self.requests
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it can add models to an earlier merge of its own (`onto`)."""
+        return "earlier" in self.requests
+
     def at(self, options: Mapping[str, Any]) -> "Method":
         """The method at the grain that the options need."""
         if any(options[name] == value for name, value in self.whole_where.items()):
@@ -159,41 +163,6 @@ class Method:
         inputs = {"models": (stack,), "deltas": (stack[0], stack), "other": (stack[0], stack[0])}
         scores = {name: stack for name in ("scores", "base_scores") if name in self.requests}
         self.function(*inputs[self.inputs], **options, **scores)
-
-    def as_json(self) -> dict[str, Any]:
-        """What `ledmerge methods` shows."""
-        text = inspect.cleandoc(self.function.__doc__ or "")
-        summary, _, rest = text.partition("\n")
-        description = re.sub(r"Args:\n(?:[ ].*\n|\n(?=[ ]))*", "", rest).strip()
-        return {
-            "name": self.name,
-            "inputs": {
-                "models": "any models",
-                "deltas": "base and experts",
-                "other": "base and one model",
-            }[self.inputs]
-            + (", scores" if self.needs_scores else "")
-            + (", Gram matrices" if self.needs_grams else "")
-            + (", a base if given" if self.may_have_base else ""),
-            "summary": summary,
-            "description": description,
-            "options": {
-                option.name: {
-                    "default": "required" if option.is_required else _shown(option.default),
-                    "kind": option.kind_name,
-                    "per_model": option.is_per_model,
-                    "help": " ".join(option.help.split()),
-                }
-                for option in self.options.values()
-            },
-        }
-
-
-def _shown(default: Any) -> str:
-    """A default as a recipe would write it."""
-    if default == ():
-        return "none"
-    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def method_names() -> list[str]:

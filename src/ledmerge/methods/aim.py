@@ -41,6 +41,7 @@ def aim(
 
     Differs from the released code in two places: that has the mean of |x| where a_j is the root
     mean square, and goes over the result of any method. Its default on the command line is 0.4.
+    Cost: 1 pass.
     Source: Nobari et al. 2025, Activation-informed merging of large language models,
     https://arxiv.org/abs/2502.02421; code ahnobari/ActivationInformedMerging.
     """

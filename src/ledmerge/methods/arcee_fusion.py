@@ -22,6 +22,7 @@ def arcee_fusion(base: Weight, other: Weight) -> Weight:
     mergekit 0.1.5 takes quartiles of tensors above a million entries from a random sample; here
     they are exact, so a merge can be repeated.
 
+    Cost: 3 selections.
     Source: Arcee AI, Arcee Fusion, 2025; mergekit 0.1.5.
     """
     if base.numel() == 0:

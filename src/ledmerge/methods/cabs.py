@@ -36,6 +36,7 @@ def cabs(
     Raises:
         RecipeError: `group` is not such a number.
 
+    Cost: 1 pass.
     Source: Yang et al. 2025, CABS, https://arxiv.org/abs/2503.01874, section 4.
     """
     size = int(group)

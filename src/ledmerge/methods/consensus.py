@@ -29,6 +29,7 @@ def consensus(
         least: k of the paper, a whole number.
         lambda_: alpha of the paper.
 
+    Cost: 1 pass.
     Source: Wang et al. 2024, Localizing task information, https://arxiv.org/abs/2405.07813,
     equations 4 and 6.
     """

@@ -33,6 +33,7 @@ def dare_linear(
         convention: r_i restores the L1 norm of the tensor's change (mergekit), or is
             1 / density (the paper).
 
+    Cost: 2 passes (paper: 1).
     Source: Yu et al. 2024, Language models are super Mario, https://arxiv.org/abs/2311.03099,
     section 3.
     """

@@ -35,6 +35,7 @@ def dare_ties(
         convention: r_i restores the L1 norm of the tensor's change (mergekit), or is
             1 / density, and a sum of 0 elects nobody (the papers).
 
+    Cost: 2 passes (paper: 1).
     Source: Yu et al. 2024, https://arxiv.org/abs/2311.03099, section 3, with the sign election of
     Yadav et al. 2023, https://arxiv.org/abs/2306.01708.
     """

@@ -37,6 +37,7 @@ def della(
 
     mergekit 0.1.5 refuses a density +- epsilon outside (0, 1), and cannot draw for rows of one
     entry; otherwise this is its arithmetic. The paper divides each kept entry by its own chance.
+    Cost: a sort of each row.
     Source: Deep et al. 2024, DELLA-Merging, https://arxiv.org/abs/2406.11617.
     """
     kept = drop_by_rank(deltas, density=density, epsilon=epsilon, rescale=rescale, random=random)

@@ -44,6 +44,7 @@ def doge(
     Differs from the released code in three places: that goes 400 steps of Adam from 0 towards
     Delta, whose scaling leads it into the shared subspace again; it cuts the density over the whole
     model; and it leaves alone all that is no matrix of an encoder.
+    Cost: T + 1 SVDs, up to 400 products.
     Source: Wei et al. 2025, Modeling multi-task model merging as adaptive projective gradient
     descent, https://arxiv.org/abs/2501.01230; fusion_bench, doge_ta.
     """

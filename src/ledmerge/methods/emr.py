@@ -20,6 +20,7 @@ def emr(base: Weight, deltas: Deltas, *, keep: Keep = ignore, record: Record = i
 
     Differs from the released code in one place: where the changes add up to 0 nobody is elected,
     there those below 0.
+    Cost: 1 pass.
     Source: Huang et al. 2024, EMR-Merging, https://arxiv.org/abs/2405.17461.
     """
     direction = model_sum(deltas).sign()

@@ -45,6 +45,7 @@ def esm(
 
     Differs from the paper in one place: the third level of scaling is left out, that of a layer's
     update by its norm against those of other layers.
+    Cost: T eigenvalues of (n, n), T + 2 SVDs.
     Source: Li et al. 2026, Model merging in the essential subspace,
     https://arxiv.org/abs/2602.20208; code kiddo127/ESM.
     """

@@ -41,6 +41,7 @@ def fisher(
     Differs from the paper in two places: its code floors F at 1e-6 itself, which lies above most
     of a language model's F and would make this `linear`; and it normalizes by the Euclidean norm
     over the whole model.
+    Cost: 2 passes.
     Source: Matena & Raffel 2022, Merging models with Fisher-weighted averaging,
     https://arxiv.org/abs/2111.09832, equation 2.
     """

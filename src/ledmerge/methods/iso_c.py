@@ -18,6 +18,7 @@ def iso_c(base: Weight, deltas: Deltas, *, lambda_: float = 1.0) -> Weight:
     Args:
         lambda_: alpha of the paper, which chooses it on validation data.
 
+    Cost: 1 SVD.
     Source: Marczak et al. 2025, No Task Left Behind, https://arxiv.org/abs/2502.04959, section 4.1.
     """
     if not is_matrix(base):

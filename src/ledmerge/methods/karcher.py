@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from ledmerge.errors import RecipeError
 from ledmerge.ops.add import add
 from ledmerge.ops.gram import gram
 from ledmerge.ops.per_model import weighted_sum
@@ -27,8 +28,14 @@ def karcher(
         tol: radians; a step, or an angle to a model, below this is none. Models shorter than this
             have no direction and do not turn m; where all are, their mean is taken.
 
+    Raises:
+        RecipeError: `tol` is below 0.
+
+    Cost: 2 passes.
     Source: Karcher 1977, Riemannian center of mass; conventions of mergekit 0.1.5.
     """
+    if tol < 0:
+        raise RecipeError(f"karcher: 'tol' should be at least 0, found {tol:g}")
     count = len(models)
     products = gram(models, survey)
     lengths = products.diagonal().sqrt()
@@ -57,11 +64,11 @@ def _mean_direction(
         dots = (cosines @ mean).clamp(-1, 1)
         angles = dots.arccos()
         # From the far side of the sphere all ways are equally short, so none is taken.
-        counts = has_direction & (angles >= tol) & (angles <= math.pi - tol)
+        counts = has_direction & (angles > tol) & (angles < math.pi - tol)
         pulls = torch.where(counts, share * angles / angles.sin(), 0.0)
         step = pulls - (pulls @ dots) * mean
         length = (step @ cosines @ step).clamp(min=0).sqrt()
-        if length < tol:
+        if length <= tol:
             break
         mean = length.cos() * mean + length.sin() / length * step
         mean = mean / (mean @ cosines @ mean).sqrt()

@@ -37,6 +37,7 @@ def knots(
         lambda_: factor on the whole update.
         convention: what a sum of 0 elects: + (mergekit) or nobody (the TIES paper).
 
+    Cost: 1 SVD of (m, T n).
     Source: Stoica et al. 2025, KnOTS, https://arxiv.org/abs/2410.19735, section 4; TIES:
     https://arxiv.org/abs/2306.01708.
     """

@@ -31,6 +31,7 @@ def lata(
 
     Of the paper's three schemes this is drop with threshold; the other two shrink layers by their
     rank among all. Where a change is 0, nothing is left out.
+    Cost: 2 passes.
     Source: Chen et al. 2025, Layer-aware task arithmetic, https://arxiv.org/abs/2502.20186,
     section 3.
     """

@@ -28,6 +28,7 @@ def lore(models: Models, *, mu: float = 0.01, steps: float = 20.0, lambda_: floa
 
     Differs from the paper in its objective: printed with the square of |.|_*, which the paper's own
     thresholding does not minimise. Defaults are not known to be the paper's.
+    Cost: 20 T SVDs.
     Source: Liu et al. 2025, LoRE-Merging, https://arxiv.org/abs/2502.10749.
     """
     first, count = models[0], len(models)

@@ -29,6 +29,7 @@ def model_stock(
         filter_wise: every line along the last axis has a c and a t of its own, and whole tensors
             are held in memory.
 
+    Cost: 2 passes.
     Source: Jang et al. 2024, Model Stock, https://arxiv.org/abs/2403.19522, equation 7.
     """
     count = len(deltas)

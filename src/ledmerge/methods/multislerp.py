@@ -38,12 +38,15 @@ def multislerp(
         eps: a v_i or an m this short has no direction. Without m the sum of the w_i v_i is taken.
 
     Raises:
-        RecipeError: the weights sum to 0 and are to be normalized.
+        RecipeError: the weights sum to 0 and are to be normalized; `eps` is below 0.
 
     Differs from mergekit 0.1.5 where opposite models leave no m: it does so for two models only,
     and stops the merge for more. It also adds eps to every length; here lengths are as they are.
+    Cost: 2 passes.
     Source: Goddard 2025, https://goddard.blog/posts/multislerp-wow-what-a-cool-idea.
     """
+    if eps < 0:
+        raise RecipeError(f"multislerp: 'eps' should be at least 0, found {eps:g}")
     weights = torch.tensor(numbers(weight, len(models)), dtype=torch.float64)
     if normalize_weights:
         if weights.sum().abs() < 1e-8:

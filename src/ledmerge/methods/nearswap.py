@@ -14,6 +14,7 @@ def nearswap(base: Weight, other: Weight, *, t: float) -> Weight:
     Args:
         t: distance up to which an entry is taken whole, >= 0.
 
+    Cost: 1 pass.
     Source: alchemonaut 2024, model card of QuartetAnemoi-70B-t0.0001; mergekit 0.1.5.
     """
     change = other - base

@@ -43,6 +43,7 @@ def nuslerp(
 
     Differs from mergekit 0.1.5, which has no paper, in one place: it takes vectors for parallel
     where its own rounding says so; here, within 0.001 radians.
+    Cost: 2 passes.
     Source: mergekit 0.1.5, 2024, https://github.com/arcee-ai/mergekit.
     """
     if len(models) != 2:

@@ -1,8 +1,8 @@
 """OBIM: each model writes its most salient changes where no model before it has written."""
 
-from ledmerge.ops.add import add
+from ledmerge.ops.consensus import merge_changes
 from ledmerge.ops.disjoint import figures, first_highest
-from ledmerge.ops.per_model import numbers, weighted_sum
+from ledmerge.ops.per_model import numbers
 from ledmerge.ops.survey import WHOLE, Survey
 from ledmerge.types import Deltas, Grain, ModelOrder, PerModel, Record, Scores, Weight, ignore
 
@@ -37,10 +37,10 @@ def obim(
 
     A reconstruction from the abstract and summaries of the paper: densities, order and the scope of
     the ranking (here each tensor) are not known to be the paper's.
+    Cost: 3 to 4 passes.
     Source: Wang et al. 2025, Optimal Brain Iterative Merging, https://arxiv.org/abs/2502.12217.
     """
     (elected,) = survey.top(scores, shares=numbers(density, len(deltas)))
     owned = first_highest(elected, [*priority, *range(len(deltas))])
-    kept = deltas * owned
-    record(**figures(elected, owned, kept, deltas))
-    return add(base, weighted_sum(weight, kept))
+    record(**figures(elected, owned, deltas))
+    return merge_changes(base, deltas, keep=owned, weight=weight)

@@ -18,6 +18,7 @@ def passthrough(models: Models, *, scale: PerModel = 1.0) -> Weight:
     Raises:
         RecipeError: not exactly one model.
 
+    Cost: 1 pass.
     Source: mergekit 0.1.5, 2024, https://github.com/arcee-ai/mergekit.
     """
     if len(models) != 1:

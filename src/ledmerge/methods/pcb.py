@@ -37,6 +37,7 @@ def pcb(
 
     Differs from the released code in three places: it takes the whole model as one vector, counts
     sizes from the smallest |delta_i| and balances from the smallest that stayed.
+    Cost: 2 selections.
     Source: Du et al. 2024, Parameter competition balancing for model merging,
     https://arxiv.org/abs/2410.02396, section 3; code duguodong7/pcb-merging.
     """

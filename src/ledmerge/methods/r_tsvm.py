@@ -40,6 +40,7 @@ def r_tsvm(
 
     A reconstruction: the paper names outlier weighting and ranks by sparsity, both formulas here
     are stand-ins. Zeros are left out of the medians, else a row of sparse changes would vanish.
+    Cost: T + 2 SVDs.
     Source: Yang et al. 2025, Mix data or merge models?, https://arxiv.org/abs/2502.06876.
     """
     if not is_matrix(base):

@@ -28,6 +28,7 @@ def ramplus_tl(
         alpha: where the ratio is cut off.
         epsilon: a change counts where |delta_i| > epsilon; smaller ones are dropped.
 
+    Cost: 2 passes.
     Source: Reinforced Agent Merging, https://arxiv.org/abs/2601.13572; mergekit 0.1.5, which also
     takes the ratio within each tensor.
     """
@@ -35,8 +36,10 @@ def ramplus_tl(
     count = len(deltas)
     alone_counts = survey.total(alone).tolist()
     shared_counts = survey.total(shared).tolist()
+    # Without entries of its own a model has none to multiply.
+    least = [max(alone_count, epsilon) for alone_count in alone_counts]
     factors = [
-        1 + r * min(max(shared_counts[i] / max(alone_counts[i], epsilon), 0.0), alpha)
+        1 + r * min(max(shared_counts[i] / least[i], 0.0), alpha) if least[i] > 0 else 1.0
         for i in range(count)
     ]
     return add(base, weighted_sum(factors, deltas * alone) + shared_mean)

@@ -41,6 +41,7 @@ def safemerge(
 
     Differs from the paper in one place: changes are those of full fine-tunes, where the paper has
     LoRAs.
+    Cost: 2 products a model.
     Source: Djuhera et al. 2025, SafeMERGE, https://arxiv.org/abs/2503.17239, section 3; code
     aladinD/SafeMERGE.
     """

@@ -22,6 +22,7 @@ def slerp(base: Weight, other: Weight, *, t: float, survey: Survey = WHOLE) -> W
     Args:
         t: 0 gives the base, 1 the other model.
 
+    Cost: 2 passes.
     Source: Shoemake 1985, Animating rotation with quaternion curves; conventions of mergekit 0.1.5.
     """
     dot, square_0, square_1 = survey.total(

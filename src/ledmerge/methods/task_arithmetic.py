@@ -21,6 +21,7 @@ def task_arithmetic(
         normalize: divide the sum by sum_i w_i.
         lambda_: factor on the whole update.
 
+    Cost: 1 pass.
     Source: Ilharco et al. 2023, Editing models with task arithmetic,
     https://arxiv.org/abs/2212.04089, section 2.
     """

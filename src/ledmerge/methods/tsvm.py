@@ -23,6 +23,7 @@ def tsvm(base: Weight, deltas: Deltas, *, lambda_: float = 1.0) -> Weight:
     Args:
         lambda_: alpha of the paper.
 
+    Cost: T + 2 SVDs.
     Source: Gargiulo et al. 2025, Task Singular Vectors, https://arxiv.org/abs/2412.00081,
     algorithm 1.
     """

@@ -34,6 +34,7 @@ def widen(
         score_calibration_value: s of the paper.
         lambda_: factor on the whole update.
 
+    Cost: 2 sorts of columns.
     Source: Yu et al. 2024, Extend model merging from fine-tuned to pre-trained large language
     models, https://arxiv.org/abs/2408.03092, section 3; code yule-BUAA/MergeLLM.
     """

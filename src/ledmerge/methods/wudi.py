@@ -26,6 +26,7 @@ def wudi(base: Weight, deltas: Deltas, *, lambda_: float = 1.0) -> Weight:
     Args:
         lambda_: factor on the whole update.
 
+    Cost: eigenvalues of (n, n), float64.
     Source: Cheng et al. 2025, Whoever started the interference should end it,
     https://arxiv.org/abs/2503.08099, equation 9.
     """

@@ -1,28 +1,40 @@
 """Stored weights to float32 and back, with what is to be known of a block on the way."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 
+_PIECE = 4096
+"""Entries of all rows gone over before the next ones, so that the first row stays near."""
 
-def widen(stored: Tensor, out: Tensor, minus: Tensor | None = None) -> bool:
-    """`stored` as float32 in `out`, less `minus` if given; says whether all of it is finite.
 
-    All are flat, of one length, and on the CPU.
+def widen(stored: Sequence[Tensor], out: Tensor, changes: range = range(0)) -> int | None:
+    """Rows of flat weights as float32 in `out` (row, entry); the first row that is not finite.
+
+    Args:
+        changes: the rows of which the first row is subtracted.
+
+    All are of one length, without gaps, and on the CPU. A row that lies in `out` already stays.
     """
-    if stored.dtype == torch.bfloat16:
-        bits = stored.view(torch.int16).numpy().view(np.uint16)
-        if minus is None:
-            return _widen(bits, out.numpy().view(np.uint32))
-        return _widen_less(bits, minus.numpy(), out.numpy(), out.numpy().view(np.uint32))
-    out.copy_(stored)
-    finite = is_finite(out)
-    if minus is not None:
-        out.sub_(minus)
-    return finite
+    if all(row.dtype == torch.bfloat16 for row in stored):
+        bits = tuple(row.view(torch.int16).numpy().view(np.uint16) for row in stored)
+        into = out.numpy()
+        finite = _widen(bits, into, into.view(np.uint32), changes.start, changes.stop)
+        return None if finite.all() else int(finite.argmin())
+    bad = []
+    for place, row in enumerate(stored):
+        into = out[place]
+        if row.data_ptr() != into.data_ptr():
+            into.copy_(row)
+        if not is_finite(into):
+            bad.append(place)
+        if place in changes:
+            into.sub_(out[0])
+    return bad[0] if bad else None
 
 
 def narrow(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, bool]:
@@ -49,7 +61,22 @@ def is_finite(values: Tensor) -> bool:
 
 
 @njit(nogil=True, cache=True)
-def _widen(bits: np.ndarray, out: np.ndarray) -> bool:
+def _widen(
+    bits: tuple[np.ndarray, ...], out: np.ndarray, words: np.ndarray, first: int, stop: int
+) -> np.ndarray:
+    """Whether each row is finite; `words` are the bits of `out`."""
+    finite = np.ones(len(bits), dtype=np.bool_)
+    for start in range(0, out.shape[1], _PIECE):
+        end = min(start + _PIECE, out.shape[1])
+        for row in range(len(bits)):
+            finite[row] &= _widen_piece(bits[row][start:end], words[row, start:end])
+            if first <= row < stop:
+                _subtract(out[row, start:end], out[0, start:end])
+    return finite
+
+
+@njit(nogil=True, cache=True)
+def _widen_piece(bits: np.ndarray, out: np.ndarray) -> bool:
     not_finite = np.uint16(0)
     for i in range(bits.size):
         out[i] = np.uint32(bits[i]) << np.uint32(16)
@@ -58,11 +85,9 @@ def _widen(bits: np.ndarray, out: np.ndarray) -> bool:
 
 
 @njit(nogil=True, cache=True)
-def _widen_less(bits: np.ndarray, minus: np.ndarray, out: np.ndarray, words: np.ndarray) -> bool:
-    finite = _widen(bits, words)
-    for i in range(out.size):
-        out[i] -= minus[i]
-    return finite
+def _subtract(values: np.ndarray, minus: np.ndarray) -> None:
+    for i in range(values.size):
+        values[i] -= minus[i]
 
 
 @njit(nogil=True, cache=True)

@@ -32,6 +32,8 @@ def drop_by_rank(
 
 def _chances(delta: Tensor, share: float, width: float) -> Tensor:
     """The chance of each entry to stay, (*shape)."""
+    if not delta.numel():
+        return delta
     rows = (
         delta.abs().reshape(-1, delta.shape[-1]) if delta.ndim > 1 else delta.abs().reshape(1, -1)
     )

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ledmerge.ops.per_model import model_sum
+from ledmerge.ops.products import count_nonzero, gram, squares
 from ledmerge.types import Deltas, Mask
 
 Stack = Float[Tensor, "model *shape"]
@@ -13,7 +15,7 @@ Stack = Float[Tensor, "model *shape"]
 
 def alone(elected: Mask) -> Mask:
     """1 where a model elects an entry that no other model elects."""
-    return elected * (elected.sum(0) < 2).float()
+    return elected * (model_sum(elected) < 2).float()
 
 
 def first_highest(claims: Stack, order: Sequence[int]) -> Mask:
@@ -27,20 +29,15 @@ def first_highest(claims: Stack, order: Sequence[int]) -> Mask:
     return owned
 
 
-def figures(elected: Mask, owned: Stack, kept: Deltas, deltas: Deltas) -> dict[str, Tensor]:
+def figures(elected: Mask, owned: Stack, deltas: Deltas) -> dict[str, Tensor]:
     """What `record` takes: entries elected by two models, owned by one, and squared lengths.
 
-    `owned` holds each model's share of each entry, `kept` what that leaves of `deltas`.
+    `owned` holds each model's share of each entry; `kept_square` is of what that leaves of
+    `deltas`, `square` of the whole.
     """
     return {
-        "elected": _gram(elected),
-        "owned": _gram(owned.sign()).diagonal(),
-        "kept_square": _gram(kept).diagonal(),
-        "square": _gram(deltas).diagonal(),
+        "elected": gram(elected),
+        "owned": torch.tensor([count_nonzero(row.flatten()) for row in owned]),
+        "kept_square": squares(deltas, owned),
+        "square": squares(deltas),
     }
-
-
-def _gram(stack: Stack) -> Float[Tensor, "model model"]:
-    """Inner products between models; of 0-1 masks: the sizes of their intersections."""
-    rows = stack.view(len(stack), stack[0].numel())
-    return rows @ rows.T

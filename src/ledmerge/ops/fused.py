@@ -11,14 +11,22 @@ import torch
 from numba import njit
 from torch import Tensor
 
-CHUNK = 4096
+CHUNK = 2048
 """Entries gone over for all models before the next ones: their sums stay in the first cache."""
 
 
+SMALL = 64
+"""Below so many entries torch is as fast, and trying options in a plan loads no compiled loop:
+the first one takes as long as the rest of the plan."""
+
+
 def is_fusible(*tensors: Tensor) -> bool:
-    """Whether the loops can run over these tensors."""
+    """Whether the loops can run, and pay, over these tensors."""
     return all(
-        tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.is_contiguous()
+        tensor.device.type == "cpu"
+        and tensor.dtype == torch.float32
+        and tensor.is_contiguous()
+        and tensor.numel() >= SMALL
         for tensor in tensors
     )
 
@@ -30,10 +38,10 @@ def weighted_sum(stack: Tensor, weights: Tensor) -> Tensor:
     return out
 
 
-def weighted_distances(stack: Tensor, origin: int, weights: Tensor) -> Tensor:
-    """sum_i w_i (x_i - x_origin) over the models of a stack (model, *shape)."""
-    out = torch.empty(stack.shape[1:])
-    _weighted_distances(_rows(stack), origin, weights.numpy(), _flat(out))
+def add_distances(models: Tensor, origin: int, weights: Tensor, total: float) -> Tensor:
+    """total * x_origin + sum_i w_i (x_i - x_origin) over models (model, *shape)."""
+    out = torch.empty(models.shape[1:])
+    _add_distances(_rows(models), origin, weights.numpy(), np.float32(total), _flat(out))
     return out
 
 
@@ -44,18 +52,50 @@ def add(weight: Tensor, change: Tensor) -> Tensor:
     return out
 
 
+def add_weighted(
+    base: Tensor,
+    changes: Tensor,
+    keep: Tensor | None,
+    weights: Tensor,
+    divisor: float,
+    scale: float,
+) -> Tensor:
+    """base + scale * (the sum of the weighted changes, where `keep` is 1, / divisor)."""
+    out = torch.empty_like(base)
+    _add_weighted(
+        _flat(base),
+        _rows(changes),
+        _rows(changes if keep is None else keep),
+        keep is not None,
+        weights.numpy(),
+        np.float32(divisor),
+        np.float32(scale),
+        _flat(out),
+    )
+    return out
+
+
 def add_agreeing(
-    base: Tensor, changes: Tensor, weights: Tensor, scale: float, normalize: bool, ties_up: bool
+    base: Tensor,
+    changes: Tensor,
+    keep: Tensor | None,
+    weights: Tensor,
+    scale: float,
+    normalize: bool,
+    ties_up: bool,
 ) -> Tensor:
     """base + scale * the sum, or mean, of the weighted changes that agree with their sum's sign.
 
     Args:
+        keep: only the changes where this is 1 count.
         ties_up: a sum of 0 elects + (mergekit); else nobody (the paper).
     """
     out = torch.empty_like(base)
     _add_agreeing(
         _flat(base),
         _rows(changes),
+        _rows(changes if keep is None else keep),
+        keep is not None,
         weights.numpy(),
         np.float32(scale),
         normalize,
@@ -76,10 +116,17 @@ def _rows(stack: Tensor) -> np.ndarray:
 @njit(nogil=True, cache=True)
 def _weighted_sum(rows: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
     for start in range(0, out.size, CHUNK):
-        sums = out[start : start + CHUNK]
-        _set_product(rows[0, start : start + CHUNK], weights[0], sums)
-        for model in range(1, len(rows)):
-            _add_product(rows[model, start : start + CHUNK], weights[model], sums)
+        _sum_chunk(rows, start, weights, out[start : start + CHUNK])
+
+
+@njit(nogil=True, cache=True)
+def _sum_chunk(rows: np.ndarray, start: int, weights: np.ndarray, sums: np.ndarray) -> None:
+    """The weighted sum of entries `start` and on, as many as `sums` holds."""
+    stop = start + sums.size
+    # Row by row, cut on their last axis alone: the compiler knows that these lie without gaps.
+    _set_product(rows[0, start:stop], weights[0], sums)
+    for model in range(1, len(rows)):
+        _add_product(rows[model, start:stop], weights[model], sums)
 
 
 @njit(nogil=True, cache=True)
@@ -95,20 +142,62 @@ def _add_product(row: np.ndarray, weight: np.float32, sums: np.ndarray) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _weighted_distances(
-    rows: np.ndarray, origin: int, weights: np.ndarray, out: np.ndarray
+def _add_distances(
+    rows: np.ndarray, origin: int, weights: np.ndarray, total: np.float32, out: np.ndarray
 ) -> None:
-    distances = np.empty(CHUNK, dtype=np.float32)
+    centers, distances = np.empty(CHUNK, dtype=np.float32), np.empty(CHUNK, dtype=np.float32)
+    sums = np.empty(CHUNK, dtype=np.float32)
     for start in range(0, out.size, CHUNK):
-        sums, center = out[start : start + CHUNK], rows[origin, start : start + CHUNK]
+        merged, center = out[start : start + CHUNK], rows[origin, start : start + CHUNK]
+        size = merged.size
+        _set_product(center, total, centers[:size])
         for model in range(len(rows)):
             row = rows[model, start : start + CHUNK]
-            for i in range(sums.size):
+            for i in range(size):
                 distances[i] = row[i] - center[i]
             if model == 0:
-                _set_product(distances, weights[0], sums)
+                _set_product(distances[:size], weights[0], sums[:size])
             else:
-                _add_product(distances, weights[model], sums)
+                _add_product(distances[:size], weights[model], sums[:size])
+        _add(centers[:size], sums[:size], merged)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add_weighted(
+    base: np.ndarray,
+    changes: np.ndarray,
+    keep: np.ndarray,
+    is_masked: bool,
+    weights: np.ndarray,
+    divisor: np.float32,
+    scale: np.float32,
+    out: np.ndarray,
+) -> None:
+    kept = np.empty((len(changes), CHUNK), dtype=np.float32)
+    sums = np.empty(CHUNK, dtype=np.float32)
+    for start in range(0, out.size, CHUNK):
+        merged = out[start : start + CHUNK]
+        size = merged.size
+        if is_masked:
+            _mask(changes, keep, start, size, kept)
+            _sum_chunk(kept, 0, weights, sums[:size])
+        else:
+            _sum_chunk(changes, start, weights, sums[:size])
+        if divisor != np.float32(1):
+            for i in range(size):
+                sums[i] /= divisor
+        for i in range(size):
+            sums[i] *= scale
+        _add(base[start : start + CHUNK], sums, merged)
+
+
+@njit(nogil=True, cache=True)
+def _mask(rows: np.ndarray, keep: np.ndarray, start: int, size: int, kept: np.ndarray) -> None:
+    for model in range(len(rows)):
+        row, mask = rows[model, start : start + size], keep[model, start : start + size]
+        product = kept[model, :size]
+        for i in range(size):
+            product[i] = row[i] * mask[i]
 
 
 @njit(nogil=True, cache=True)
@@ -118,26 +207,33 @@ def _add(weight: np.ndarray, change: np.ndarray, out: np.ndarray) -> None:
         out[i] = weight[i] - (zero - change[i])
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _add_agreeing(
     base: np.ndarray,
     changes: np.ndarray,
+    keep: np.ndarray,
+    is_masked: bool,
     weights: np.ndarray,
     scale: np.float32,
     normalize: bool,
     at_zero: np.float32,
     out: np.ndarray,
 ) -> None:
+    kept = np.empty((len(changes), CHUNK), dtype=np.float32)
     signs = np.empty(CHUNK, dtype=np.float32)
     updates, divisors = np.empty_like(signs), np.empty_like(signs)
     for start in range(0, out.size, CHUNK):
         merged = out[start : start + CHUNK]
         size = merged.size
-        _weighted_sum(changes[:, start : start + CHUNK], weights, signs[:size])
+        if is_masked:
+            _mask(changes, keep, start, size, kept)
+            _sum_chunk(kept, 0, weights, signs[:size])
+        else:
+            _sum_chunk(changes, start, weights, signs[:size])
         _take_signs(signs, at_zero)
         updates[:], divisors[:] = 0, 0
         for model in range(len(changes)):
-            row = changes[model, start : start + CHUNK]
+            row = kept[model, :size] if is_masked else changes[model, start : start + size]
             _add_where_agreed(row, weights[model], signs, updates, divisors)
         if normalize:
             _divide(updates, divisors)
@@ -171,7 +267,7 @@ def _add_where_agreed(
         divisors[i] += agrees * weight
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _divide(updates: np.ndarray, divisors: np.ndarray) -> None:
     one, small = np.float32(1), np.float32(1e-8)
     for i in range(updates.size):

@@ -46,10 +46,3 @@ def weighted_sum(option: PerModel, stack: Tensor) -> Tensor:
     if fused.is_fusible(stack):
         return fused.weighted_sum(stack, weights.flatten())
     return model_sum(stack * weights)
-
-
-def weighted_distances(option: PerModel, stack: Tensor, origin: int) -> Tensor:
-    """Sum over models of option_i * (stack_i - stack_origin), of shape (*shape)."""
-    if fused.is_fusible(stack):
-        return fused.weighted_distances(stack, origin, column(option, stack).flatten())
-    return weighted_sum(option, stack - stack[origin])

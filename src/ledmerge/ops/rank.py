@@ -1,7 +1,5 @@
 """Where a value stands among all others, without sorting them: a histogram read as a curve."""
 
-from threading import Lock
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,7 +11,6 @@ class Ranking:
     """The distribution of the magnitudes of each row, from one pass over the blocks."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
         self._counts: np.ndarray | None = None
         self._curves: Tensor | None = None
 
@@ -23,17 +20,22 @@ class Ranking:
         return self._curves is not None
 
     def count(self, values: Tensor) -> None:
-        """Take in one block, (row, entry) float32; in any order, from any thread."""
+        """Take in one block, (row, entry) float32; in any order."""
         counts = np.stack(
             [torch.bincount(_keys(row) >> 16, minlength=_BUCKETS).cpu().numpy() for row in values]
         )
-        with self._lock:
-            self._counts = counts if self._counts is None else self._counts + counts
+        self._counts = counts if self._counts is None else self._counts + counts
+
+    def absorb(self, other: "Ranking") -> None:
+        """Take in what another copy has counted of other blocks."""
+        if other._counts is not None:
+            self._counts = other._counts + (0 if self._counts is None else self._counts)
 
     def close(self) -> None:
         """End the pass."""
         assert self._counts is not None, "a pass saw no block"
         below = np.cumsum(self._counts, axis=1)
+        self._counts = None
         curves = np.concatenate([np.zeros((len(below), 1)), below / below[:, -1:].clip(1)], axis=1)
         self._curves = torch.from_numpy(curves)
 

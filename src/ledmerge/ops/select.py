@@ -1,29 +1,36 @@
 """Exactly the k entries of largest (or smallest) magnitude, without sorting, block by block.
 
-The bits of |x| as an integer order like |x|, so two histograms find the k-th magnitude of any
-number of float32 values: one of the upper 15 bits, one of the lower 16 inside the bucket where the
-k-th falls. Equal magnitudes at the cut go to the lower place; where they must be split, a third
-pass counts them per block. Sorting 67 M values takes 5.5 s on one thread, a histogram 0.02 s.
+The bits of |x| as an integer order like |x|. One pass counts their upper 15 bits and so finds the
+bucket where the k-th magnitude falls; a second collects the lower 16 bits of what lies in it, which
+gives the k-th magnitude and, for each block, how many equal to it may be chosen (the lower places
+first). Where the bucket holds too much to be collected (equal magnitudes in a large tensor), the
+lower bits are counted as well, and a third pass counts the equal ones of each block. Sorting 67 M
+values takes 5.5 s on one thread, a histogram 0.02 s.
 """
 
-import threading
 from collections.abc import Hashable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 
+from ledmerge.ops.pile import Pile
+
 _HIGH, _LOW = 1 << 15, 1 << 16
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
+COLLECTED = 16_000_000
+"""So many entries may be collected, of two bytes each, for all rows together."""
 
 
 class Selection:
     """One cut per row, found over as many passes as `is_done` asks for.
 
     A pass is `count` for every block and then `close`. After the last, `mask` gives each block's
-    chosen entries. Threads may call `count` and `mask` at the same time. Blocks are named by
-    anything that sorts in the order of their entries.
+    chosen entries. Blocks are named by anything that sorts in the order of their entries. Where
+    several workers share the blocks, each counts into a copy, and one takes in the others' by
+    `absorb` before it closes the pass.
 
     Args:
         numel: entries of a row over all blocks.
@@ -40,15 +47,16 @@ class Selection:
         ]
         self._flip = np.uint32(0 if largest else _MAGNITUDE)
         self._open = [0 < k < numel for k in self.ks]
-        self._stage = 0
+        self._stage: Literal["upper", "collect", "lower", "ties"] = "upper"
         # Per row: the k-th magnitude's bits (flipped when choosing the smallest), and how many
         # entries of just that magnitude are still to be chosen.
         self._cut = np.array([0 if k else _HIGH * _LOW for k in self.ks], dtype=np.int64)
         self._left = np.array(self.ks, dtype=np.int64)
-        self._counts: dict[int, np.ndarray] = {}
+        self._counts: np.ndarray | None = None
+        self._piles: list[Pile] = []
         # Python's own numbers: small arrays that stay would break up the heap (run/parts.py).
         self._ties: dict[Hashable, list[int]] = {}
-        self._splits_ties = [False] * len(self.ks)
+        self._allowed: dict[Hashable, list[int]] = {}
 
     @property
     def is_done(self) -> bool:
@@ -57,35 +65,39 @@ class Selection:
 
     def count(self, values: Tensor, block: Hashable) -> None:
         """Take in one block: `values` of shape (row, entry), float32."""
-        if self._stage == 2:
+        if self._stage == "ties":
             self._ties[block] = self._count_ties(values)
-            return
-        counts = self._thread_counts(len(values))
-        for row in range(len(values)):
-            if self._open[row]:
-                self._count_row(values[row], row, counts[row])
-
-    def _thread_counts(self, rows: int) -> np.ndarray:
-        """This thread's own histograms, so that no two threads add to one counter."""
-        thread = threading.get_ident()
-        if thread not in self._counts:
-            self._counts[thread] = np.zeros((rows, _LOW if self._stage else _HIGH), dtype=np.int64)
-        return self._counts[thread]
+        elif self._stage == "collect":
+            for row, pile in enumerate(self._piles):
+                if self._open[row]:
+                    pile.put(block, self._inside(values[row], row))
+        else:
+            if self._counts is None:
+                size = _HIGH if self._stage == "upper" else _LOW
+                self._counts = np.zeros((len(values), size), dtype=np.int64)
+            for row in range(len(values)):
+                if self._open[row]:
+                    self._count_row(values[row], row, self._counts[row])
 
     def _count_row(self, values: Tensor, row: int, counts: np.ndarray) -> None:
         if values.device.type == "cpu":
             bits = values.numpy().view(np.uint32)
-            if self._stage == 0:
-                _count_high(bits, self._flip, counts)
+            if self._stage == "upper":
+                _count_upper(bits, self._flip, counts)
             else:
-                _count_low(bits, self._flip, np.uint32(self._cut[row] >> 16), counts)
-            return
-        keys = self._keys(values)
-        if self._stage == 0:
-            counts += torch.bincount(keys >> 16, minlength=_HIGH).cpu().numpy()
+                _count_lower(bits, self._flip, np.uint32(self._cut[row] >> 16), counts)
+        elif self._stage == "upper":
+            counts += torch.bincount(self._keys(values) >> 16, minlength=_HIGH).cpu().numpy()
         else:
-            inside = keys[(keys >> 16) == int(self._cut[row] >> 16)] & 0xFFFF
-            counts += torch.bincount(inside, minlength=_LOW).cpu().numpy()
+            counts += np.bincount(self._inside(values, row), minlength=_LOW)
+
+    def _inside(self, values: Tensor, row: int) -> np.ndarray:
+        """The lower 16 bits of the entries in the row's bucket, in their order."""
+        bucket = int(self._cut[row] >> 16)
+        if values.device.type == "cpu":
+            return _lower_bits(values.numpy().view(np.uint32), self._flip, np.uint32(bucket))
+        keys = self._keys(values)
+        return (keys[(keys >> 16) == bucket] & 0xFFFF).cpu().numpy().astype(np.uint16)
 
     def _keys(self, values: Tensor) -> Tensor:
         """Integers that order like the magnitudes (or against them, for the smallest)."""
@@ -95,48 +107,69 @@ class Selection:
         if values.device.type == "cpu":
             rows = values.numpy().view(np.uint32)
             return [
-                _count_equal(row, self._flip, np.uint32(cut)) if splits else 0
-                for row, cut, splits in zip(rows, self._cut, self._splits_ties, strict=True)
+                _count_equal(row, self._flip, np.uint32(cut)) if is_open else 0
+                for row, cut, is_open in zip(rows, self._cut, self._open, strict=True)
             ]
         cuts = torch.from_numpy(self._cut).to(values.device, torch.int32)
         return (self._keys(values) == cuts[:, None]).sum(1).tolist()
 
+    def absorb(self, other: "Selection") -> None:
+        """Take in what another copy has counted of other blocks in this pass."""
+        if other._counts is not None:
+            self._counts = other._counts + (0 if self._counts is None else self._counts)
+        for ours, theirs in zip(self._piles, other._piles, strict=True):
+            ours.absorb(theirs)
+        self._ties |= other._ties
+
     def close(self) -> None:
         """End a pass."""
-        if self._stage == 2:
-            self._place_ties()
-            self._open = [False] * len(self.ks)
+        if self._stage == "ties":
+            self._share_out()
             return
-        counts = sum(self._counts.values())
-        assert isinstance(counts, np.ndarray), "a pass saw no block"
-        self._counts = {}
+        counts, self._counts = self._counts, None
+        if self._stage == "collect":
+            counts = np.stack([np.bincount(p.numbers, minlength=_LOW) for p in self._piles])
+        assert counts is not None, "a pass saw no block"
+        is_upper, inside = self._stage == "upper", 0
+        splits = [False] * len(self.ks)
         for row, is_open in enumerate(self._open):
-            if is_open:
-                self._narrow(row, counts[row])
-        self._stage += 1
-        if self._stage == 2:
-            self._open = list(self._splits_ties)
+            if not is_open:
+                continue
+            bucket, above = _bucket_of(int(self._left[row]), counts[row])
+            self._left[row] -= above
+            self._cut[row] += bucket << 16 if is_upper else bucket
+            inside += int(counts[row, bucket])
+            splits[row] = int(self._left[row]) < int(counts[row, bucket])
+        if is_upper:
+            self._stage = "collect" if inside <= COLLECTED else "lower"
+            self._piles = [Pile(np.uint16) for _ in self.ks] if inside <= COLLECTED else []
+            return
+        self._open = splits
+        if self._stage == "lower":
+            self._stage = "ties"
+            return
+        lows = (self._cut & 0xFFFF).tolist()
+        self._ties = (
+            {
+                block: [
+                    int(np.count_nonzero(pile.of(block) == low)) if split else 0
+                    for pile, low, split in zip(self._piles, lows, splits, strict=True)
+                ]
+                for block in self._piles[splits.index(True)].blocks()
+            }
+            if any(splits)
+            else {}
+        )
+        self._piles = []
+        self._share_out()
 
-    def _narrow(self, row: int, counts: np.ndarray) -> None:
-        """Find the bucket that holds the k-th magnitude, and what is left to choose inside it."""
-        from_top = np.cumsum(counts[::-1])
-        place = int(np.searchsorted(from_top, self._left[row]))
-        bucket = len(counts) - 1 - place
-        above = int(from_top[place] - counts[bucket])
-        self._left[row] -= above
-        if self._stage == 0:
-            self._cut[row] = bucket << 16
-        else:
-            self._cut[row] |= bucket
-            self._splits_ties[row] = int(self._left[row]) < int(counts[bucket])
-
-    def _place_ties(self) -> None:
-        """Turn counts per block into how many ties each block may choose, lower blocks first."""
+    def _share_out(self) -> None:
+        """Give each block how many of its ties it may choose, lower blocks first."""
         left = self._left.copy()
         for block in sorted(self._ties):  # type: ignore[type-var]
-            count = self._ties[block]
-            self._ties[block] = left.clip(0).tolist()
-            left = left - count
+            self._allowed[block] = left.clip(0).tolist()
+            left = left - self._ties[block]
+        self._open = [False] * len(self.ks)
 
     def mask(self, values: Tensor, block: Hashable) -> Tensor:
         """1 at the chosen entries of a block, else 0: float32 in the shape of `values`."""
@@ -144,43 +177,58 @@ class Selection:
             return self._mask_by_torch(values, block)
         chosen = np.empty(values.shape, dtype=np.float32)
         bits = values.numpy().view(np.uint32)
+        everything = [len(bits[0])] * len(bits)
+        allowed, ties = self._allowed.get(block, everything), self._ties.get(block, everything)
         for row in range(len(values)):
-            if self._splits_ties[row]:
+            cut = self._cut[row] + (allowed[row] == 0)
+            if 0 < allowed[row] < ties[row]:
                 _choose_some(
-                    bits[row],
-                    self._flip,
-                    self._cut[row],
-                    np.int64(self._ties[block][row]),
-                    chosen[row],
+                    bits[row], self._flip, np.int64(cut), np.int64(allowed[row]), chosen[row]
                 )
             else:
-                _choose(bits[row], self._flip, np.int64(self._cut[row]), chosen[row])
+                _choose(bits[row], self._flip, np.int64(cut), chosen[row])
         return torch.from_numpy(chosen)
 
     def _mask_by_torch(self, values: Tensor, block: Hashable) -> Tensor:
         keys = self._keys(values).to(torch.int64)
         cuts = torch.from_numpy(self._cut).to(values.device)[:, None]
-        if not any(self._splits_ties):
-            return (keys >= cuts).float()
         ties = keys == cuts
-        allowed = torch.from_numpy(
-            np.where(self._splits_ties, self._ties[block], values.shape[1])
-        ).to(values.device)
-        return ((keys > cuts) | (ties & (ties.cumsum(1) <= allowed[:, None]))).float()
+        allowed = torch.tensor(self._allowed.get(block, [values.shape[1]] * len(values)))
+        is_chosen = ties.cumsum(1) <= allowed.to(values.device)[:, None]
+        return ((keys > cuts) | (ties & is_chosen)).float()
+
+
+def _bucket_of(k: int, counts: np.ndarray) -> tuple[int, int]:
+    """The bucket that holds the k-th entry from the top, and how many lie above the bucket."""
+    from_top = np.cumsum(counts[::-1])
+    place = int(np.searchsorted(from_top, k))
+    bucket = len(counts) - 1 - place
+    return bucket, int(from_top[place] - counts[bucket])
 
 
 @njit(nogil=True, cache=True)
-def _count_high(bits: np.ndarray, flip: np.uint32, counts: np.ndarray) -> None:
+def _count_upper(bits: np.ndarray, flip: np.uint32, counts: np.ndarray) -> None:
     for i in range(bits.size):
         counts[((bits[i] & np.uint32(0x7FFFFFFF)) ^ flip) >> np.uint32(16)] += 1
 
 
 @njit(nogil=True, cache=True)
-def _count_low(bits: np.ndarray, flip: np.uint32, bucket: np.uint32, counts: np.ndarray) -> None:
+def _count_lower(bits: np.ndarray, flip: np.uint32, bucket: np.uint32, counts: np.ndarray) -> None:
     for i in range(bits.size):
         key = (bits[i] & np.uint32(0x7FFFFFFF)) ^ flip
         if key >> np.uint32(16) == bucket:
             counts[key & np.uint32(0xFFFF)] += 1
+
+
+@njit(nogil=True, cache=True)
+def _lower_bits(bits: np.ndarray, flip: np.uint32, bucket: np.uint32) -> np.ndarray:
+    found, count = np.empty(bits.size, dtype=np.uint16), 0
+    for i in range(bits.size):
+        # Written whether it counts or not: a branch would often be guessed wrong.
+        key = (bits[i] & np.uint32(0x7FFFFFFF)) ^ flip
+        found[count] = np.uint16(key & np.uint32(0xFFFF))
+        count += key >> np.uint32(16) == bucket
+    return found[:count]
 
 
 @njit(nogil=True, cache=True)

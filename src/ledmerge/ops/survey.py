@@ -8,8 +8,7 @@ them again is safe, and both ways give the same bits.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from threading import Lock
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -143,25 +142,40 @@ class Question(Protocol):
         """Whether the answer is known."""
         ...
 
+    def absorb(self, other: Any) -> None:
+        """Take in what a copy of this question has seen of other blocks."""
+        ...
+
     def close(self) -> None:
         """End a pass over the blocks."""
         ...
 
 
 class Answers:
-    """What is known so far about the tensors that are worked on together (one, a layer, or all)."""
+    """What is known so far about the tensors that are worked on together (one, a layer, or all).
+
+    Workers that share the blocks have a copy each; after a pass one takes in the others', and its
+    own goes to all of them for the next.
+    """
 
     def __init__(self, numel_together: int, scope: Scope = "tensor"):
         self.numel_together, self.scope = numel_together, scope
         self._questions: dict[Hashable, Question] = {}
-        self._lock = Lock()
 
     def get(self, key: Hashable, make: Callable[[], Question]) -> Question:
         """The question of that key, made on first asking."""
-        with self._lock:
-            if key not in self._questions:
-                self._questions[key] = make()
-            return self._questions[key]
+        if key not in self._questions:
+            self._questions[key] = make()
+        return self._questions[key]
+
+    def absorb(self, other: "Answers") -> None:
+        """Take in what a copy of these has seen of other blocks in this pass."""
+        for key, question in other._questions.items():
+            if not question.is_done:
+                if key in self._questions:
+                    self._questions[key].absorb(question)
+                else:
+                    self._questions[key] = question
 
     def close_pass(self) -> None:
         """Every block that had something to give has been seen."""
@@ -269,6 +283,11 @@ class _Selections:
             if not selection.is_done:
                 selection.count(stack, place)
 
+    def absorb(self, other: "_Selections") -> None:
+        for ours, theirs in zip(self.selections, other.selections, strict=True):
+            if not ours.is_done:
+                ours.absorb(theirs)
+
     def close(self) -> None:
         for selection in self.selections:
             if not selection.is_done:
@@ -286,5 +305,9 @@ class _Total:
     def is_done(self) -> bool:
         return self.answer is not None
 
+    def absorb(self, other: "_Total") -> None:
+        self.parts |= other.parts
+
     def close(self) -> None:
         self.answer = grand_total(self.parts.values())
+        self.parts = {}

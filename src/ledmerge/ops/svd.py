@@ -10,14 +10,14 @@ TALL = 4
 a third of the time."""
 
 
-def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def svd(matrix: Tensor, least: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     """(U (m, r), s (r,) falling, Vh (r, n)) with matrix = U diag(s) Vh, float32.
 
     r is the numerical rank: directions whose singular value is no more than rounding (max(m, n) *
-    eps * the largest) are left out, since they are arbitrary.
+    eps * the largest, or than `least`) are left out, since they are arbitrary.
     """
     if matrix.shape[0] < matrix.shape[1]:
-        u, s, vh = svd(matrix.T)
+        u, s, vh = svd(matrix.T, least)
         return vh.T, s, u.T
     if matrix.shape[0] >= TALL * matrix.shape[1]:
         q, r = torch.linalg.qr(matrix)
@@ -25,7 +25,8 @@ def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         u = q @ u
     else:
         u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-    rank = int((s > s[0] * max(matrix.shape) * torch.finfo(s.dtype).eps).sum())
+    rounding = s[0] * max(matrix.shape) * torch.finfo(s.dtype).eps
+    rank = int((s > rounding.clamp(min=least)).sum())
     return u[:, :rank], s[:rank], vh[:rank]
 
 

@@ -7,6 +7,7 @@ from ledmerge.methods._catalog import Method
 from ledmerge.methods._guard import guarded
 from ledmerge.recipe.decided import Module, Recipe, Slice
 from ledmerge.recipe.mergekit import adds_base
+from ledmerge.recipe.onto import check_onto
 from ledmerge.recipe.options import Expert, Level, read_options, strictest
 from ledmerge.recipe.schema import ModelEntry, ModuleEntry, RecipeFile, SliceEntry
 from ledmerge.recipe.score_source import read_guard, read_source
@@ -65,6 +66,8 @@ def _with_modules(
             f"modules: {'a guard' if file.guard else method.name} works on whole models; list "
             "'models', and give what is not to be merged under 'keep'"
         )
+    if file.onto:
+        problems.append("modules: 'onto' goes on with whole models; list 'models'")
     modules = []
     for name, entry in (file.modules or {}).items():
         body = _body_of(name, entry, levels, problems)
@@ -84,6 +87,9 @@ def _with_models(
     """The recipe of whole models."""
     method = recipe.method
     entries = {f"{body.prefix}models[{i}]": entry for i, entry in enumerate(body.models)}
+    if file.onto:
+        check_onto(file, method, problems)
+        entries = {"onto": ModelEntry(model=file.onto), **entries}
     listed = [Expert(where, entry.model, entry.parameters) for where, entry in entries.items()]
     experts = _experts(listed, recipe.base, method, "models", problems)
     options = read_options(method, experts, body.levels, problems, notes)
@@ -122,6 +128,7 @@ def _with_models(
         recipe,
         method=strictest(method, options),
         guard=guard,
+        onto=file.onto,
         models=tuple(expert.model for expert in experts),
         options=options,
         sources=tuple(sources),
@@ -139,6 +146,8 @@ def _with_slices(
         problems.append(f"slices: {who} needs {what}, which are of whole models; list 'models'")
     if method.keeps_masks:
         problems.append(f"slices: {method.name} keeps masks of whole models; list 'models'")
+    if file.onto:
+        problems.append("slices: 'onto' goes on with whole models; list 'models'")
     slices = []
     for number, entry in enumerate(body.slices):
         where = f"slices[{number}]"

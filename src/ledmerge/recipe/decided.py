@@ -32,6 +32,8 @@ class Recipe:
     tokenizer: TokenizerEntry | None = None
     """None for the base's as it is."""
     chat_template: str | None = None
+    onto: str | None = None
+    """The earlier merge to which the experts are added; it is the first of `models`."""
     models: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     sources: tuple[ScoreSource | None, ...] = ()

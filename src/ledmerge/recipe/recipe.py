@@ -10,22 +10,27 @@ from ledmerge.recipe.body import with_body
 from ledmerge.recipe.decided import Recipe
 from ledmerge.recipe.documents import Document, order_documents
 from ledmerge.recipe.kept import read_keep
+from ledmerge.recipe.onto import with_onto
 from ledmerge.recipe.read import parse_recipe, read_recipes
 from ledmerge.recipe.schema import RecipeFile, TokenizerEntry
 
 
-def load_recipe(recipe: str | Path | dict[str, Any]) -> Recipe:
+def load_recipe(recipe: str | Path | dict[str, Any], onto: str | Path | None = None) -> Recipe:
     """The recipe of a file, or of a mapping with the same keys.
 
     Of several documents in a file, that of the result; the others are its `steps`.
+
+    Args:
+        onto: stands for `onto` in the recipe; a folder from where the program runs, or a hub id.
 
     Raises:
         RecipeError: every problem that can be seen without opening a model, one per line.
     """
     if isinstance(recipe, dict):
-        return _resolve(parse_recipe(recipe, "recipe"), "recipe", Path())
+        file = with_onto([parse_recipe(recipe, "recipe")], onto, "recipe")[0]
+        return _resolve(file, "recipe", Path())
     path = Path(recipe)
-    files = read_recipes(path)
+    files = with_onto(read_recipes(path), onto, str(path))
     found = [
         _resolve(file, f"{path}: '{file.name}'" if len(files) > 1 else str(path), path.parent)
         for file in files

@@ -19,6 +19,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
         "name": recipe.name,
         "merge_method": recipe.method.name,
         "base_model": recipe.base and as_recipe(recipe.base),
+        "onto": recipe.onto,
         **body,
         "keep": [{"filter": k.filter, "model": as_recipe(k.model)} for k in recipe.keep] or None,
         "guard": _guard(recipe),
@@ -40,6 +41,8 @@ def _written(value: Any) -> Any:
 def _models(recipe: Recipe) -> dict[str, Any]:
     models = []
     for place, reference in enumerate(recipe.models):
+        if place == 0 and recipe.onto:
+            continue
         entry: dict[str, Any] = {"model": as_recipe(reference)}
         if own := _own(recipe, place):
             entry["parameters"] = own

@@ -249,6 +249,9 @@ class RecipeFile(BaseModel):
     """Options of the merge method, for all experts."""
     keep: list[KeepEntry] | None = Field(None, min_length=1)
     """Tensors that come from one model as they are: heads, embeddings, towers."""
+    onto: str | None = None
+    """A merge by the same method, of the same base, to which the experts are added: a folder, or a
+    hub id `owner/name@revision`."""
     guard: GuardEntry | None = None
     """Entries that are kept out of the merge, whatever the method."""
     locate: LocateSettings = LocateSettings()

@@ -43,12 +43,17 @@ def read_guard(
     """The guard with its model's place; what it cannot keep is a problem."""
     if entry is None:
         return None
-    if method.needs_grams:
-        problems.append(
-            f"guard: reads scores of entries, and {method.name} Gram matrices; a model has one kind"
+    if method.needs_grams or method.keeps_masks:
+        reason = (
+            f"reads scores of entries, and {method.name} Gram matrices; a model has one kind"
+            if method.needs_grams
+            else f"{method.name} keeps masks of its own merge, which a guard changes"
         )
-    if method.keeps_masks:
-        problems.append(f"guard: {method.name} keeps masks of its own merge, which a guard changes")
+        after = "linear" if entry.keep != "base" else "task_arithmetic"
+        problems.append(
+            f"guard: {reason}. Guard the result in a recipe of its own: {after} of it at weight 1 "
+            f"and of '{entry.scores}' at weight 0"
+        )
     place = place_of(entry.scores, experts, "guard.scores", problems)
     if place is None:
         return None

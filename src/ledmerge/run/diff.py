@@ -20,10 +20,13 @@ from ledmerge.ops.total import block_total
 from ledmerge.report.relation import MIN_ENTRIES, verdict
 from ledmerge.run.plan import default_threads
 from ledmerge.run.progress import Progress, Quiet
-from ledmerge.run.workers import Workers
+from ledmerge.run.workers import Tell, Work, Workers, can_fork
 
 SUMS = ("square", "other_square", "dot", "change_square", "changed")
 """What is summed over blocks: A·A, B·B, A·B, (B-A)·(B-A), and the entries that differ."""
+
+BLOCKS = 32
+"""So many blocks of a tensor are one task of a worker."""
 
 
 def diff(
@@ -107,28 +110,38 @@ def _all_sums(
 ) -> dict[str, dict[str, float]]:
     entries = pair[0].entries
     progress.start("diff", sum(entries[name].numel for name in names), "entries")
-    workers, found = Workers(threads), {}
-    buffers = [[bytearray(8 * BLOCK) for _ in pair] for _ in range(threads)]
+    tasks = [
+        (name, cuts[first : first + BLOCKS])
+        for name in names
+        for cuts in [list(blocks(entries[name].numel))]
+        for first in range(0, len(cuts), BLOCKS)
+    ]
+
+    def make_work() -> Work:
+        buffers = [bytearray(8 * BLOCK) for _ in pair]
+
+        def work(task: tuple[str, list[tuple[int, int]]], tell: Tell) -> tuple[Any, np.ndarray]:
+            name, cuts = task
+            sums = [_block_sums(pair, name, start, stop, buffers) for start, stop in cuts]
+            tell(cuts[-1][1] - cuts[0][0])
+            return (name, cuts[0][0]), np.array(sums)
+
+        return work
+
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # torch's own would fight with the workers for the same cores
+    workers = Workers(min(threads, len(tasks)), make_work, fork=can_fork())
     try:
-        for name in names:
-            cuts = list(blocks(entries[name].numel))
-            rows = np.zeros((len(cuts), len(SUMS)))
-
-            def work(thread: int, block: int, name=name, cuts=cuts, rows=rows) -> None:
-                start, stop = cuts[block]
-                rows[block] = _block_sums(pair, name, start, stop, buffers[thread])
-                progress.advance(stop - start)
-
-            workers.each(range(len(cuts)), work)
-            found[name] = dict(zip(SUMS, rows.sum(0).tolist(), strict=True))
+        rows = dict(workers.each(tasks, progress.advance))
     finally:
         torch.set_num_threads(torch_threads)
         workers.close()
         for checkpoint in pair:
             checkpoint.close()
-    return found
+    found = {name: np.zeros(len(SUMS)) for name in names}
+    for (name, _), sums in sorted(rows.items()):
+        found[name] += sums.sum(0)
+    return {name: dict(zip(SUMS, sums.tolist(), strict=True)) for name, sums in found.items()}
 
 
 def _block_sums(

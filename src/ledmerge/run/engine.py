@@ -2,20 +2,22 @@
 
 Tensors that are ranked together (one, a layer, or all) form a unit. A unit is gone over as often as
 the method asks for numbers of the whole; in the last pass each block is written to its place.
+Workers take a unit each, and share the blocks of one that is too large for that.
 """
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
 from ledmerge.models.roles import layer_of
-from ledmerge.ops.blocks import blocks
+from ledmerge.ops.blocks import BLOCK, blocks
 from ledmerge.ops.survey import Answers, BlockSurvey, Pending, Scope
 from ledmerge.run.lane import BlockResult, Lane, Source
 from ledmerge.run.parts import Parts, TensorResult
 from ledmerge.run.planned import Plan, PlannedTensor
-from ledmerge.run.workers import Workers
+from ledmerge.run.workers import Tell, Work, Workers, can_fork
 
 Sink = Callable[[str, int, memoryview], None]
 """Takes finished bytes: tensor name, first flat entry, data."""
@@ -23,48 +25,53 @@ Sink = Callable[[str, int, memoryview], None]
 MaskSink = Callable[[str, int, Sequence[memoryview]], None]
 """Takes the packed masks of a block: tensor name, first flat entry, bits of each model."""
 
+SHARED = 32 * BLOCK
+"""Entries from which on a merge is given to several workers: starting them takes 20 ms."""
+
+SINGLE = BLOCK
+"""Entries up to which a unit is finished at once, without a message to a worker."""
+
+TOLD = 4_000_000
+"""Bytes after which a worker says how far it is."""
+
+Unit = list[PlannedTensor]
+Job = tuple[int, int, int, int]
+"""A block: place of its tensor in the unit, number of the block, first entry, entry after it."""
+
 
 def ranked_together(name: str, scope: Scope) -> str:
     """What the tensors have in common among which this one's entries are ranked."""
     return {"tensor": name, "layer": layer_of(name) or name, "global": ""}[scope]
 
 
+@dataclass
+class Pass:
+    """What some blocks of a unit gave in one pass, and which of them have to be seen again."""
+
+    answers: Answers
+    parts: list[Parts]
+    pending: list[Job] = field(default_factory=list)
+
+
+@dataclass
 class Engine:
     """Runs a plan's tensors through its method.
 
     Args:
         sources: the models and then the score sets the method asks for.
-        sink: called from several threads with each finished block.
+        sink: called by several workers, which may be processes, with each finished block.
         mask_sink: the same with its masks, where the method keeps some.
+        advance: told in this thread how many bytes are finished.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        sources: Sequence[Source],
-        sink: Sink,
-        *,
-        threads: int,
-        device: torch.device,
-        allow_nonfinite: bool,
-        mask_sink: MaskSink | None = None,
-    ):
-        self._plan, self._sink, self._mask_sink = plan, sink, mask_sink
-        self._workers = Workers(threads)
-        self._lanes = [
-            Lane(
-                plan.recipe.method,
-                sources,
-                len(plan.inputs),
-                Source(plan.donor.checkpoint, plan.donor.name),
-                {name: Source(m.checkpoint, m.name) for name, m in plan.givers.items()},
-                seed=plan.recipe.seed,
-                device=device,
-                has_base=plan.recipe.has_base,
-                allow_nonfinite=allow_nonfinite,
-            )
-            for _ in range(threads)
-        ]
+    plan: Plan
+    sources: Sequence[Source]
+    sink: Sink
+    threads: int
+    device: torch.device
+    allow_nonfinite: bool
+    mask_sink: MaskSink | None = None
+    advance: Callable[[int], None] = lambda num_bytes: None
 
     def run(self, skip: frozenset[str] = frozenset()) -> Iterator[TensorResult]:
         """Finish every tensor not in `skip`, and yield each as it is done."""
@@ -72,75 +79,175 @@ class Engine:
         torch_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            for unit in self._units():
-                if not all(tensor.new.name in skip for tensor in unit):
-                    yield from self._run_unit(unit, skip)
+            yield from self._run([u for u in self._units() if not skip.issuperset(_names(u))], skip)
         finally:
             torch.set_num_threads(torch_threads)
-            self._workers.close()
 
-    def _units(self) -> list[list[PlannedTensor]]:
+    def _run(self, units: list[Unit], skip: frozenset[str]) -> Iterator[TensorResult]:
+        alone = _UnitLoop(self, skip)
+        large = [unit for unit in units if _numel(unit) > SINGLE]
+        total = sum(map(_numel, large))
+        if self.threads == 1 or total < SHARED:
+            for unit in units:
+                yield from alone.finish(unit, self.advance)
+            return
+        for unit in units:
+            if _numel(unit) <= SINGLE:
+                yield from alone.finish(unit, self.advance)
+
+        def make_work() -> Work:
+            loop = _UnitLoop(self, skip)
+            return lambda task, tell: loop.do(large, task, tell)
+
+        fork = self.device.type == "cpu" and can_fork()
+        workers = Workers(self.threads, make_work, fork=fork)
+        try:
+            own = []
+            for place, unit in enumerate(large):
+                if _numel(unit) * 4 * self.threads > total and self._num_jobs(unit) > 1:
+                    yield from self._share(workers, place, unit, skip)
+                else:
+                    own.append(place)
+            own.sort(key=lambda place: -_numel(large[place]))  # or one may be left over at the end
+            for results in workers.each(own, self.advance):
+                yield from results
+        finally:
+            workers.close()
+
+    def _share(
+        self, workers: Workers, place: int, unit: Unit, skip: frozenset[str]
+    ) -> Iterator[TensorResult]:
+        """Finish one unit, every pass by all workers."""
+        jobs, state = self.begin(unit)
+        while jobs:
+            shares = [jobs[turn :: len(workers)] for turn in range(len(workers))]
+            jobs = []
+            tasks = [(place, share, state.answers) for share in shares if share]
+            for found in workers.each(tasks, self.advance):
+                state.answers.absorb(found.answers)
+                for ours, theirs in zip(state.parts, found.parts, strict=True):
+                    ours.absorb(theirs)
+                jobs += found.pending
+            state.answers.close_pass()
+            jobs.sort()
+        yield from _results(unit, state.parts, skip)
+
+    def begin(self, unit: Unit) -> tuple[list[Job], Pass]:
+        """All blocks of a unit, and room for what they give."""
+        cuts = [self._cut(tensor) for tensor in unit]
+        jobs = [
+            (place, block, start, stop)
+            for place, cut in enumerate(cuts)
+            for block, (start, stop) in enumerate(cut)
+        ]
+        answers = Answers(_numel(unit), self.plan.recipe.scope)
+        return jobs, Pass(answers, [Parts(len(c), t) for c, t in zip(cuts, unit, strict=True)])
+
+    def _units(self) -> list[Unit]:
         """Tensors grouped by what is ranked together; copied ones stand alone."""
-        scope = self._plan.recipe.scope
-        units: dict[str, list[PlannedTensor]] = {}
-        for tensor in self._plan.tensors:
+        scope = self.plan.recipe.scope
+        units: dict[str, Unit] = {}
+        for tensor in self.plan.tensors:
             name = tensor.new.name
             together = ranked_together(name, scope)
             key = f"copy {name}" if tensor.action == "copy" else f"merge {together}"
             units.setdefault(key, []).append(tensor)
         return list(units.values())
 
-    def _run_unit(self, unit: list[PlannedTensor], skip: frozenset[str]) -> Iterator[TensorResult]:
-        answers = Answers(sum(t.new.numel for t in unit), self._plan.recipe.scope)
-        cuts = [self._cut(tensor) for tensor in unit]
-        parts = [Parts(len(cut), tensor) for cut, tensor in zip(cuts, unit, strict=True)]
-        jobs = [
-            (place, block, start, stop)
-            for place, cut in enumerate(cuts)
-            for block, (start, stop) in enumerate(cut)
-        ]
-        while jobs:
-            pending: list[tuple[int, int, int, int]] = []
-
-            def work(thread: int, job: tuple[int, int, int, int]) -> None:
-                place, block, start, stop = job
-                tensor = unit[place]
-                survey = BlockSurvey(answers, place, start, tensor.new.numel)
-                try:
-                    result = self._compute(thread, tensor, start, stop, survey)
-                except Pending:
-                    pending.append(job)  # noqa: B023 - the passes do not overlap
-                    return
-                if tensor.new.name not in skip:
-                    self._sink(tensor.new.name, start, result.data)
-                    if result.masks and self._mask_sink:
-                        self._mask_sink(tensor.new.name, start, result.masks)
-                parts[place].put(block, result)
-
-            self._workers.each(jobs, work)
-            answers.close_pass()
-            jobs = sorted(pending)
-        for tensor, part in zip(unit, parts, strict=True):
-            if tensor.new.name not in skip:
-                yield part.gather()
+    def _num_jobs(self, unit: Unit) -> int:
+        return sum(len(self._cut(tensor)) for tensor in unit)
 
     def _cut(self, tensor: PlannedTensor) -> list[tuple[int, int]]:
         """The pieces the tensor is worked on in: blocks, or the whole where the method needs it."""
         numel = tensor.new.numel
-        is_whole = tensor.action == "merge" and self._plan.recipe.method.grain == "tensor"
+        is_whole = tensor.action == "merge" and self.plan.recipe.method.grain == "tensor"
         return [(0, numel)] if is_whole and numel else list(blocks(numel))
 
+
+class _UnitLoop:
+    """What one worker does with units, or with its share of one."""
+
+    def __init__(self, engine: Engine, skip: frozenset[str]):
+        plan = engine.plan
+        self._engine, self._skip, self._untold = engine, skip, 0
+        self._lane = Lane(
+            plan.recipe.method,
+            engine.sources,
+            len(plan.inputs),
+            Source(plan.donor.checkpoint, plan.donor.name),
+            {name: Source(m.checkpoint, m.name) for name, m in plan.givers.items()},
+            seed=plan.recipe.seed,
+            device=engine.device,
+            has_base=plan.recipe.has_base,
+            allow_nonfinite=engine.allow_nonfinite,
+        )
+
+    def do(
+        self, units: list[Unit], task: int | tuple[int, list[Job], Answers], tell: Tell
+    ) -> list[TensorResult] | Pass:
+        """A whole unit, or one pass over some of its blocks."""
+        if isinstance(task, int):
+            return list(self.finish(units[task], tell))
+        place, jobs, answers = task
+        _, state = self._engine.begin(units[place])
+        state.answers = answers
+        self._pass(units[place], jobs, state, tell)
+        return state
+
+    def finish(self, unit: Unit, tell: Tell) -> Iterator[TensorResult]:
+        """Finish a unit, pass by pass."""
+        jobs, state = self._engine.begin(unit)
+        while jobs:
+            self._pass(unit, jobs, state, tell)
+            state.answers.close_pass()
+            jobs, state.pending = state.pending, []
+        yield from _results(unit, state.parts, self._skip)
+
+    def _pass(self, unit: Unit, jobs: list[Job], state: Pass, tell: Tell) -> None:
+        for job in jobs:
+            place, block, start, stop = job
+            tensor = unit[place]
+            survey = BlockSurvey(state.answers, place, start, tensor.new.numel)
+            try:
+                result = self._compute(tensor, start, stop, survey)
+            except Pending:
+                state.pending.append(job)
+                continue
+            if tensor.new.name not in self._skip:
+                self._engine.sink(tensor.new.name, start, result.data)
+                if result.masks and self._engine.mask_sink:
+                    self._engine.mask_sink(tensor.new.name, start, result.masks)
+                self._untold += len(result.data)
+            state.parts[place].put(block, result)
+            if self._untold >= TOLD or job is jobs[-1]:
+                tell(self._untold)
+                self._untold = 0
+
     def _compute(
-        self, thread: int, tensor: PlannedTensor, start: int, stop: int, survey: BlockSurvey
+        self, tensor: PlannedTensor, start: int, stop: int, survey: BlockSurvey
     ) -> BlockResult:
-        lane, new = self._lanes[thread], tensor.new
+        new = tensor.new
         if tensor.action == "copy":
-            return lane.copy(new, start, stop, tensor.giver)
+            return self._lane.copy(new, start, stop, tensor.giver)
         try:
-            return lane.merge(new, tensor.options, start, stop, survey)
+            return self._lane.merge(tensor, start, stop, survey)
         except Pending:
             raise
         except Exception as error:
             if sys.version_info >= (3, 11):
                 error.add_note(f"while merging '{new.name}', entries {start:,} to {stop:,}")
             raise
+
+
+def _results(unit: Unit, parts: list[Parts], skip: frozenset[str]) -> Iterator[TensorResult]:
+    for tensor, part in zip(unit, parts, strict=True):
+        if tensor.new.name not in skip:
+            yield part.gather()
+
+
+def _numel(unit: Unit) -> int:
+    return sum(tensor.new.numel for tensor in unit)
+
+
+def _names(unit: Unit) -> list[str]:
+    return [tensor.new.name for tensor in unit]

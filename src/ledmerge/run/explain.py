@@ -4,13 +4,17 @@ from pathlib import Path
 from typing import Any
 
 from ledmerge.errors import RecipeError, did_you_mean
+from ledmerge.methods._catalog import get_method
+from ledmerge.methods._shown import shown
 from ledmerge.recipe.options import as_written
 from ledmerge.run.engine import ranked_together
 from ledmerge.run.plan import Plan, raise_problems
 from ledmerge.run.plan import plan as make_plan
 
 
-def explain(recipe: str | Path | dict[str, Any], tensor: str) -> dict[str, Any]:
+def explain(
+    recipe: str | Path | dict[str, Any], tensor: str, onto: str | Path | None = None
+) -> dict[str, Any]:
     """The method, the options in force and the fate of one tensor; nothing is read but headers.
 
     Returns:
@@ -21,7 +25,7 @@ def explain(recipe: str | Path | dict[str, Any], tensor: str) -> dict[str, Any]:
     Raises:
         RecipeError: the recipe does not work, or no model has such a tensor; names the nearest.
     """
-    plan = make_plan(recipe)
+    plan = make_plan(recipe, onto=onto)
     raise_problems(plan)
     planned = {each.new.name: each for each in plan.tensors}
     if tensor not in planned and tensor not in plan.left_out:
@@ -30,7 +34,7 @@ def explain(recipe: str | Path | dict[str, Any], tensor: str) -> dict[str, Any]:
     found = planned.get(tensor)
     part = next((p for p in plan.parts if found in p.tensors), plan.parts[0])
     method = part.recipe.method
-    about = method.as_json()
+    about = shown(get_method(method.name))
     options = found.options if found and found.action == "merge" else {}
     in_force = {
         name: as_written(value) for name, value in {**part.recipe.options, **options}.items()
@@ -68,6 +72,8 @@ def _models(plan: Plan, tensor: str, in_force: dict[str, Any]) -> list[dict[str,
         for place in range(len(plan.models))
     ]
     rows = [("model", model, chosen) for model, chosen in zip(plan.models, own, strict=True)]
+    if plan.recipe.onto is not None:
+        rows[0] = ("onto", *rows[0][1:])
     if plan.recipe.base is not None:
         rows.insert(0, ("base", plan.donor, {}))
     return [

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +16,11 @@ from ledmerge.models.roles import COUNTERS
 from ledmerge.ops.blocks import BLOCK
 from ledmerge.ops.cast import is_finite, narrow, num_different, widen
 from ledmerge.ops.conflict import conflict_figures
+from ledmerge.ops.products import gram
 from ledmerge.ops.random import draw_uniform
 from ledmerge.ops.survey import BlockSurvey
-from ledmerge.ops.total import block_total
 from ledmerge.report.relation import MIN_ENTRIES
+from ledmerge.run.planned import PlannedTensor
 
 LIKENESS_EVERY = 16
 """Of so many blocks of a matrix, one is compared with the first model's. All of them would be
@@ -87,11 +87,11 @@ class Lane:
         self._num_models, self._has_base, self._donor = num_models, has_base, donor
         self._givers = givers
         self._seed, self._device, self._allow_nonfinite = seed, device, allow_nonfinite
-        self._raw = [bytearray(BLOCK * 8) for _ in self._sources]
+        self._raw = [memoryview(bytearray(BLOCK * 8)) for _ in self._sources]
         self._stack = torch.empty(len(self._sources), BLOCK)
 
     def merge(
-        self, new: NewTensor, options: dict[str, Any], start: int, stop: int, survey: BlockSurvey
+        self, tensor: PlannedTensor, start: int, stop: int, survey: BlockSurvey
     ) -> BlockResult:
         """One piece of the merged tensor: a flat block, or the whole in its own shape.
 
@@ -99,7 +99,7 @@ class Lane:
             Pending: the survey needs the other blocks first.
             NonFiniteError: an input or the result is NaN or infinite.
         """
-        name = new.name
+        new, name, options = tensor.new, tensor.new.name, tensor.options
         raw, flat = self._read(name, start, stop)
         stack = flat if self._method.grain == "entry" else flat.view(len(flat), *new.shape)
         inputs, scores = stack[: self._num_models], stack[self._num_models :]
@@ -122,16 +122,12 @@ class Lane:
             "survey": survey,
             "record": record,
             "keep": keep,
+            "earlier": tensor.earlier,
             "random": lambda like: draw_uniform(like, seed=self._seed, name=name, start=start),
             **_by_place("scores", self._method, scores),
             **_by_place("grams", self._method, grams),
         }
         asked = {request: answers[request] for request in self._method.requests}
-        is_matrix = len(new.shape) > 1 and new.numel >= MIN_ENTRIES
-        if is_matrix and start % (LIKENESS_EVERY * BLOCK) == 0:
-            figures["likeness"] = _likeness(
-                flat[: self._num_models, :BLOCK], self._method.inputs == "deltas"
-            )
         if self._method.inputs == "models":
             merged = self._method.function(experts, **options, **asked)
         elif self._method.inputs == "other":
@@ -139,11 +135,18 @@ class Lane:
         else:
             merged = self._method.function(base, experts, **options, **asked)
             figures |= conflict_figures(flat[0], flat[1 : self._num_models], merged.flatten())
+        is_matrix = len(new.shape) > 1 and new.numel >= MIN_ENTRIES
+        if is_matrix and start % (LIKENESS_EVERY * BLOCK) == 0:
+            figures["likeness"] = _likeness(
+                flat[: self._num_models, :BLOCK], self._method.inputs == "deltas"
+            )
         stored, finite = narrow(merged.flatten(), TORCH_DTYPES[new.dtype])
         if not (finite or self._allow_nonfinite):
             raise _overflow(name, new.dtype)
         if self._method.inputs == "deltas":
-            before, _ = narrow(flat[0], stored.dtype)
+            before = torch.frombuffer(raw[0], dtype=TORCH_DTYPES[self._sources[0].dtype(name)])
+            if before.dtype != stored.dtype:
+                before, _ = narrow(flat[0], stored.dtype)
             figures["changed"] = np.array(num_different(stored, before))
         data = stored.view(torch.uint8).numpy().data
         digests = [
@@ -186,7 +189,7 @@ class Lane:
         for source in self._sources[: self._num_models]:
             if name not in source.checkpoint.entries:
                 continue
-            theirs = _read_raw(source, name, start, stop, bytearray(len(raw)))
+            theirs = _read_raw(source, name, start, stop, memoryview(bytearray(len(raw))))
             if theirs != raw:
                 raise CheckpointError(
                     f"'{name}' holds other integers in {source.label} than in {self._donor.label}; "
@@ -202,15 +205,25 @@ class Lane:
         stack = self._stack
         if stop - start != BLOCK:
             stack = torch.empty(len(self._sources), stop - start)  # rows must lie without gaps
-        raws = []
-        for place, source in enumerate(self._sources):
-            raw = _read_raw(source, name, start, stop, self._raw[place])
-            raws.append(raw)
-            stored = torch.frombuffer(raw, dtype=TORCH_DTYPES[source.dtype(name)])
-            is_change = self._method.inputs == "deltas" and 0 < place < self._num_models
-            finite = widen(stored, stack[place], stack[0] if is_change else None)
-            if not (finite or self._allow_nonfinite):
-                raise _nonfinite(name, source)
+        changes = range(1, self._num_models) if self._method.inputs == "deltas" else range(0)
+        places = stack.numpy().view(np.uint8)
+        raws = [
+            # What is float32 already is read into its place.
+            _read_raw(source, name, start, stop, places[place].data)
+            if source.dtype(name) == "F32" and place not in changes
+            else _read_raw(source, name, start, stop, self._raw[place])
+            for place, source in enumerate(self._sources)
+        ]
+        stored = [
+            torch.frombuffer(raw, dtype=TORCH_DTYPES[source.dtype(name)])
+            for raw, source in zip(raws, self._sources, strict=True)
+        ]
+        models = self._num_models
+        groups = [(0, stored[:models], changes), (models, stored[models:], range(0))]
+        for first, rows, minus in groups:
+            bad = widen(rows, stack[first : first + len(rows)], minus) if rows else None
+            if bad is not None and not self._allow_nonfinite:
+                raise _nonfinite(name, self._sources[first + bad])
         return raws, stack.to(self._device)
 
     def _read_grams(self, name: str) -> tuple[Tensor | None, list[bytes]]:
@@ -219,10 +232,10 @@ class Lane:
         if not sources:
             return None, []
         stack = torch.stack([source.checkpoint.read(name) for source in sources])
-        for source, gram in zip(sources, stack, strict=True):
-            if not (self._allow_nonfinite or torch.isfinite(gram).all()):
+        for source, matrix in zip(sources, stack, strict=True):
+            if not (self._allow_nonfinite or torch.isfinite(matrix).all()):
                 raise _nonfinite(name, source)
-        raws = [gram.reshape(-1).view(torch.uint8).numpy().data for gram in stack]
+        raws = [matrix.reshape(-1).view(torch.uint8).numpy().data for matrix in stack]
         return stack.to(self._device), [block_digests(raw, 4) for raw in raws]
 
 
@@ -240,19 +253,18 @@ def _likeness(rows: Tensor, are_changes: bool) -> np.ndarray:
     Args:
         rows: the models, or (`are_changes`) the first and what the others change of it.
     """
-    # Not by BLAS, whose sums of one vector depend on where in memory it lies.
-    sums = np.array(block_total(torch.cat([rows * rows[0], rows.square()])))
-    dots, squares = sums.reshape(2, len(rows))
+    products = gram(rows).cpu().numpy()
+    dots, squares = products[0].copy(), products.diagonal().copy()
     if are_changes:
         squares[1:] += squares[0] + 2 * dots[1:]
         dots[1:] += squares[0]
     return np.stack([dots, squares], 1)
 
 
-def _read_raw(source: Source, name: str, start: int, stop: int, buffer: bytearray) -> memoryview:
+def _read_raw(source: Source, name: str, start: int, stop: int, buffer: memoryview) -> memoryview:
     """The bytes of one block, as stored, in the front of `buffer` if they fit."""
     size = (stop - start) * source.item_size(name)
-    raw = memoryview(buffer if size <= len(buffer) else bytearray(size))[:size]
+    raw = (buffer if size <= len(buffer) else memoryview(bytearray(size)))[:size]
     source.checkpoint.read_into(name, start, raw)
     return raw
 

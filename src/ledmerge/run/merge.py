@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ from ledmerge.run.plan import (
     plan as make_plan,
 )
 from ledmerge.run.progress import Progress, Quiet
-from ledmerge.run.record import RECORD, card_of, make_record
+from ledmerge.run.record import card_of, make_record
+from ledmerge.run.recorded import RECORD
 from ledmerge.run.score_sets import gather_scores
 from ledmerge.run.sources import inputs_of, sources_of
 from ledmerge.run.steps import Steps, check_steps
@@ -63,6 +64,7 @@ def merge(
     recipe: str | Path | dict[str, Any] | Recipe,
     out: str | Path,
     *,
+    onto: str | Path | None = None,
     device: str = "auto",
     memory: int | None = None,
     threads: int | None = None,
@@ -81,6 +83,8 @@ def merge(
 
     Args:
         recipe: a YAML file, a mapping with its keys, or a recipe already read.
+        onto: a merge by the recipe's method, to which the recipe's experts are added; as `onto` in
+            the recipe says.
         device: "auto", "cpu" or "cuda[:N]".
         memory: bound in bytes on the blocks of all threads, and on locating.
         threads: workers; all cores by default.
@@ -110,7 +114,7 @@ def merge(
     )
     check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
     check_steps(out, resume=resume, overwrite=overwrite)
-    plan = make_plan(recipe)
+    plan = make_plan(recipe, onto=onto)
     check_space(plan, out)
     check_memory(plan, memory, threads)
     raise_problems(plan)
@@ -182,6 +186,7 @@ def finish(
     plan: Plan,
     sink: Sink,
     run: Run,
+    advance: Callable[[int], None],
     skip: frozenset[str] = frozenset(),
     mask_sink: MaskSink | None = None,
 ) -> Iterator[TensorResult]:
@@ -195,8 +200,12 @@ def finish(
             device=run.device,
             allow_nonfinite=run.allow_nonfinite,
             mask_sink=mask_sink,
+            advance=advance,
         )
-        yield from engine.run(skip)
+        for result in engine.run(skip):
+            if plan.onto:
+                plan.onto.check(result.name, result.inputs)
+            yield result
 
 
 def _key(plan: Plan, run: Run) -> str:
@@ -235,14 +244,9 @@ def _fill(plan: Plan, staging: Staging, run: Run, progress: Progress) -> dict[st
         total = sum(tensor.new.nbytes for tensor in plan.tensors)
         done = sum(writer.entries[line["name"]].nbytes for line in finished)
         progress.start(f"merge by {plan.recipe.method.name}", total, "bytes", done)
-
-        def sink(name: str, start: int, data: memoryview) -> None:
-            writer.write(name, start, data)
-            progress.advance(len(data))
-
         lines = list(finished)
         skip = frozenset(line["name"] for line in finished)
-        for result in finish(plan, sink, run, skip, masks.write):
+        for result in finish(plan, writer.write, run, progress.advance, skip, masks.write):
             lines.append(result.as_json())
             if digests := masks.digests(result.name):
                 lines[-1]["masks"] = digests

@@ -1,7 +1,6 @@
 """What the blocks of a tensor leave behind, put together when all of them are done."""
 
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ class TensorResult:
 
 
 class Parts:
-    """Digests and figures of a tensor's pieces, filled in any order from several threads.
+    """Digests and figures of a tensor's pieces, filled in any order.
 
     Figures lie in one array each, a row a piece. As small arrays of their own they would lie
     between the buffers of later blocks and keep the heap from using that room again: 3.5 GiB
@@ -41,17 +40,24 @@ class Parts:
         self._digests = [b""] * num_pieces
         self._inputs: list[list[bytes]] = [[]] * num_pieces
         self._figures: dict[str, np.ndarray] = {}
-        self._lock = Lock()
 
     def put(self, piece: int, result: BlockResult) -> None:
         """Keep what is to be known of one piece; its bytes are not."""
         self._digests[piece], self._inputs[piece] = result.digests, result.input_digests
         for name, value in result.figures.items():
-            with self._lock:
-                if name not in self._figures:
-                    shape = (len(self._digests), *value.shape)
-                    self._figures[name] = np.zeros(shape, value.dtype)
+            if name not in self._figures:
+                shape = (len(self._digests), *value.shape)
+                self._figures[name] = np.zeros(shape, value.dtype)
             self._figures[name][piece] = value
+
+    def absorb(self, other: "Parts") -> None:
+        """Take in the pieces that another worker has finished."""
+        for piece, digest in enumerate(other._digests):
+            if digest:
+                self._digests[piece], self._inputs[piece] = digest, other._inputs[piece]
+        for name, rows in other._figures.items():
+            # Who has not seen a piece has zeros for it.
+            self._figures[name] = self._figures[name] + rows if name in self._figures else rows
 
     def gather(self) -> TensorResult:
         """The tensor's digests and figures, summed in the order of its pieces."""

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ledmerge.models.unmade import Unmade
 from ledmerge.models.untied import untie
 from ledmerge.recipe.recipe import Recipe, load_recipe
 from ledmerge.recipe.score_source import ScoreSource
+from ledmerge.run.onto import open_onto
 from ledmerge.run.plan_modules import plan_modules
 from ledmerge.run.plan_slices import plan_slices
 from ledmerge.run.plan_tensors import check_scores, plan_tensors
@@ -29,7 +31,10 @@ from ledmerge.scores._catalog import load_rule, requests
 
 
 def plan(
-    recipe: str | Path | dict[str, Any] | Recipe, found: Mapping[str, ModelFolder] | None = None
+    recipe: str | Path | dict[str, Any] | Recipe,
+    found: Mapping[str, ModelFolder] | None = None,
+    *,
+    onto: str | Path | None = None,
 ) -> Plan:
     """The plan of a recipe (a file, a mapping, or one already read). No weight byte is read.
 
@@ -40,12 +45,13 @@ def plan(
     Args:
         found: models that need not be looked for, by reference. Those that other documents of the
             recipe's file make are planned, too, where they are not among them.
+        onto: stands for `onto` in a recipe that is still to be read.
 
     Raises:
         RecipeError: the recipe itself is not understood.
         CheckpointError: a model cannot be found or opened at all (all such models in one error).
     """
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, onto)
     bases = [part.recipe.base for part in recipe.slices if part.recipe.base]
     givers = [keep.model for keep in recipe.keep]
     references = [recipe.base or recipe.models[0], *recipe.models, *bases, *givers]
@@ -80,6 +86,11 @@ def plan(
     for step in steps:
         plan.problems += [f"'{step.recipe.name}': {problem}" for problem in step.problems]
         plan.notes += [f"'{step.recipe.name}': {note}" for note in step.notes]
+        if step.recipe.method.keeps_masks:
+            plan.problems.append(
+                f"'{step.recipe.name}': the masks that {step.recipe.method.name} keeps would be "
+                "lost with it when the result is whole; merge it by itself, and name its folder"
+            )
         if step.vocabulary:
             plan.problems.append(
                 f"'{step.recipe.name}': tokenizer: gives it other tokens, which only the last "
@@ -112,6 +123,7 @@ def plan(
     else:
         plan_tensors(plan)
         set_options(plan, depths(tensor.new.name for tensor in plan.tensors))
+        _go_on(plan)
     check_scores(plan)
     plan.notes += [
         f"keep: '{keep.filter}' fits no tensor"
@@ -144,6 +156,52 @@ def _plan_steps(
             new=new,
         )
     return made, steps
+
+
+def _go_on(plan: Plan) -> None:
+    """Give every tensor what the earlier merge left of it, where the recipe names one."""
+    if plan.recipe.onto is None:
+        return
+    model = plan.models[0]
+    if isinstance(model, Unmade):
+        plan.problems.append(
+            f"onto: {model.name} is made by this file; merge its experts in one recipe, or merge "
+            "it first and name its folder"
+        )
+        return
+    try:
+        plan.onto = open_onto(model)
+    except LedmergeError as error:
+        plan.problems.append(str(error))
+        return
+    method, options = plan.recipe.method.name, plan.recipe.options
+    if problems := [*plan.onto.problems(method)]:
+        plan.problems += problems
+        return
+    plan.notes += plan.onto.notes(options)
+    if plan.vocabulary:
+        plan.problems.append(
+            f"onto: all models need the vocabulary of {model.name}; bring the base and the new "
+            "experts to it first"
+        )
+    rounded = {model.checkpoint.stored_dtype(each.new.name) for each in plan.merged()} - {"F32"}
+    if rounded:
+        plan.notes.append(
+            f"onto: {model.name} is stored in {' and '.join(sorted(rounded))}, and what was "
+            "rounded away stays so; merge with 'dtype: float32' what is to be gone on with"
+        )
+    for place, tensor in enumerate(plan.tensors):
+        if tensor.action == "merge" and tensor.new.numel:
+            dtype = model.checkpoint.stored_dtype(tensor.new.name)
+            try:
+                earlier = plan.onto.earlier(tensor.new.name, dtype)
+            except LookupError:
+                plan.problems.append(
+                    f"onto: {model.name} says nothing of '{tensor.new.name}' to go on with; merge "
+                    "all experts at once"
+                )
+                return
+            plan.tensors[place] = replace(tensor, earlier=earlier)
 
 
 def _moved(model: ModelFolder) -> list[str]:

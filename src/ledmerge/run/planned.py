@@ -19,9 +19,11 @@ from ledmerge.recipe.options import as_written
 from ledmerge.recipe.recipe import Recipe
 from ledmerge.recipe.score_source import ScoreSource
 from ledmerge.run.masks import packed_size
+from ledmerge.run.onto import Onto
 from ledmerge.run.plan_vocabulary import PlannedVocabulary
 from ledmerge.run.score_question import ScoreQuestion
 from ledmerge.run.steps import steps_folder
+from ledmerge.types import Earlier
 
 IDLE_MEMORY = 400_000_000
 """What the program takes with its libraries loaded, in bytes."""
@@ -43,6 +45,8 @@ class PlannedTensor:
     reason: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     giver: str | None = None
+    earlier: Earlier | None = None
+    """What the merge left that is gone on with."""
 
 
 @dataclass
@@ -76,6 +80,8 @@ class Plan:
     """Where layers come from here and there, or modules are merged apart: the plan of each part."""
     steps: list["Plan"] = field(default_factory=list)
     """The plans of models that are made on the way."""
+    onto: Onto | None = None
+    """The earlier merge that is gone on with; it is the first of `models`."""
 
     @property
     def parts(self) -> list["Plan"]:
@@ -238,7 +244,8 @@ class Plan:
             "name": self.recipe.name,
             "method": self.recipe.method.name,
             "base": self.donor.reference,
-            "models": [model.reference for model in self.models],
+            "onto": self.recipe.onto,
+            "models": [model.reference for model in self.models[self.recipe.onto is not None :]],
             "options": {name: as_written(v) for name, v in self.recipe.options.items()},
             "steps": [step.as_json(threads, out) for step in self.steps],
             "slices": [

@@ -14,8 +14,7 @@ from ledmerge.models.find import find_model
 from ledmerge.models.hub import is_hub_name, no_bars, what_to_do
 from ledmerge.run.masks import open_masks
 from ledmerge.run.progress import Progress, Quiet
-from ledmerge.run.record import RECORD
-from ledmerge.run.verify import read_record
+from ledmerge.run.recorded import RECORD, read_record
 
 Visibility = Literal["private", "public"]
 

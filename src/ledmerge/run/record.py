@@ -14,9 +14,6 @@ from ledmerge.report.summary import spread, summarize
 from ledmerge.run.planned import Plan
 from ledmerge.run.sources import inputs_of
 
-RECORD = "ledmerge.json"
-"""Written beside the weights: resolved recipe, digests, versions, figures."""
-
 
 def make_record(
     plan: Plan, lines: list[dict[str, Any]], shards: list[Shard], masks: dict[str, str]
@@ -35,6 +32,7 @@ def make_record(
         "digest": checkpoint_digest(entries, digests),
         "recipe": resolved(plan.recipe),
         **steps,
+        **({"onto": plan.onto.provenance} if plan.onto else {}),
         "recipe_folder": str(plan.recipe.folder.resolve()),
         "versions": {
             "ledmerge": ledmerge.__version__,

@@ -19,7 +19,7 @@ from ledmerge.ops.blocks import blocks
 from ledmerge.run.masks import open_masks
 from ledmerge.run.merge import SHARD_SIZE
 from ledmerge.run.progress import Progress, Quiet
-from ledmerge.run.verify import read_record
+from ledmerge.run.recorded import read_record
 
 MARK = "task.json"
 """Says which merge and which task a rebuilt model is of."""
@@ -70,12 +70,12 @@ def unmask(
         "rescale": _rescale(record, place),
         "merged": record["digest"],
     }
-    check_destination(out, marks=(MARK,), overwrite=overwrite)
+    check_destination(out, marks=(MARK,), resume=None, overwrite=overwrite)
     with (
         open_checkpoint(merged) as weights,
         find_model(base or record["inputs"][0]["path"]).checkpoint as start,
         open_masks(merged, files[model]) as masks,
-        Staging(out, json.dumps(task), marks=(MARK,), overwrite=overwrite) as staging,
+        Staging(out, json.dumps(task), marks=(MARK,), resume=None, overwrite=overwrite) as staging,
     ):
         entries = list(weights.entries.values())
         tensors = [NewTensor(entry.name, entry.dtype, entry.shape) for entry in entries]

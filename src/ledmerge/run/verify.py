@@ -1,7 +1,6 @@
 """Checks a finished merge: every tensor against its digest, and on request against its inputs."""
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -19,10 +18,11 @@ from ledmerge.recipe.recipe import Recipe, load_recipe
 from ledmerge.run.engine import TensorResult
 from ledmerge.run.fetch import fetch
 from ledmerge.run.masks import open_masks
-from ledmerge.run.merge import RECORD, Run, finish, make_steps
+from ledmerge.run.merge import Run, finish, make_steps
 from ledmerge.run.plan import Plan, default_threads, plan, raise_problems
 from ledmerge.run.planned import free_space
 from ledmerge.run.progress import Progress, Quiet
+from ledmerge.run.recorded import RECORD, read_record
 from ledmerge.run.score_sets import gather_scores
 from ledmerge.run.steps import Steps
 
@@ -67,28 +67,6 @@ def verify(
                     "the program have changed since the merge"
                 )
     return {"tensors": len(record["tensors"]), "deep": deeply, "digest": record["digest"]}
-
-
-def read_record(out: Path) -> dict[str, Any]:
-    """What `ledmerge.json` of a merge says.
-
-    Raises:
-        CheckpointError: there is none that can be read.
-    """
-    path = out / RECORD
-    if not path.is_file():
-        what = "file" if out.is_dir() else "folder"
-        raise CheckpointError(
-            f"{path}: not a merge's record (no such {what}); expected a folder that "
-            "`ledmerge merge` wrote and finished"
-        )
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["format"] != 1:
-            raise ValueError(f"format {record['format']}, expected 1")
-        return record
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a merge's record ({error!r})") from error
 
 
 def _check_digests(
@@ -145,7 +123,7 @@ def _again(
         total = sum(t.new.nbytes for part in again.parts for t in part.tensors)
         progress.start("compute again", total, "bytes")
         with again:
-            return list(finish(again, lambda name, start, data: progress.advance(len(data)), how))
+            return list(finish(again, lambda name, start, data: None, how, progress.advance))
 
 
 def _plan_again(
@@ -158,7 +136,8 @@ def _plan_again(
 ) -> Plan:
     """The plan of the merge, from models at the commits of the record."""
     try:
-        asked = load_recipe(recipe) if recipe is not None else _recorded(out, record)
+        onto = record["recipe"].get("onto")
+        asked = load_recipe(recipe, onto) if recipe is not None else _recorded(out, record)
         found = _at_commits(asked, record.get("revisions", {}))
         if not asked.steps:
             return plan(asked, found)

@@ -1,0 +1,76 @@
+"""How often a merge goes over the bytes: counts, which no noise of the machine touches."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from families import random_scores, recipe, write_family, write_scores
+
+from ledmerge import merge
+from ledmerge.checkpoint.checkpoint import Checkpoint
+from ledmerge.checkpoint.layout import ShardWriter
+from ledmerge.ops.blocks import BLOCK
+from ledmerge.run.plan import plan
+
+PASSES = {
+    "linear": (1, {}),
+    "task_arithmetic": (1, {}),
+    "slerp": (2, {"t": 0.3}),  # inner products, then the result
+    "dare_linear": (1, {"density": 0.5, "convention": "paper"}),
+    "dare_ties": (2, {"density": 0.5}),  # mergekit's rescaling needs the whole tensor's size
+    "ties": (3, {"density": 0.3}),  # two passes select exactly
+    "breadcrumbs": (3, {"density": 0.5, "gamma": 0.1, "rescale": False}),
+    "della": (1, {"density": 0.5, "epsilon": 0.1}),  # whole tensors
+    "karcher": (2, {}),
+    "led": (3, {"density": 0.3}),
+}
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Bytes read and written, by name of the tensor."""
+    read, written = Counter(), Counter()
+    read_into, write = Checkpoint.read_into, ShardWriter.write
+
+    def counting_read(self, name, start, buffer):
+        read[name] += len(buffer)
+        read_into(self, name, start, buffer)
+
+    def counting_write(self, name, start, data):
+        written[name] += len(data)
+        write(self, name, start, data)
+
+    monkeypatch.setattr(Checkpoint, "read_into", counting_read)
+    monkeypatch.setattr(ShardWriter, "write", counting_write)
+    return read, written
+
+
+def with_scores(given: dict, folder: Path) -> dict:
+    """The recipe with score sets for each expert, made by hand."""
+    base = Path(given["base_model"])
+    for place, entry in enumerate(given["models"]):
+        for key, at in (("scores", Path(entry["model"])), ("base_scores", base)):
+            made = folder / f"{key}-{place}"
+            entry[key] = str(write_scores(made, at, random_scores(place), data={"rows": place}))
+    return given
+
+
+@pytest.mark.parametrize("method", PASSES)
+def test_no_byte_is_read_or_written_oftener_than_it_takes(tmp_path: Path, counted, method: str):
+    passes, options = PASSES[method]
+    base, *experts = write_family(tmp_path)
+    used = experts[:1] if method == "slerp" else experts
+    given = recipe(method, base, *used, parameters=options)
+    planned = plan(with_scores(given, tmp_path) if method == "led" else given)
+    read, written = counted
+    read.clear()
+    merge(given, tmp_path / "out", threads=1)
+    score_sets = [scores for sets in planned.scores for scores in sets or ()]
+    for tensor in planned.merged():
+        name = tensor.new.name
+        sources = [*(model.checkpoint for model in planned.inputs), *score_sets]
+        once = sum(source.bytes_to_read(name) for source in sources)
+        assert read[name] <= passes * once, name
+        if tensor.new.numel > BLOCK:  # of one entry, say, everything is known at once
+            assert read[name] == passes * once, name
+    assert written == {t.new.name: t.new.nbytes for t in planned.tensors if t.new.numel}

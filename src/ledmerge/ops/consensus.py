@@ -49,7 +49,7 @@ def merge_changes(
             numbers = weights.flatten(), float(divisor), scale
             return fused.add_weighted(base, changes, keep, *numbers)
         kept = changes if keep is None else changes * keep
-        return add(base, model_sum(kept * weights) / divisor.flatten() * scale)
+        return add(base, model_sum(kept * weights) / divisor.reshape(()) * scale)
     if is_fusible:
         ties_up = consensus == "mergekit"
         return fused.add_agreeing(base, changes, keep, weights.flatten(), scale, normalize, ties_up)

@@ -58,7 +58,7 @@ def batch_gradients(
     check = _Completeness(parameters, take)
     uses = _Uses(owners, check.take)
     with ExitStack() as hooks, ExitStack() as first_batch:
-        hooks.callback(model.register_forward_pre_hook(uses.begin).remove)
+        hooks.callback(model.register_forward_pre_hook(uses.begin, with_kwargs=True).remove)
         for module in owners:
             handle = module.register_forward_hook(uses.on_forward, with_kwargs=True)
             hooks.callback(handle.remove)
@@ -98,11 +98,14 @@ class _Uses:
         self.owners = owners
         self.take = take
         self.num_samples = 0
+        self.lengths: list[int] = []
         self.pending: Counter[str] = Counter()
         self.seen: defaultdict[str, list[Use]] = defaultdict(list)
 
-    def begin(self, model: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def begin(self, model: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
         self.num_samples = len(args[0])
+        mask = kwargs.get("attention_mask", torch.ones_like(args[0]))
+        self.lengths = mask.sum(1).tolist()
         self.pending.clear()
         self.seen.clear()
 
@@ -120,7 +123,7 @@ class _Uses:
 
     def on_backward(self, module: nn.Module, x: Tensor, dy: Tensor) -> None:
         for local, name in self.owners[module].items():
-            self.seen[name].append(Use(module, local, x, dy))
+            self.seen[name].append(Use(module, local, x, dy, self.lengths))
             self.pending[name] -= 1
             if self.pending[name] == 0:
                 self.give_out(name)

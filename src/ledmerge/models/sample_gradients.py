@@ -32,13 +32,15 @@ class Use(NamedTuple):
     local: str
     x: Tensor
     dy: Tensor
+    lengths: Sequence[int]
+    """Tokens of each sample, where padding may follow."""
 
 
 class _Product(NamedTuple):
-    """(B, N, rows) and (B, N, columns): left_b^T right_b is the gradient of sample b."""
+    """(N, rows) and (N, columns) of each sample: left^T right is its gradient."""
 
-    left: Tensor
-    right: Tensor
+    left: list[Tensor]
+    right: list[Tensor]
 
 
 class _Touched(NamedTuple):
@@ -91,10 +93,20 @@ def _as_product(use: Use) -> _Product | None:
         return None
     kind = type(use.module)  # not isinstance: a subclass may compute something else
     if kind is nn.Linear:
-        return _Product(use.dy.flatten(1, -2), use.x.flatten(1, -2))
+        return _Product(*_without_padding(use.dy, use.x, use))
     if kind.__name__ == "Conv1D":  # transformers' own, GPT-2's: its weight is (in, out)
-        return _Product(use.x.flatten(1, -2), use.dy.flatten(1, -2))
+        return _Product(*_without_padding(use.x, use.dy, use))
     return None
+
+
+def _without_padding(left: Tensor, right: Tensor, use: Use) -> tuple[list[Tensor], list[Tensor]]:
+    """The two per sample, without its padding where no gradient comes from there."""
+    lefts, rights = [], []
+    for length, dy, *both in zip(use.lengths, use.dy, left, right, strict=True):
+        end = None if dy[length:].any() else length
+        lefts.append(both[0][:end].flatten(0, -2))
+        rights.append(both[1][:end].flatten(0, -2))
+    return lefts, rights
 
 
 def _is_lookup(use: Use) -> bool:
@@ -110,18 +122,18 @@ def _take_products(
 ) -> None:
     """The gradients of a matrix that is multiplied with, and in which rows may be looked up."""
     left, right = products[0]
-    num_samples, num_rows, num_columns = len(left), left.shape[-1], right.shape[-1]
-    blocks = row_blocks(num_rows, num_columns, left.device)
+    num_samples, num_rows, num_columns = len(left), left[0].shape[-1], right[0].shape[-1]
+    blocks = row_blocks(num_rows, num_columns, left[0].device)
     touched = [_touched(lookups, b) for b in range(num_samples)] if lookups else []
-    starts = torch.tensor([rows.start for rows in blocks] + [num_rows], device=left.device)
+    starts = torch.tensor([rows.start for rows in blocks] + [num_rows], device=left[0].device)
     bounds = [torch.searchsorted(each.rows, starts).tolist() for each in touched]
-    buffer = left.new_empty(blocks[0].stop if blocks else 0, num_columns)
+    buffer = left[0].new_empty(blocks[0].stop if blocks else 0, num_columns)
     for k, rows in enumerate(blocks):
         block = buffer[: rows.stop - rows.start]
         for b in range(num_samples):
-            torch.mm(left[b, :, rows].T, right[b], out=block)
+            torch.mm(left[b][:, rows].T, right[b], out=block)
             for other in products[1:]:
-                block.addmm_(other.left[b, :, rows].T, other.right[b])
+                block.addmm_(other.left[b][:, rows].T, other.right[b])
             if touched:
                 inside = slice(bounds[b][k], bounds[b][k + 1])
                 block.index_add_(
@@ -133,7 +145,7 @@ def _take_products(
 def _touched(lookups: Sequence[Use], sample: int) -> _Touched:
     """What one sample looks up in an embedding, over all its uses."""
     looked_up, gradients = [], []
-    for module, _, x, dy in lookups:
+    for module, _, x, dy, _ in lookups:
         is_counted = x[sample] != (-1 if module.padding_idx is None else module.padding_idx)
         looked_up.append(x[sample][is_counted])
         gradients.append(dy[sample][is_counted])
@@ -146,7 +158,7 @@ def _touched(lookups: Sequence[Use], sample: int) -> _Touched:
 
 def _gradients(use: Use) -> Iterator[Tensor]:
     """The gradient of each sample, whole, from one use of any kind."""
-    module, local, x, dy = use
+    module, local, x, dy, _ = use
     parameter = getattr(module, local).detach()
     product = _as_product(use)
     if product is not None:

@@ -1,5 +1,6 @@
 """What `locate` leaves on disk, and what it refuses."""
 
+import functools
 import json
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
 
 from ledmerge.checkpoint.checkpoint import open_checkpoint
 from ledmerge.errors import CheckpointError, DataError, NonFiniteError, OutputError, RecipeError
@@ -44,12 +46,20 @@ def scores_of(folder):
     return {name: t for path in checkpoint.files() for name, t in load_file(path).items()}
 
 
-def count_backwards(monkeypatch):
+def count_passes(monkeypatch):
+    """What is called, in order: "f" for a forward pass of a Llama, "b" for a backward pass."""
     calls = []
-    backward = torch.Tensor.backward
+    backward, forward = torch.Tensor.backward, LlamaForCausalLM.forward
+
+    @functools.wraps(forward)  # its signature is looked at
+    def counted(self, *args, **kwargs):
+        calls.append("f")
+        return forward(self, *args, **kwargs)
+
     monkeypatch.setattr(
-        torch.Tensor, "backward", lambda self, *args: calls.append(1) or backward(self, *args)
+        torch.Tensor, "backward", lambda self, *args: calls.append("b") or backward(self, *args)
     )
+    monkeypatch.setattr(LlamaForCausalLM, "forward", counted)
     return calls
 
 
@@ -122,11 +132,11 @@ def test_large_scores_are_split_into_files(model_folder, rows_file, tmp_path, mo
 def test_less_memory_takes_more_passes_to_the_same_bytes(
     model_folder, rows_file, tmp_path, monkeypatch, batch
 ):
-    calls = count_backwards(monkeypatch)
+    calls = count_passes(monkeypatch)
     folder, asked = model_folder("llama_tied"), settings(batch=batch)
     locate(folder, tmp_path / "at-once", rows_file, settings=asked, memory=10**9)
     steps = -(-6 // batch)
-    assert len(calls) == steps  # one backward a batch, whatever the number of layers
+    assert calls == ["f", "b"] * steps  # one of each a batch, whatever the number of layers
     calls.clear()
     weights = sum(entry.nbytes for entry in open_checkpoint(folder).entries.values())
     progress = Notes()
@@ -140,7 +150,7 @@ def test_less_memory_takes_more_passes_to_the_same_bytes(
     )
     assert progress.notes == ["the sums do not fit at once: 2 passes over the samples"]
     assert progress.starts[0][1] == progress.advanced == 12
-    assert len(calls) == 2 * steps
+    assert calls == ["f", "b"] * 2 * steps
     for file in ("scores.safetensors", "scores.json"):
         assert (tmp_path / "split" / file).read_bytes() == (
             tmp_path / "at-once" / file

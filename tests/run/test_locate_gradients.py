@@ -8,6 +8,7 @@ from ledmerge.data.samples import Sample
 from ledmerge.errors import RecipeError
 from ledmerge.models.loss import make_batch, sample_losses
 from ledmerge.models.per_sample import batch_gradients, single_gradients
+from ledmerge.run.accumulate import sort_for_batches
 from ledmerge.scores._catalog import load_rule, requests
 
 DENSE = ["llama", "llama_tied", "qwen2", "qwen3", "gemma", "gpt2"]
@@ -57,7 +58,13 @@ def hook_totals(model, samples, batch, update_, reduction="mean", names=None):
     parameters = {n: p for n, p in model.named_parameters() if names is None or n in names}
     totals = {name: torch.zeros_like(p) for name, p in parameters.items()}
     gradients = single_gradients if batch == 1 else batch_gradients
-    with gradients(model, parameters, lambda name, g: update_(totals[name], g)) as backward:
+
+    def take(name, rows, gradient):
+        total = totals[name][rows]
+        update_(total, gradient)
+        totals[name][rows] = total
+
+    with gradients(model, parameters, take) as backward:
         for start in range(0, len(samples), batch):
             chunk = make_batch(samples[start : start + batch], CPU)
             backward(sample_losses(model, chunk, reduction))
@@ -184,3 +191,30 @@ def test_nothing_is_left_behind(build_model, samples):
         hook_totals(model, samples, batch, load_rule("snip").update_)
         assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_batches_are_of_samples_of_like_length(samples):
+    """One at a time there is no padding, and the order is that of the rows."""
+    shuffled = samples[3:] + samples[:3]
+    assert sort_for_batches(shuffled, 1) == shuffled
+    assert sort_for_batches(shuffled, 4) == samples
+    assert shuffled == samples[3:] + samples[:3]
+
+
+@pytest.mark.parametrize("keeps_logits", [True, False])
+def test_each_sample_has_its_own_positions(build_double, samples, monkeypatch, keeps_logits):
+    """Whether the head is given the counted states only, or the logits are picked after it."""
+    model = build_double("llama")
+    seen = []
+    handle = model.lm_head.register_forward_hook(lambda m, args, out: seen.append(out.shape[1]))
+    if not keeps_logits:
+        forward = model.forward
+        monkeypatch.setattr(
+            model, "forward", lambda ids, **options: forward(ids, use_cache=False, **options)
+        )
+    found = sample_losses(model, make_batch(samples, CPU), "mean")
+    handle.remove()
+    counted = [sum(sample.is_response) for sample in samples]
+    assert seen == [max(counted) if keeps_logits else max(len(s.ids) for s in samples)]
+    alone = torch.stack([naive_loss(model, sample) for sample in samples])
+    torch.testing.assert_close(found, alone, rtol=1e-10, atol=0)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ledmerge.data.samples import Sample
 
 
+IGNORED = -100
+"""The target of a position whose loss does not count."""
+
+
 class Batch(NamedTuple):
     """Samples side by side, padded to the right; each field is (B, T)."""
 
@@ -44,9 +48,9 @@ def make_batch(samples: Sequence[Sample], device: torch.device) -> Batch:
 
 
 def forward(model: PreTrainedModel, batch: Batch, positions: Tensor | None = None) -> Tensor:
-    """Logits (B, K, V) at `positions` (K,) of every sample, or at all of them.
+    """Logits (B, K, V) at each sample's own `positions` (B, K), or at all of them.
 
-    Models that can are asked for these logits only: 2,048 of them over 128,256 tokens are 1 GB.
+    Models that can work out these logits only: 2,048 of them over 128,256 tokens are 1 GB.
     """
     known = inspect.signature(model.forward).parameters
     options: dict[str, Any] = {"use_cache": False} if "use_cache" in known else {}
@@ -57,28 +61,46 @@ def forward(model: PreTrainedModel, batch: Batch, positions: Tensor | None = Non
             options["position_ids"] = torch.arange(
                 batch.ids.shape[1], device=batch.ids.device
             ).expand_as(batch.ids)
-    if positions is not None and "logits_to_keep" in known:
-        return model(batch.ids, **options, logits_to_keep=positions).logits
-    logits = model(batch.ids, **options).logits
-    return logits if positions is None else logits[:, positions]
+    if positions is None:
+        return model(batch.ids, **options).logits
+    head = model.get_output_embeddings()
+    # `logits_to_keep` says that nothing but logits comes after the head. Its own positions are
+    # the same for all samples, and responses seldom begin at the same token.
+    if "logits_to_keep" not in known or head is None:
+        return _at(model(batch.ids, **options).logits, positions)
+    hook = head.register_forward_pre_hook(lambda _, args: (_at(args[0], positions), *args[1:]))
+    try:
+        return model(batch.ids, **options).logits
+    finally:
+        hook.remove()
+
+
+def _at(states: Tensor, positions: Tensor) -> Tensor:
+    """What (B, T, features) holds at `positions` (B, K)."""
+    return states.gather(1, positions[..., None].expand(-1, -1, states.shape[-1]))
 
 
 def sample_losses(
     model: PreTrainedModel, batch: Batch, reduction: Literal["mean", "sum"]
 ) -> Tensor:
     """Negative log-likelihood of each sample's response tokens, their mean or sum: (B,)."""
-    targets = batch.is_response[:, 1:]  # the token at t + 1 is predicted at t
-    positions = targets.any(0).nonzero()[:, 0]  # (K,)
+    is_target = batch.is_response[:, 1:]  # the token at t + 1 is predicted at t
+    counts = is_target.sum(1)
+    # Each sample's targets first, in order; where it has fewer than others, what is not counted.
+    order = is_target.int().argsort(dim=1, descending=True, stable=True)
+    positions = order[:, : int(counts.max())]  # (B, K)
     logits = forward(model, batch, positions)
-    counted = targets[:, positions]  # (B, K)
+    targets = batch.ids.gather(1, positions + 1)
+    targets = targets.masked_fill(~is_target.gather(1, positions), IGNORED)
     losses = cross_entropy(
         # bfloat16 has 3 digits, too few for a logarithm
-        logits[counted].to(torch.promote_types(logits.dtype, torch.float32)),
-        batch.ids[:, positions + 1][counted],
+        logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32)),
+        targets.flatten(),
+        ignore_index=IGNORED,
         reduction="none",
     )
-    sums = losses.new_zeros(len(counted)).index_add(0, counted.nonzero()[:, 0], losses)
-    return sums / counted.sum(1) if reduction == "mean" else sums
+    sums = losses.view_as(positions).sum(1)
+    return sums / counts if reduction == "mean" else sums
 
 
 def check_fit(model: PreTrainedModel, samples: Sequence[Sample], advice: str) -> None:

@@ -8,19 +8,15 @@ so each module's gradients are worked out here, from its inputs and the gradient
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial, reduce
-from operator import add
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import vjp
 
 from ledmerge.errors import RecipeError
-from ledmerge.models.modules import Owners, call_with, find_owners, is_plain
-
-Take = Callable[[str, Tensor], None]
-"""Is given a parameter's name and one sample's gradient for it, which it may not keep."""
+from ledmerge.models.modules import Owners, find_owners, is_plain
+from ledmerge.models.sample_gradients import Rows, Take, Use, take_samples, take_whole
 
 Backward = Callable[[Tensor], None]
 """Takes the losses (B,) of a batch that has just been run forwards."""
@@ -37,7 +33,7 @@ def single_gradients(
 
     def hook(name: str, parameter: Tensor) -> None:
         assert parameter.grad is not None
-        take(name, parameter.grad)
+        take_whole(name, parameter.grad, take)
         parameter.grad = None
 
     with _tracked(parameters, hook):
@@ -48,7 +44,8 @@ def single_gradients(
 def batch_gradients(
     model: nn.Module, parameters: Mapping[str, nn.Parameter], take: Take
 ) -> Iterator[Backward]:
-    """Yields the backward of several samples; `take` is called for each, in their order.
+    """Yields the backward of several samples; `take` is called for each block of rows in turn with
+    the samples' gradients, in their order.
 
     Parameters do not require gradients here, so autograd computes those of activations only. The
     first batch is the exception: autograd's sum over its samples must be what was taken, else a
@@ -58,10 +55,10 @@ def batch_gradients(
         RecipeError: (from a forward or backward pass) samples cannot be told apart in a module.
     """
     owners = find_owners(model, parameters)
-    check = _Completeness(take)
+    check = _Completeness(parameters, take)
     uses = _Uses(owners, check.take)
     with ExitStack() as hooks, ExitStack() as first_batch:
-        hooks.callback(model.register_forward_pre_hook(uses.begin).remove)
+        hooks.callback(model.register_forward_pre_hook(uses.begin, with_kwargs=True).remove)
         for module in owners:
             handle = module.register_forward_hook(uses.on_forward, with_kwargs=True)
             hooks.callback(handle.remove)
@@ -94,30 +91,21 @@ def _tracked(
             parameter.grad = None
 
 
-class _Use(NamedTuple):
-    """One call of a module that holds a parameter: input and gradient of the output, (B, ...)."""
-
-    module: nn.Module
-    local: str
-    x: Tensor
-    dy: Tensor
-
-
 class _Uses:
-    """Collects the uses of each parameter in a batch, and gives out gradients after the last one.
-
-    The uses of a shared parameter are added up before anyone takes an absolute value.
-    """
+    """Collects the uses of each parameter in a batch; its gradients are taken after the last."""
 
     def __init__(self, owners: Owners, take: Take):
         self.owners = owners
         self.take = take
         self.num_samples = 0
+        self.lengths: list[int] = []
         self.pending: Counter[str] = Counter()
-        self.seen: defaultdict[str, list[_Use]] = defaultdict(list)
+        self.seen: defaultdict[str, list[Use]] = defaultdict(list)
 
-    def begin(self, model: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def begin(self, model: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
         self.num_samples = len(args[0])
+        mask = kwargs.get("attention_mask", torch.ones_like(args[0]))
+        self.lengths = mask.sum(1).tolist()
         self.pending.clear()
         self.seen.clear()
 
@@ -135,34 +123,18 @@ class _Uses:
 
     def on_backward(self, module: nn.Module, x: Tensor, dy: Tensor) -> None:
         for local, name in self.owners[module].items():
-            self.seen[name].append(_Use(module, local, x, dy))
+            self.seen[name].append(Use(module, local, x, dy, self.lengths))
             self.pending[name] -= 1
             if self.pending[name] == 0:
                 self.give_out(name)
 
     def give_out(self, name: str) -> None:
-        uses = self.seen.pop(name)
-        for sample in range(self.num_samples):
-            self.take(name, reduce(add, (_gradient(use, sample) for use in uses)))
+        take_samples(name, self.seen.pop(name), self.take)
 
     def finish(self) -> None:
         """Give out what still waits for uses that the losses do not depend on."""
         for name in list(self.seen):
             self.give_out(name)
-
-
-def _gradient(use: _Use, sample: int) -> Tensor:
-    """One sample's gradient from one use of a parameter."""
-    module, local, x, dy = use
-    x, dy = x[sample : sample + 1], dy[sample : sample + 1]  # modules expect a batch axis
-    kind = type(module)  # not isinstance: a subclass may compute something else
-    if kind is nn.Linear or kind.__name__ == "Conv1D":  # transformers' own, GPT-2's
-        if local == "bias":
-            return dy.flatten(0, -2).sum(0)
-        product = dy.flatten(0, -2).T @ x.flatten(0, -2)  # (out, in)
-        return product if kind is nn.Linear else product.T
-    pulled = vjp(lambda value: call_with(module, local, value, x), getattr(module, local).detach())
-    return pulled[1](dy)[0]
 
 
 class _Completeness:
@@ -172,20 +144,26 @@ class _Completeness:
     above.
     """
 
-    def __init__(self, take: Take):
+    def __init__(self, parameters: Mapping[str, nn.Parameter], take: Take):
+        self._parameters = parameters
         self._take = take
         self._taken: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def take(self, name: str, gradient: Tensor) -> None:
-        self._take(name, gradient)
-        total, scale = self._taken.get(name, (0.0, 0.0))
-        self._taken[name] = total + gradient, scale + gradient.abs().max()
+    def take(self, name: str, rows: Rows, gradient: Tensor) -> None:
+        self._take(name, rows, gradient)
+        if name not in self._taken:
+            like = self._parameters[name]
+            self._taken[name] = torch.zeros_like(like), torch.zeros_like(like)
+        total, scale = self._taken[name]
+        total[rows] += gradient
+        scale[rows] += gradient.abs()
 
+    @torch.no_grad()
     def compare(self, name: str, parameter: Tensor) -> None:
         assert parameter.grad is not None
-        total, scale = self._taken.pop(name, (0.0, 0.0))
-        gap = (parameter.grad - total).abs().max()
-        if gap > torch.finfo(parameter.dtype).eps ** 0.5 * scale:
+        total, scale = self._taken.pop(name, (torch.zeros(()), torch.zeros(())))
+        gap = (parameter.grad - total.to(parameter.device)).abs().max()
+        if gap > torch.finfo(parameter.dtype).eps ** 0.5 * scale.max():
             raise RecipeError(
                 f"'{name}' is used outside of the module that holds it, so the samples of a batch "
                 "cannot be told apart; set batch to 1"

@@ -14,7 +14,7 @@ from ledmerge.errors import NonFiniteError
 from ledmerge.models.roles import RECOMPUTED
 from ledmerge.ops.random import draw_uniform
 from ledmerge.recipe.settings import LocateSettings
-from ledmerge.run.accumulate import accumulate
+from ledmerge.run.accumulate import accumulate, sort_for_batches
 from ledmerge.run.budget import bytes_for_sums, plan_passes
 from ledmerge.run.device import choose_device
 from ledmerge.run.progress import Progress, Quiet
@@ -142,7 +142,8 @@ def _score_by_samples(
     progress: Progress,
 ) -> None:
     """Rules on samples: a pass over them for every group of parameters whose sums fit."""
-    samples, device = scored.samples, scored.model.device
+    device, batch = scored.model.device, question.settings.batch
+    samples = sort_for_batches(scored.samples, batch)
     num_tokens = sum(len(sample.ids) for sample in samples)
     budget = bytes_for_sums(scored.parameters, memory, device)
     left = {name: total for name, total in scored.sums.items() if name not in store.finished}
@@ -163,7 +164,7 @@ def _score_by_samples(
             store.load_(totals)
         with open_pass(question, scored, group, totals, allow_nonfinite) as step:
             save = partial(store.save, totals)
-            accumulate(samples, question.settings.batch, done, step, save, progress)
+            accumulate(samples, batch, done, step, save, progress)
         counts = {"num_samples": len(samples), "num_tokens": num_tokens}
         for name, total in scored.as_stored(totals).items():
             store.write(name, _finish(question, name, allow_nonfinite, counts, total.cpu()))

@@ -11,6 +11,7 @@ from ledmerge.errors import NonFiniteError
 from ledmerge.models.inputs import input_products, squared_inputs
 from ledmerge.models.loss import make_batch, sample_losses
 from ledmerge.models.per_sample import batch_gradients, single_gradients
+from ledmerge.models.sample_gradients import Rows
 from ledmerge.run.score_question import ScoreQuestion
 from ledmerge.run.scored_model import ScoredModel
 
@@ -31,13 +32,19 @@ def open_pass(
     def take(name: str, contribution: Tensor) -> None:
         rule.update_(totals[name], contribution)
 
+    def take_rows(name: str, rows: Rows, gradient: Tensor) -> None:
+        total = totals[name][rows]
+        rule.update_(total, gradient)
+        if isinstance(rows, Tensor):  # gathered: a copy
+            totals[name][rows] = total
+
     if rule.NEEDS in ("input", "products"):
         watched = squared_inputs if rule.NEEDS == "input" else input_products
         with watched(model, parameters, take) as run:
             yield lambda samples: run(make_batch(samples, model.device))
         return
     gradients = single_gradients if settings.batch == 1 else batch_gradients
-    with gradients(model, parameters, take) as backward:
+    with gradients(model, parameters, take_rows) as backward:
 
         def step(samples: Sequence[Sample]) -> None:
             losses = sample_losses(model, make_batch(samples, model.device), settings.loss)

@@ -88,3 +88,10 @@ def test_other_layouts_are_left_to_torch():
     assert same(
         weighted_sum(WEIGHTS, stack), model_sum(stack * torch.tensor(WEIGHTS)[:, None, None])
     )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_keep_below(size: int):
+    changes, drawn, chance = draw(3, size), draw(3, size, seed=6), torch.tensor([0.3, 0.0, 1.0])
+    expected = changes * (drawn < chance[:, None]).float()
+    assert same(fused.keep_below(changes, drawn, chance), expected)

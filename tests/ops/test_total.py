@@ -59,3 +59,12 @@ def test_rows_with_gaps_between_them_are_summed_as_if_without():
 
 def test_a_total_of_nothing_is_zero():
     assert WHOLE.total(torch.zeros(2, 0)).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 1_000])
+def test_magnitudes_and_squares_are_sums_of_these_values(size: int):
+    rows = torch.randn(2, size, generator=torch.Generator().manual_seed(size))
+    assert block_total(rows, "magnitudes") == block_total(rows.abs())
+    assert block_total(rows, "squares") == block_total(rows.square())
+    for of in ("magnitudes", "squares"):
+        assert block_total(elsewhere(rows), of) == pytest.approx(block_total(rows, of))

@@ -35,7 +35,7 @@ def scaled_arithmetic(
     Source: Ilharco et al. 2023, https://arxiv.org/abs/2212.04089; scaling by layer after Asymmetric
     Collapse 2026, https://arxiv.org/abs/2607.27240.
     """
-    sums = survey.total(deltas.square(), scope=scope).tolist()
+    sums = survey.total(deltas, of="squares", scope=scope).tolist()
     lengths = [square**0.5 for square in sums]
     mean = sum(lengths) / len(lengths)
     weights = [

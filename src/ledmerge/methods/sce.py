@@ -41,7 +41,7 @@ def sce(
         share = min(1.0, (count + 0.5) / numel) if count else 0.0
         (selected,) = survey.top(variance, shares=[share])
         deltas = deltas * selected
-    squares = survey.total(deltas.square()).tolist()
+    squares = survey.total(deltas, of="squares").tolist()
     total = sum(squares)
     # Changes this small say nothing about which model learnt more.
     is_unknown = total < 1e-6 * max(numel, 1)

@@ -1,5 +1,8 @@
 """DARE: drop entries of a change at random and make up for them."""
 
+from torch import Tensor
+
+from ledmerge.ops import fused
 from ledmerge.ops.consensus import Convention
 from ledmerge.ops.per_model import column
 from ledmerge.ops.rescale import to_whole_l1
@@ -25,9 +28,16 @@ def drop_and_rescale(
             divides by the density, which keeps the expectation of every entry.
     """
     keep_chance = column(density, deltas)
-    kept = deltas * (random(deltas) < keep_chance).float()
+    kept = _kept(deltas, random(deltas), keep_chance)
     if not rescale:
         return kept
     if convention == "paper":
         return kept / (keep_chance + (keep_chance == 0).float())
     return to_whole_l1(kept, deltas, survey)
+
+
+def _kept(deltas: Deltas, drawn: Tensor, chance: Tensor) -> Deltas:
+    """The entries whose number is below their model's chance, 0 elsewhere."""
+    if fused.is_fusible(deltas, drawn):
+        return fused.keep_below(deltas, drawn, chance.flatten())
+    return deltas * (drawn < chance).float()

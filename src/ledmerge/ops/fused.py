@@ -52,6 +52,13 @@ def add(weight: Tensor, change: Tensor) -> Tensor:
     return out
 
 
+def keep_below(changes: Tensor, drawn: Tensor, chances: Tensor) -> Tensor:
+    """The changes (model, *shape) where the number drawn is below the model's chance, else 0."""
+    out = torch.empty_like(changes)
+    _keep_below(_rows(changes), _rows(drawn), chances.numpy(), _rows(out))
+    return out
+
+
 def add_weighted(
     base: Tensor,
     changes: Tensor,
@@ -139,6 +146,16 @@ def _set_product(row: np.ndarray, weight: np.float32, sums: np.ndarray) -> None:
 def _add_product(row: np.ndarray, weight: np.float32, sums: np.ndarray) -> None:
     for i in range(sums.size):
         sums[i] += row[i] * weight
+
+
+@njit(nogil=True, cache=True)
+def _keep_below(
+    changes: np.ndarray, drawn: np.ndarray, chances: np.ndarray, out: np.ndarray
+) -> None:
+    for model in range(len(changes)):
+        row, numbers, kept, chance = changes[model], drawn[model], out[model], chances[model]
+        for i in range(row.size):
+            kept[i] = row[i] * np.float32(numbers[i] < chance)
 
 
 @njit(nogil=True, cache=True)

@@ -10,13 +10,13 @@ from ledmerge.types import Deltas
 
 def to_whole_l1(kept: Deltas, whole: Deltas, survey: Survey) -> Deltas:
     """`kept` with each model's sum of magnitudes made that of `whole` (mergekit's `rescale`)."""
-    before, after = survey.total(torch.cat([whole.abs(), kept.abs()])).view(2, -1)
+    before, after = survey.total(whole, kept, of="magnitudes").view(2, -1)
     return _scaled(kept, before, after)
 
 
 def to_whole_l2(kept: Deltas, whole: Deltas, survey: Survey) -> Deltas:
     """`kept` with each model's Euclidean norm made that of `whole`."""
-    before, after = survey.total(torch.cat([whole.square(), kept.square()])).sqrt().view(2, -1)
+    before, after = survey.total(whole, kept, of="squares").sqrt().view(2, -1)
     return _scaled(kept, before, after)
 
 

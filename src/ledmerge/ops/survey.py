@@ -16,7 +16,7 @@ from torch import Tensor
 from ledmerge.ops.blocks import blocks
 from ledmerge.ops.rank import Ranking
 from ledmerge.ops.select import Selection
-from ledmerge.ops.total import block_total, grand_total
+from ledmerge.ops.total import Of, block_total, grand_total
 from ledmerge.types import Mask
 
 Scope = Literal["tensor", "layer", "global"]
@@ -54,10 +54,11 @@ class Survey(Protocol):
         """Entries of the whole tensor, of which a stack (row, *shape) may hold a block."""
         ...
 
-    def total(self, rows: Tensor, scope: Scope = "tensor") -> Tensor:
-        """The sum of each row of (row, *shape), float64 of shape (row,).
+    def total(self, *stacks: Tensor, of: Of = "values", scope: Scope = "tensor") -> Tensor:
+        """The sum of each row of the stacks (row, *shape), float64, one after the other: (row,).
 
         Args:
+            of: add the values, or their magnitudes or squares.
             scope: sum over the tensor, its layer, or the whole model.
         """
         ...
@@ -93,10 +94,11 @@ class Whole:
         """See `Survey.numel`."""
         return stack[0].numel()
 
-    def total(self, rows: Tensor, scope: Scope = "tensor") -> Tensor:
+    def total(self, *stacks: Tensor, of: Of = "values", scope: Scope = "tensor") -> Tensor:
         """See `Survey.total`; every scope is this one tensor."""
         del scope
-        return grand_total(block_total(block) for _, block in _cut(rows))
+        totals = [grand_total(block_total(block, of) for _, block in _cut(s)) for s in stacks]
+        return torch.cat(totals)
 
     def rank(self, stack: Tensor) -> Tensor:
         """See `Survey.rank`."""
@@ -232,12 +234,14 @@ class BlockSurvey:
         del stack
         return self._numel
 
-    def total(self, rows: Tensor, scope: Scope = "tensor") -> Tensor:
+    def total(self, *stacks: Tensor, of: Of = "values", scope: Scope = "tensor") -> Tensor:
         """See `Survey.total`."""
         question = self._question(self._is_together(scope), _Total)
         assert isinstance(question, _Total)
         if question.answer is None:
-            question.parts |= {place: block_total(block) for place, block in self._cut(rows)}
+            for cuts in zip(*map(self._cut, stacks), strict=True):
+                sums = [total for _, block in cuts for total in block_total(block, of)]
+                question.parts[cuts[0][0]] = sums
             raise Pending
         return question.answer
 

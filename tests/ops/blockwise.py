@@ -28,7 +28,7 @@ def in_blocks(
     jobs = [(place, *cut) for place, numel in enumerate(numels) for cut in blocks(numel)]
     while len(found) < len(jobs):
         left = [job for job in reversed(jobs) if job not in found]
-        copies = [pickle.loads(pickle.dumps(answers)) for _ in range(workers)]
+        copies = [pickle.loads(pickle.dumps(answers.blank())) for _ in range(workers)]
         for turn, job in enumerate(left):
             place, start, stop = job
             survey = BlockSurvey(copies[turn % workers], place, start, numels[place])

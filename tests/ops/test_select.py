@@ -117,7 +117,7 @@ def test_copies_that_counted_other_blocks_add_up():
     parts = {start: stack[:, start : start + 500].contiguous() for start in range(0, numel, 500)}
     selection = Selection(numel, [0.1, 0.5, 0.999])
     while not selection.is_done:
-        copies = [copy.deepcopy(selection) for _ in range(4)]
+        copies = [copy.deepcopy(selection.blank()) for _ in range(4)]
         for place, start in enumerate(reversed(parts)):
             copies[place % 4].count(parts[start], start)
         for each in copies:

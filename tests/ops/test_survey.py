@@ -154,3 +154,25 @@ def test_a_whole_tensor_in_its_shape_is_told_the_same(shape):
             answers.close_pass()
     for ours, whole in zip(found, ask(WHOLE), strict=True):
         assert torch.equal(ours, whole)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_shared_question_waits_for_tensors_that_are_still_at_an_earlier_one(workers):
+    # int(0.001 * n) is 0 in the first tensor, which is thus a pass ahead of the second.
+    numels = [600, 2 * BLOCK + 77, 5_000]
+    tensors = [stack(numel, seed=numel) for numel in numels]
+    whole = torch.cat(tensors, 1)
+
+    def ask(survey, place, start, stop):
+        part = tensors[place][:, start:stop].contiguous()
+        survey.top(part, shares=[0.001, 0.001])
+        totals = survey.total(part, of="squares", scope="layer")
+        (mask,) = survey.top(part, shares=[0.3, 0.01], scope="layer")
+        return torch.cat([mask, totals[:, None].expand(2, stop - start).float()])
+
+    found, passes = in_blocks(numels, ask, workers=workers, scope="layer")
+    together = torch.cat(found, 1)
+    assert torch.equal(together[:2], WHOLE.top(whole, shares=[0.3, 0.01])[0])
+    for row, total in zip(together[2:], whole.double().square().sum(1), strict=True):
+        assert row.unique().tolist() == pytest.approx([float(total)], rel=1e-6)
+    assert passes <= 8

@@ -101,3 +101,17 @@ def test_explain_shows_the_options_of_the_tensor(tmp_path: Path):
     assert [model["options"].get("weight") for model in found["models"]] == [None, 1.0, 0.5]
     copied = explain(given, "model.ids")["options"]
     assert copied["lambda"] == [2.0, 4.0]
+
+
+def test_tensors_ranked_together_are_cut_at_one_density(tmp_path: Path):
+    base, *experts = write_family(tmp_path)
+    varied = {"density": [{"filter": "attn", "value": 0.1}, {"value": 0.6}], "scope": "layer"}
+    (problem,) = plan(recipe("ties", base, *experts, parameters=varied)).problems
+    assert "scope: layer" in problem
+    assert "(0.1, 0.1, 0.1)" in problem
+    assert "(0.6, 0.6, 0.6)" in problem
+    weighed = {"weight": [0.2, 1.0], "density": 0.5, "scope": "layer"}  # selects alike
+    assert not plan(recipe("ties", base, *experts, parameters=weighed)).problems
+    assert not plan(
+        recipe("ties", base, *experts, parameters={**varied, "scope": "tensor"})
+    ).problems

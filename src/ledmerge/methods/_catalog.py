@@ -13,6 +13,7 @@ from torch import Tensor
 
 import ledmerge.methods
 from ledmerge.errors import did_you_mean
+from ledmerge.ops.survey import Recorder
 from ledmerge.registry import load_from, names_in
 from ledmerge.types import Grain, ModelOrder, PerModel
 
@@ -153,8 +154,11 @@ class Method:
             return replace(self, grain="tensor")
         return self
 
-    def try_options(self, options: dict[str, Any], num_models: int) -> None:
+    def try_options(self, options: dict[str, Any], num_models: int) -> list[tuple[object, ...]]:
         """Run the method on one entry: whether the options go together shows there.
+
+        Returns:
+            What it selects from tensors ranked together: shares, and from which end.
 
         Raises:
             RecipeError: they do not.
@@ -162,7 +166,10 @@ class Method:
         stack = torch.zeros(num_models, 1)
         inputs = {"models": (stack,), "deltas": (stack[0], stack), "other": (stack[0], stack[0])}
         scores = {name: stack for name in ("scores", "base_scores") if name in self.requests}
-        self.function(*inputs[self.inputs], **options, **scores)
+        survey = Recorder()
+        surveyed = {"survey": survey} if "survey" in self.requests else {}
+        self.function(*inputs[self.inputs], **options, **scores, **surveyed)
+        return survey.asked
 
 
 def method_names() -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ledmerge.errors import RecipeError
 from ledmerge.ops.add import add
 from ledmerge.ops.per_model import numbers, weighted_sum
 from ledmerge.ops.survey import WHOLE
@@ -48,6 +49,8 @@ def doge(
     Source: Wei et al. 2025, Modeling multi-task model merging as adaptive projective gradient
     descent, https://arxiv.org/abs/2501.01230; fusion_bench, doge_ta.
     """
+    if not subspace > 0:
+        raise RecipeError(f"doge: subspace is {subspace:g}; expected a number above 0")
     lengths = [delta.double().norm().item() for delta in deltas]
     factors = [eta / length if length else 0.0 for length in lengths]
     (keep,) = WHOLE.top(deltas, shares=numbers(density, len(deltas)))

@@ -26,6 +26,10 @@ class Ranking:
         )
         self._counts = counts if self._counts is None else self._counts + counts
 
+    def blank(self) -> "Ranking":
+        """A copy that has counted nothing."""
+        return Ranking()
+
     def absorb(self, other: "Ranking") -> None:
         """Take in what another copy has counted of other blocks."""
         if other._counts is not None:

@@ -113,6 +113,27 @@ class Whole:
 WHOLE = Whole()
 
 
+class Recorder(Whole):
+    """Answers so, and keeps what it was asked to select from tensors ranked together."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[object, ...]] = []
+
+    def top(
+        self,
+        *stacks: Tensor,
+        shares: Sequence[float],
+        largest: bool = True,
+        scope: Scope = "tensor",
+        at_least: int = 0,
+    ) -> tuple[Mask, ...]:
+        """See `Survey.top`."""
+        if scope != "tensor":
+            self.asked.append((tuple(shares), largest, at_least))
+        asked = {"largest": largest, "scope": scope, "at_least": at_least}
+        return super().top(*stacks, shares=shares, **asked)
+
+
 def _cut(stack: Tensor) -> list[tuple[int, Tensor]]:
     """(start, block) of a stack, each block (row, entry); one empty block of an empty stack."""
     flat = stack.reshape(len(stack), stack[0].numel())
@@ -144,8 +165,12 @@ class Question(Protocol):
         """Whether the answer is known."""
         ...
 
+    def blank(self) -> "Question":
+        """A copy that has counted nothing in this pass."""
+        ...
+
     def absorb(self, other: Any) -> None:
-        """Take in what a copy of this question has seen of other blocks."""
+        """Take in what such a copy has seen of other blocks."""
         ...
 
     def close(self) -> None:
@@ -156,34 +181,61 @@ class Question(Protocol):
 class Answers:
     """What is known so far about the tensors that are worked on together (one, a layer, or all).
 
-    Workers that share the blocks have a copy each; after a pass one takes in the others', and its
-    own goes to all of them for the next.
+    A question is closed when every entry it is about has been counted. That may take several
+    passes over the blocks: tensors come to a question that they share at different times, because
+    those before it have answers at once in some tensors (of one entry, say) and not in others.
+
+    Workers that share the blocks have a blank copy each; after a pass these are taken in again.
     """
 
     def __init__(self, numel_together: int, scope: Scope = "tensor"):
         self.numel_together, self.scope = numel_together, scope
         self._questions: dict[Hashable, Question] = {}
+        self._numels: dict[Hashable, int] = {}
+        self._seen: dict[Hashable, dict[Hashable, int]] = {}
 
-    def get(self, key: Hashable, make: Callable[[], Question]) -> Question:
-        """The question of that key, made on first asking."""
+    def get(self, key: Hashable, numel: int, make: Callable[[], Question]) -> Question:
+        """The question of that key, about `numel` entries, made on first asking."""
         if key not in self._questions:
-            self._questions[key] = make()
+            self._questions[key], self._numels[key], self._seen[key] = make(), numel, {}
         return self._questions[key]
 
+    def is_new(self, key: Hashable, place: Hashable, numel: int) -> bool:
+        """Whether a block of `numel` entries has not been counted yet; from now on it has."""
+        seen = self._seen[key]
+        if place in seen:
+            return False
+        seen[place] = numel
+        return True
+
+    def blank(self) -> "Answers":
+        """A copy that knows the answers and has counted nothing."""
+        copied = Answers(self.numel_together, self.scope)
+        copied._numels = dict(self._numels)
+        copied._seen = {key: dict(seen) for key, seen in self._seen.items()}
+        copied._questions = {
+            key: question if question.is_done else question.blank()
+            for key, question in self._questions.items()
+        }
+        return copied
+
     def absorb(self, other: "Answers") -> None:
-        """Take in what a copy of these has seen of other blocks in this pass."""
+        """Take in what a blank copy of these has seen of other blocks."""
         for key, question in other._questions.items():
-            if not question.is_done:
-                if key in self._questions:
-                    self._questions[key].absorb(question)
-                else:
-                    self._questions[key] = question
+            if question.is_done:
+                continue
+            mine = self.get(key, other._numels[key], question.blank)
+            mine.absorb(question)
+            self._seen[key] |= other._seen[key]
 
     def close_pass(self) -> None:
-        """Every block that had something to give has been seen."""
-        for question in self._questions.values():
-            if not question.is_done:
-                question.close()
+        """Close the questions into which everything has been counted."""
+        left = [key for key, question in self._questions.items() if not question.is_done]
+        whole = [key for key in left if sum(self._seen[key].values()) == self._numels[key]]
+        assert whole or not left, "a pass over all blocks answered nothing"
+        for key in whole:
+            self._questions[key].close()
+            self._seen[key] = {}
 
 
 class BlockSurvey:
@@ -211,18 +263,20 @@ class BlockSurvey:
         """See `Survey.top`."""
         together = self._is_together(scope)
         numel = self._answers.numel_together if together else self._numel
-        question = self._question(
+        key, question = self._question(
             together,
             lambda: _Selections(
                 [Selection(numel, shares, largest=largest, at_least=at_least) for _ in stacks]
             ),
         )
         assert isinstance(question, _Selections)
+        assert question.shares == list(shares), "tensors ranked together have the same options"
         cuts = [self._cut(stack) for stack in stacks]
         if not question.is_done:
             for cut in zip(*cuts, strict=True):
-                place = cut[0][0]
-                question.count([block for _, block in cut], place)
+                place, first = cut[0]
+                if self._answers.is_new(key, place, first.shape[1]):
+                    question.count([block for _, block in cut], place)
             raise Pending
         return tuple(
             _joined([selection.mask(block, place) for place, block in cut], stack)
@@ -236,23 +290,26 @@ class BlockSurvey:
 
     def total(self, *stacks: Tensor, of: Of = "values", scope: Scope = "tensor") -> Tensor:
         """See `Survey.total`."""
-        question = self._question(self._is_together(scope), _Total)
+        key, question = self._question(self._is_together(scope), _Total)
         assert isinstance(question, _Total)
         if question.answer is None:
             for cuts in zip(*map(self._cut, stacks), strict=True):
-                sums = [total for _, block in cuts for total in block_total(block, of)]
-                question.parts[cuts[0][0]] = sums
+                place, first = cuts[0]
+                if self._answers.is_new(key, place, first.shape[1]):
+                    sums = [total for _, block in cuts for total in block_total(block, of)]
+                    question.parts[place] = sums
             raise Pending
         return question.answer
 
     def rank(self, stack: Tensor) -> Tensor:
         """See `Survey.rank`."""
-        ranking = self._question(False, Ranking)
+        key, ranking = self._question(False, Ranking)
         assert isinstance(ranking, Ranking)
         cut = self._cut(stack)
         if not ranking.is_done:
-            for _, block in cut:
-                ranking.count(block)
+            for place, block in cut:
+                if self._answers.is_new(key, place, block.shape[1]):
+                    ranking.count(block)
             raise Pending
         return _joined([ranking.ranks(block) for _, block in cut], stack)
 
@@ -267,9 +324,11 @@ class BlockSurvey:
         assert scope in ("tensor", self._answers.scope), "the loop groups tensors by option `scope`"
         return scope != "tensor"
 
-    def _question(self, together: bool, make: Callable[[], Question]) -> Question:
+    def _question(self, together: bool, make: Callable[[], Question]) -> tuple[Hashable, Question]:
         self._asked += 1
-        return self._answers.get((None if together else self._tensor, self._asked), make)
+        key = (None if together else self._tensor, self._asked)
+        numel = self._answers.numel_together if together else self._numel
+        return key, self._answers.get(key, numel, make)
 
 
 class _Selections:
@@ -279,6 +338,10 @@ class _Selections:
         self.selections = selections
 
     @property
+    def shares(self) -> list[float]:
+        return self.selections[0].shares
+
+    @property
     def is_done(self) -> bool:
         return all(selection.is_done for selection in self.selections)
 
@@ -286,6 +349,9 @@ class _Selections:
         for selection, stack in zip(self.selections, stacks, strict=True):
             if not selection.is_done:
                 selection.count(stack, place)
+
+    def blank(self) -> "_Selections":
+        return _Selections([each if each.is_done else each.blank() for each in self.selections])
 
     def absorb(self, other: "_Selections") -> None:
         for ours, theirs in zip(self.selections, other.selections, strict=True):
@@ -308,6 +374,9 @@ class _Total:
     @property
     def is_done(self) -> bool:
         return self.answer is not None
+
+    def blank(self) -> "_Total":
+        return _Total()
 
     def absorb(self, other: "_Total") -> None:
         self.parts |= other.parts

@@ -122,7 +122,7 @@ class Engine:
         while jobs:
             shares = [jobs[turn :: len(workers)] for turn in range(len(workers))]
             jobs = []
-            tasks = [(place, share, state.answers) for share in shares if share]
+            tasks = [(place, share, state.answers.blank()) for share in shares if share]
             for found in workers.each(tasks, self.advance):
                 state.answers.absorb(found.answers)
                 for ours, theirs in zip(state.parts, found.parts, strict=True):

@@ -1,10 +1,11 @@
 """Gives every tensor of a plan its options, and tries them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ledmerge.errors import RecipeError
 from ledmerge.recipe.options import filters_of, is_varied
+from ledmerge.run.engine import ranked_together
 from ledmerge.run.planned import Plan
 
 
@@ -19,7 +20,9 @@ def set_options(plan: Plan, depths: Mapping[str, float]) -> None:
     """
     recipe = plan.recipe
     is_one_for_all = not any(is_varied(value) for value in recipe.options.values())
-    tried: set[str] = set()
+    tried: dict[str, list[tuple[object, ...]]] = {}
+    together: dict[str, tuple[str, list[tuple[object, ...]]]] = {}
+    is_told = False
     missing: dict[str, list[str]] = {}
     for place, tensor in enumerate(plan.tensors):
         if tensor.action != "merge":
@@ -32,19 +35,30 @@ def set_options(plan: Plan, depths: Mapping[str, float]) -> None:
             missing.setdefault(error.args[0].rstrip("_"), []).append(name)
             continue
         plan.tensors[place] = replace(tensor, options=options)
-        if (key := repr(options)) in tried:
-            continue
-        tried.add(key)
-        try:
-            recipe.method.try_options(options, len(plan.models))
-        except RecipeError as error:
-            plan.problems.append(str(error) if is_one_for_all else f"'{name}': {error}")
+        if (key := repr(options)) not in tried:
+            tried[key] = []
+            try:
+                tried[key] = recipe.method.try_options(options, len(plan.models))
+            except RecipeError as error:
+                plan.problems.append(str(error) if is_one_for_all else f"'{name}': {error}")
+        other, asked = together.setdefault(ranked_together(name, recipe.scope), (name, tried[key]))
+        if asked != tried[key] and not is_told:
+            is_told = True
+            plan.problems.append(
+                f"parameters.scope: {recipe.scope} ranks '{other}' and '{name}' together, but "
+                f"their options select {_shares(asked)} and {_shares(tried[key])}; give both the "
+                "same, or rank within each tensor (scope: tensor)"
+            )
     for option, names in missing.items():
         plan.problems.append(
             f"parameters: '{option}' has no value for {len(names)} tensors, '{names[0]}' among "
             "them; end its list with '- value: ...', which is for all that no filter fits"
         )
     _note_idle_filters(plan)
+
+
+def _shares(asked: Sequence[tuple[object, ...]]) -> str:
+    return ", ".join(str(shares) for shares, *_ in asked) or "nothing"
 
 
 def _note_idle_filters(plan: Plan) -> None:

@@ -1,7 +1,9 @@
 """Workers that share a list of tasks."""
 
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -60,6 +62,10 @@ def test_several_work_at_a_time(start, fork):
     assert len(set(processes)) == (3 if fork else 1)
 
 
+notes = pytest.mark.skipif(sys.version_info < (3, 11), reason="errors have no notes")
+
+
+@notes
 def test_the_first_error_is_raised_with_its_notes_and_stops_the_rest(start, tmp_path):
     def work(task, tell):
         if task == 5:
@@ -75,6 +81,7 @@ def test_the_first_error_is_raised_with_its_notes_and_stops_the_rest(start, tmp_
     assert len(list(tmp_path.iterdir())) < 100
 
 
+@notes
 def test_an_error_that_is_ours_says_where_it_was(start):
     def work(task, tell):
         return 1 // task
@@ -93,6 +100,32 @@ def test_an_error_that_cannot_travel_is_told_in_words(start):
 
     with pytest.raises(RuntimeError, match="strange thing"):
         list(start(2, work).each([1], print))
+
+
+@pytest.mark.parametrize("error", [OSError("no room"), BrokenPipeError("a pipe of its own")])
+def test_errors_of_the_system_are_told_too(fork, error):
+    def work(task, tell):
+        raise error
+
+    def make_work():
+        raise error
+
+    for make in (lambda: work, make_work):
+        workers = Workers(2, make, fork=fork)
+        with pytest.raises((OSError, RuntimeError), match=str(error)):
+            list(workers.each([1, 2], print))
+        workers.close()
+
+
+def test_a_result_that_cannot_travel_is_an_error(start):
+    with pytest.raises(Exception, match="pickle"):
+        list(start(2, lambda task, tell: lambda: task).each([1], print))
+
+
+@pytest.mark.skipif(not can_fork(), reason="no fork here")
+def test_a_process_that_may_have_no_children_takes_threads():
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert not pool.apply(can_fork)
 
 
 def test_nothing_runs_on_after_the_end(start, tmp_path):

@@ -29,9 +29,20 @@ Work = Callable[[Any, Tell], Any]
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
+_STARTING = threading.Lock()
+"""Two threads of one program that fork at a time would give each other's pipes to their workers,
+and a worker's death would not show."""
+
+
 def can_fork() -> bool:
-    """Whether processes can be forked safely: macOS's own libraries do not bear it."""
-    return sys.platform == "linux"
+    """Whether processes can be forked: macOS's own libraries do not bear it, and a process of a
+    `multiprocessing.Pool` may have none.
+    """
+    return sys.platform == "linux" and not multiprocessing.current_process().daemon
+
+
+class _NobodyListensError(Exception):
+    """The other end of the pipe is closed."""
 
 
 class Workers:
@@ -46,24 +57,34 @@ class Workers:
         self._ours: list[Connection] = []
         self._workers: list[Any] = []
         self._alone = make_work() if number < 2 else None
-        for _ in range(number if number > 1 else 0):
-            ours, theirs = multiprocessing.Pipe()
-            self._ours.append(ours)
-            if fork:
-                strangers = list(self._ours)
-                worker: Any = multiprocessing.get_context("fork").Process(
-                    target=_serve_alone, args=(theirs, make_work, strangers), daemon=True
-                )
-            else:
-                worker = threading.Thread(target=_serve, args=(theirs, make_work), daemon=True)
-            with warnings.catch_warnings():
-                # Python 3.12 warns of other threads at a fork: ours hold no lock that a worker
-                # needs, since workers neither print nor load anything.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                worker.start()
-            if fork:
-                theirs.close()
-            self._workers.append(worker)
+        try:
+            for _ in range(number if number > 1 else 0):
+                with _STARTING:
+                    self._start(make_work, fork)
+        except OSError as error:
+            self.close()
+            raise LedmergeError(
+                f"a worker cannot be started ({error.strerror}); run with fewer --threads"
+            ) from error
+
+    def _start(self, make_work: Callable[[], Work], fork: bool) -> None:
+        ours, theirs = multiprocessing.Pipe()
+        self._ours.append(ours)
+        if fork:
+            strangers = list(self._ours)
+            worker: Any = multiprocessing.get_context("fork").Process(
+                target=_serve_alone, args=(theirs, make_work, strangers), daemon=True
+            )
+        else:
+            worker = threading.Thread(target=_serve, args=(theirs, make_work), daemon=True)
+        with warnings.catch_warnings():
+            # Python 3.12 warns of other threads at a fork: ours hold no lock that a worker needs,
+            # since workers neither print nor load anything.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            worker.start()
+        if fork:
+            theirs.close()
+        self._workers.append(worker)
 
     def __len__(self) -> int:
         return max(1, len(self._workers))
@@ -84,7 +105,7 @@ class Workers:
             return
         queue, busy = iter(tasks), 0
         for connection in self._ours:
-            busy += _give(connection, queue)
+            busy += self._give(connection, queue)
         while busy:
             for connection in wait(self._ours):
                 assert isinstance(connection, Connection)
@@ -94,19 +115,34 @@ class Workers:
                 elif kind == "failed":
                     raise value
                 else:
-                    busy += _give(connection, queue) - 1
+                    busy += self._give(connection, queue) - 1
                     yield value
 
     def _receive(self, connection: Connection) -> tuple[str, Any]:
         try:
             return connection.recv()
         except (EOFError, OSError) as error:
-            worker = self._workers[self._ours.index(connection)]
-            worker.join(5)
-            raise LedmergeError(
-                f"a worker ended before its work did (exit code {worker.exitcode}); if the system "
-                "killed it for want of memory, run again with --threads 1"
-            ) from error
+            raise self._ended(connection) from error
+
+    def _give(self, connection: Connection, queue: Iterator[Any]) -> int:
+        """Send the next task, if there is one; how many were sent."""
+        for task in queue:
+            try:
+                connection.send(task)
+            except OSError as error:
+                raise self._ended(connection) from error
+            return 1
+        return 0
+
+    def _ended(self, connection: Connection) -> LedmergeError:
+        worker = self._workers[self._ours.index(connection)]
+        worker.join(5)
+        code = getattr(worker, "exitcode", None)
+        killed = code == -signal.SIGKILL
+        return LedmergeError(
+            f"a worker ended before its work did (exit code {code})"
+            + ("; if the system killed it for want of memory, use --threads 1" if killed else "")
+        )
 
     def close(self) -> None:
         """End all workers, whatever they are at."""
@@ -116,14 +152,6 @@ class Workers:
             if isinstance(worker, BaseProcess):
                 worker.terminate()
             worker.join()
-
-
-def _give(connection: Connection, queue: Iterator[Any]) -> int:
-    """Send the next task, if there is one; how many were sent."""
-    for task in queue:
-        connection.send(task)
-        return 1
-    return 0
 
 
 def _serve_alone(
@@ -140,17 +168,25 @@ def _serve_alone(
 
 def _serve(connection: Connection, make_work: Callable[[], Work]) -> None:
     """Do tasks until the other end is closed."""
+
+    def tell(message: Any) -> None:
+        try:
+            connection.send(("told", message))
+        except OSError as error:
+            raise _NobodyListensError from error
+
+    work = None
     try:
-        work = make_work()
         while True:
             task = connection.recv()
             try:
-                answer = "done", work(task, lambda message: connection.send(("told", message)))
-            except BrokenPipeError:
+                work = work or make_work()
+                answer = pickle.dumps(("done", work(task, tell)))
+            except _NobodyListensError:
                 return
             except Exception as error:
-                answer = "failed", _portable(error)
-            connection.send(answer)
+                answer = pickle.dumps(("failed", _portable(error)))
+            connection.send_bytes(answer)
     except (EOFError, OSError):  # nobody listens any more
         return
     finally:
@@ -159,10 +195,13 @@ def _serve(connection: Connection, make_work: Callable[[], Work]) -> None:
 
 def _portable(error: Exception) -> Exception:
     """The error, with its traceback as a note, or one that says the same and can be pickled."""
-    if not isinstance(error, LedmergeError) and sys.version_info >= (3, 11):
-        error.add_note("".join(traceback.format_exception(error)))
+    told = "".join(traceback.format_exception(error))
+    if not isinstance(error, LedmergeError):
+        if sys.version_info < (3, 11):
+            return RuntimeError(told)
+        error.add_note(told)
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        return RuntimeError("".join(traceback.format_exception(error)))
+        return RuntimeError(told)
     return error

@@ -128,7 +128,7 @@ def _led_table(summary: dict[str, Any], recipe: dict[str, Any]) -> Table:
         "density asked",
         "elected",
         "left after Disjoint",
-        "squared update kept",
+        "squared update kept" + (", before rescale" if _is_rescaled(recipe) else ""),
     ):
         table.add_column(heading, justify="left" if heading == "expert" else "right")
     for place, model in enumerate(summary["models"]):
@@ -140,6 +140,10 @@ def _led_table(summary: dict[str, Any], recipe: dict[str, Any]) -> Table:
             f"{summary['kept_square'][place]:.2%}",
         )
     return table
+
+
+def _is_rescaled(recipe: dict[str, Any]) -> bool:
+    return recipe.get("parameters", {}).get("rescale") == "norm"
 
 
 def _density(asked: Any) -> str:

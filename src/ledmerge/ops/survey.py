@@ -130,8 +130,7 @@ class Recorder(Whole):
         """See `Survey.top`."""
         if scope != "tensor":
             self.asked.append((tuple(shares), largest, at_least))
-        asked = {"largest": largest, "scope": scope, "at_least": at_least}
-        return super().top(*stacks, shares=shares, **asked)
+        return super().top(*stacks, shares=shares, largest=largest, scope=scope, at_least=at_least)
 
 
 def _cut(stack: Tensor) -> list[tuple[int, Tensor]]:

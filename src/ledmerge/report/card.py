@@ -72,5 +72,5 @@ def _table(summary: dict[str, Any]) -> str:
     )
     return (
         "| expert | elected | left after Disjoint | squared update kept |\n|---|---|---|---|\n"
-        f"{rows}\n"
+        f"{rows}\nKept before any `rescale`, which makes up for what is left out.\n\n"
     )

@@ -30,7 +30,8 @@ def summarize(
     Shares are of merged entries, in [0, 1]:
         elected, owned: what an expert elects, and what Disjoint leaves it (of LED and methods that
             elect as it does).
-        kept_square: share of its squared update that it brings in, before its weight (the same).
+        kept_square: share of its squared update that it brings in, before its weight and before
+            `rescale: norm` makes up for the rest (the same).
         overlap: |E_i and E_j| / min(|E_i|, |E_j|) (the same).
         norm, cosine: of the task vectors.
         conflicts: entries where two changes have opposite signs.

@@ -188,7 +188,8 @@ class Answers:
     """
 
     def __init__(self, numel_together: int, scope: Scope = "tensor"):
-        self.numel_together, self.scope = numel_together, scope
+        self.numel_together = numel_together
+        self.scope: Scope = scope
         self._questions: dict[Hashable, Question] = {}
         self._numels: dict[Hashable, int] = {}
         self._seen: dict[Hashable, dict[Hashable, int]] = {}

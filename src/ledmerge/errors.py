@@ -6,7 +6,8 @@ LedmergeError
 │   └── NonFiniteError a weight, gradient or score is NaN or infinite
 ├── DataError          rows, templates or tokenizers do not give usable samples
 ├── ScoreError         scores are missing, or were made for another model or other data
-└── OutputError        the destination is in use, too small, or cannot be written
+└── OutputError        the destination is too small, or cannot be written
+    └── InUseError     another process is writing it
 
 A message says what was found, where, what was expected and what to do. Only `ledmerge.cli` turns
 an error into a line on the terminal and an exit code.
@@ -42,6 +43,10 @@ class ScoreError(LedmergeError):
 
 class OutputError(LedmergeError):
     """The destination is in use, too small, or cannot be written."""
+
+
+class InUseError(OutputError):
+    """Another process is writing the destination."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -148,6 +148,36 @@ def test_a_run_is_taken_up_at_the_step_where_it_was(home: Path):
     assert not list(home.glob(".*"))
 
 
+@pytest.mark.parametrize(
+    ("documents", "stop"),
+    [((HALF, SUM, RESULT), 0), ((HALF, SUM, RESULT), 20), (({**HALF, "name": None},), 0)],
+    ids=["first step", "result", "no steps"],
+)
+def test_a_second_run_leaves_the_first_alone(home: Path, documents: tuple[dict, ...], stop: int):
+    path, out = write(home, *documents), home / "out"
+    ledmerge.merge(path, home / "whole")
+    count, said = iter(range(stop, -1, -1)), []
+
+    def advance() -> None:
+        if next(count, None) == 0:
+            for how in ({}, {"resume": True}, {"overwrite": True}):
+                with pytest.raises(OutputError) as caught:
+                    ledmerge.merge(path, out, threads=1, **how)
+                said.append(str(caught.value))
+
+    ledmerge.merge(path, out, threads=1, progress=listen(advance)[0])
+    assert len(said) == 3
+    assert all("another process is writing this folder now" in each for each in said)
+    assert files_of(out)["model.safetensors"] == files_of(home / "whole")["model.safetensors"]
+    assert not list(home.glob(".*"))
+
+
+def test_a_place_below_a_file_is_told(home: Path):
+    (home / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file.*Not a directory"):
+        ledmerge.merge(write(home, HALF, SUM, RESULT), home / "file" / "out")
+
+
 def test_a_step_whose_inputs_changed_is_made_again(home: Path):
     path, out = write(home, HALF, SUM, RESULT), home / "out"
     ledmerge.merge(path, home / "whole")

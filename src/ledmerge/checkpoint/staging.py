@@ -4,7 +4,6 @@ Work goes on in `.NAME.partial` beside the destination. `journal.jsonl` there op
 the work (what would change its bytes) and then holds one line per finished piece.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ledmerge.checkpoint.lock import check_free, hold
 from ledmerge.errors import OutputError
 
 JOURNAL = "journal.jsonl"
@@ -48,19 +48,7 @@ class Staging:
         self._mend = "run it again" if resume is None else "go on with --resume"
         self.finished: list[dict[str, Any]] = []
         check_destination(out, marks=marks, resume=resume, overwrite=overwrite)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self.folder}: cannot be made ({error.strerror})") from error
-        self._lock: int | None = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise OutputError(
-                f"{out}: another process is writing this folder now; wait for it, or choose "
-                "another name"
-            ) from None
+        self._lock: int | None = hold(self.folder, out)
         try:
             self._open_journal(key, resume)
         except OSError as error:
@@ -102,7 +90,7 @@ class Staging:
             progress(path.name)
             flush(path)
         # Again: somebody may have put something there in the meantime.
-        check_destination(self.out, marks=self._marks, resume=True, overwrite=self._overwrite)
+        _check_place(self.out, self._marks, self._overwrite)
         # Last, since flushing takes minutes where there is much, and may be interrupted.
         (self.folder / JOURNAL).unlink()
         flush(self.folder)
@@ -148,6 +136,20 @@ def check_destination(
     Args:
         resume: see `Staging`.
     """
+    _check_place(out, marks, overwrite)
+    partial = partial_folder(out)
+    check_free(partial, out)
+    if resume is None or not (partial.exists() and any(partial.iterdir())):
+        return
+    if not (resume or overwrite):
+        raise OutputError(
+            f"{out}: an interrupted run is in {partial.name}; go on with --resume, or start again "
+            "with --overwrite"
+        )
+
+
+def _check_place(out: Path, marks: tuple[str, ...], overwrite: bool) -> None:
+    """Raise OutputError where what is at `out` may not be replaced."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise OutputError(f"{out}: exists and is not a folder; choose another name")
     if out.is_dir() and any(out.iterdir()):
@@ -160,14 +162,6 @@ def check_destination(
                 f"{out}: was not made by ledmerge (no {' or '.join(marks)}), so --overwrite does "
                 "not replace it; remove it yourself or choose another name"
             )
-    partial = partial_folder(out)
-    if resume is None or not (partial.exists() and any(partial.iterdir())):
-        return
-    if not (resume or overwrite):
-        raise OutputError(
-            f"{out}: an interrupted run is in {partial.name}; go on with --resume, or start again "
-            "with --overwrite"
-        )
 
 
 def empty(folder: Path) -> None:

@@ -112,23 +112,23 @@ def merge(
         keep_card,
         licence,
     )
-    check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
     check_steps(out, resume=resume, overwrite=overwrite)
+    check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
     plan = make_plan(recipe, onto=onto)
     check_space(plan, out)
     check_memory(plan, memory, threads)
     raise_problems(plan)
     for note in plan.notes:
         progress.note(note)
-    steps = Steps(out)
-    if not resume:
+    with Steps(out) as steps:
+        if not resume:
+            steps.remove()
+        if plan.steps:
+            made = make_steps(plan.recipe, {}, steps, how, progress)
+            plan = dataclasses.replace(make_plan(plan.recipe, made), steps=plan.steps)
+            raise_problems(plan)
+        record = _merge(plan, out, how, progress, resume=resume, overwrite=overwrite)
         steps.remove()
-    if plan.steps:
-        made = make_steps(plan.recipe, {}, steps, how, progress)
-        plan = dataclasses.replace(make_plan(plan.recipe, made), steps=plan.steps)
-        raise_problems(plan)
-    record = _merge(plan, out, how, progress, resume=resume, overwrite=overwrite)
-    steps.remove()
     return record
 
 

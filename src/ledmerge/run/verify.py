@@ -142,7 +142,8 @@ def _plan_again(
         if not asked.steps:
             return plan(asked, found)
         _check_spare(plan(asked, found).steps, spare)
-        return plan(asked, make_steps(asked, found, Steps(spare / "again"), how, progress))
+        with Steps(spare / "again") as steps:
+            return plan(asked, make_steps(asked, found, steps, how, progress))
     except LedmergeError as error:
         if recipe is not None:
             raise

@@ -1,5 +1,6 @@
 """The commands: what stands on which stream, exit codes, and nothing more in a pipe."""
 
+import errno
 import json
 import os
 import subprocess
@@ -154,6 +155,14 @@ def test_an_error_is_one_line_however_long_its_path(ledmerge, home: Path):
     _, _, err = ledmerge("verify", missing)
     (line,) = err.splitlines()
     assert line.startswith(f"error: {missing}/ledmerge.json: ")
+
+
+def test_an_error_of_the_system_is_one_line(ledmerge, home: Path, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "somewhere")
+
+    monkeypatch.setattr("ledmerge.run.info.info", fail)
+    assert ledmerge("info", home / "base") == (1, "", "error: somewhere: Input/output error\n")
 
 
 def test_every_problem_of_a_plan_is_a_line_and_the_exit_code_is_1(ledmerge, home: Path):

@@ -1,5 +1,7 @@
 """Methods that ask for scores at the models only: the base's are neither located nor read."""
 
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ import ledmerge
 from ledmerge.errors import ScoreError
 from ledmerge.methods._catalog import get_method, method_names
 from ledmerge.recipe.recipe import load_recipe
+from ledmerge.run.progress import Quiet
 
 CASES = {
     "fisher": ({"floor": 0.1}, [{"weight": 0.5}, {}, {}]),
@@ -102,6 +105,40 @@ def test_only_the_models_are_located(model_folder, rows_file: Path, tmp_path: Pa
     ledmerge.merge(given, tmp_path / "out", progress=progress)
     located = [start[0] for start in heard if isinstance(start, tuple) and "locate" in start[0]]
     assert located == [f"locate {expert.name}" for expert in experts]
+
+
+def test_scores_that_another_process_is_locating_are_waited_for(
+    model_folder, rows_file: Path, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setenv("LEDMERGE_CACHE", str(tmp_path / "cache"))
+    base, *experts = (model_folder("llama_tied", seed) for seed in range(3))
+    given = recipe("obim", base, *experts, parameters={"density": 0.4})
+    given |= {"locate": {"samples": 2, "score": "obim"}, "dtype": "float32"}
+    for entry in given["models"]:
+        entry["locate"] = {"data": str(rows_file)}
+    waits, located = threading.Event(), []
+
+    class Second(Quiet):
+        def note(self, text: str) -> None:
+            if "waiting for them" in text:
+                waits.set()
+
+        def start(self, what: str, *_: object, **__: object) -> None:
+            located.extend([what] * what.startswith("locate"))
+
+    pool = ThreadPoolExecutor(1)
+    second: list[Future] = []
+
+    def advance() -> None:
+        if not second:
+            where = tmp_path / "second"
+            second.append(pool.submit(ledmerge.merge, given, where, progress=Second()))
+            assert waits.wait(60)
+
+    with pool:
+        first = ledmerge.merge(given, tmp_path / "first", progress=listen(advance)[0])
+        assert second[0].result()["digest"] == first["digest"]
+    assert f"locate {experts[0].name}" not in located
 
 
 @pytest.mark.parametrize(

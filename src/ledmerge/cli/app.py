@@ -345,8 +345,15 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except LedmergeError as error:
-        for line in str(error).splitlines():
-            err_console.print(
-                f"error: {line}", style="bold red", markup=False, highlight=False, soft_wrap=True
-            )
-        sys.exit(2 if isinstance(error, RecipeError) else 1)
+        _end(str(error), 2 if isinstance(error, RecipeError) else 1)
+    except OSError as error:  # what nobody foresaw: a path below a file, a disk that went away
+        place = error.filename2 or error.filename
+        _end(f"{place}: {error.strerror}" if place else str(error), 1)
+
+
+def _end(message: str, code: int) -> None:
+    for line in message.splitlines():
+        err_console.print(
+            f"error: {line}", style="bold red", markup=False, highlight=False, soft_wrap=True
+        )
+    sys.exit(code)

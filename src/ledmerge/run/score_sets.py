@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import cache_folder, cached_checkpoint_digest
-from ledmerge.errors import ScoreError
+from ledmerge.checkpoint.lock import wait_until_free
+from ledmerge.checkpoint.staging import partial_folder
+from ledmerge.errors import InUseError, ScoreError
 from ledmerge.methods._catalog import Method
 from ledmerge.models.folder import ModelFolder
 from ledmerge.run.locate import locate_question
@@ -16,6 +19,8 @@ from ledmerge.run.planned import Plan
 from ledmerge.run.progress import Progress
 from ledmerge.run.score_question import ScoreQuestion
 from ledmerge.run.score_store import MARK
+
+WAITING = "another process locates the same scores; waiting for them"
 
 
 def gather_scores(plan: Plan, *, progress: Progress, **how: Any) -> None:
@@ -44,9 +49,13 @@ def gather_scores(plan: Plan, *, progress: Progress, **how: Any) -> None:
 def _located(question: ScoreQuestion, progress: Progress, how: dict[str, Any]) -> Checkpoint:
     """The answer to a question, from the cache or made now."""
     folder = cache_folder() / "scores" / question.key
-    if not folder.is_dir():
+    while not folder.is_dir():
+        wait_until_free(partial_folder(folder), lambda: progress.note(WAITING))
+        if folder.is_dir():
+            break
         # An interrupted run is taken up if it was the same work, else it is in the way.
-        locate_question(question, folder, resume=True, overwrite=True, progress=progress, **how)
+        with suppress(InUseError):  # somebody else began while the model was opened
+            locate_question(question, folder, resume=True, overwrite=True, progress=progress, **how)
     return open_checkpoint(folder, stem="scores")
 
 

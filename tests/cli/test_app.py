@@ -59,6 +59,7 @@ def home(tmp_path: Path, write_model, monkeypatch) -> Path:
     models = [{"model": "safety"}, {"model": "math"}]
     good = {"merge_method": "ties", "base_model": "base", "models": models}
     recipes = {
+        "method": {**good, "merge_method": "tise"},
         "good": good,
         "misspelt": {**good, "dtyp": "float32"},
         "unfit": {**good, "models": [{"model": "other"}]},
@@ -128,12 +129,39 @@ CODES = {
     ),
     "models that do not fit": (["merge", "{home}/unfit.yaml", "{home}/out"], 2, "'model.layers.0"),
     "a lost model": (["merge", "{home}/lost.yaml", "{home}/out"], 1, "nowhere: no such folder"),
-    "a lost recipe": (["plan", "{home}/none.yaml"], 2, "none.yaml: cannot be read"),
+    "a lost recipe": (
+        ["plan", "{home}/none.yaml"],
+        2,
+        "none.yaml: cannot be read (No such file or directory)\n",
+    ),
     "an unknown method": (["methods", "tise"], 2, "did you mean 'ties'"),
     "a folder in use": (["merge", "{home}/good.yaml", "{home}/base"], 1, "--overwrite"),
     "no merge to verify": (["verify", "{home}/base"], 1, "ledmerge.json: not a merge's record"),
     "rubbish for a size": (["merge", "{home}/good.yaml", "o", "--memory", "x"], 2, "--memory: 'x'"),
     "a shard of rubbish": (["merge", "{home}/good.yaml", "o", "--shard-size", "x"], 2, "--shard"),
+    "a shard of nothing": (["merge", "{home}/good.yaml", "o", "--shard-size", "0"], 2, "1MB or"),
+    "a small shard": (["convert", "{home}/base", "o", "--shard-size", "999kB"], 2, "1MB or more"),
+    "a folder for a recipe": (["plan", "{home}"], 2, "is a folder; expected a YAML file"),
+    "a recipe of bytes": (
+        ["plan", "{home}/base/model.safetensors"],
+        2,
+        "is not UTF-8); expected a YAML file",
+    ),
+    "a place nobody can write": (
+        ["merge", "{home}/good.yaml", "/proc/out"],
+        1,
+        "/proc/out: cannot be made in /proc (",
+    ),
+    "a place below a file": (
+        ["merge", "{home}/good.yaml", "{home}/good.yaml/out"],
+        1,
+        "good.yaml (Not a directory)",
+    ),
+    "a misspelt method": (
+        ["plan", "{home}/method.yaml"],
+        2,
+        "method.yaml: no merge method 'tise'",
+    ),
     "an unknown device": (["merge", "{home}/good.yaml", "o", "--device", "x"], 2, "device 'x'"),
     "an unknown option": (["merge", "--frce", "a", "b"], 2, "No such option"),
     "no thread": (["merge", "{home}/good.yaml", "o", "--threads", "0"], 2, "--threads"),

@@ -94,7 +94,7 @@ WRONG = {
     "seed: seven": "seed: input should be a valid integer",
     "dtype: bf16": "dtype: input should be 'bfloat16', 'float16' or 'float32', found 'bf16'",
     "models: base": "models: input should be a valid list",
-    "models: []": "models: list should have at least 1 item",
+    "models: []": "models: lists no model",
     "models: [a]": "models[0]: input should be a valid dictionary",
     "models: [{model: 3}]": "models[0].model: input should be a valid string, found 3",
     "models: [{model: {pth: a}}]": "models[0].model: 'pth' is not known; did you mean 'path'?",

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from ledmerge.checkpoint.lock import check_free, hold
@@ -128,6 +129,11 @@ def partial_folder(out: Path) -> Path:
     return out.parent / f".{out.name}.partial"
 
 
+def existing(out: Path) -> Path:
+    """`out`, or the nearest folder above it that is there."""
+    return next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+
+
 def check_destination(
     out: Path, *, marks: tuple[str, ...], resume: bool | None = False, overwrite: bool = False
 ) -> None:
@@ -137,6 +143,7 @@ def check_destination(
         resume: see `Staging`.
     """
     _check_place(out, marks, overwrite)
+    _check_writable(out)
     partial = partial_folder(out)
     check_free(partial, out)
     if resume is None or not (partial.exists() and any(partial.iterdir())):
@@ -146,6 +153,18 @@ def check_destination(
             f"{out}: an interrupted run is in {partial.name}; go on with --resume, or start again "
             "with --overwrite"
         )
+
+
+def _check_writable(out: Path) -> None:
+    """Raise OutputError where nothing can be made beside `out`."""
+    above = existing(out.absolute().parent)
+    try:
+        with TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{out}: cannot be made in {above} ({error.strerror}); write elsewhere"
+        ) from error
 
 
 def _check_place(out: Path, marks: tuple[str, ...], overwrite: bool) -> None:

@@ -15,8 +15,8 @@ from ledmerge.cli.options import (
     TrustRemoteCode,
     dtype_of,
     one_of,
+    shard_size_of,
 )
-from ledmerge.cli.sizes import parse_size
 from ledmerge.cli.terminal import out_console, progress_bars
 
 
@@ -105,7 +105,7 @@ def apply(
             out,
             base=base,
             dtype=dtype_of(dtype),
-            shard_size=parse_size(shard_size, "--shard-size"),
+            shard_size=shard_size_of(shard_size),
             threads=threads,
             resume=resume,
             overwrite=overwrite,

@@ -22,9 +22,9 @@ from ledmerge.cli.options import (
     ShardSize,
     Threads,
     TrustRemoteCode,
+    shard_size_of,
     size,
 )
-from ledmerge.cli.sizes import parse_size
 from ledmerge.cli.terminal import err_console, out_console, progress_bars
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.scores._catalog import rule_names
@@ -88,7 +88,7 @@ def merge(
             device=device,
             memory=size(memory, "--memory"),
             threads=threads,
-            shard_size=parse_size(shard_size, "--shard-size"),
+            shard_size=shard_size_of(shard_size),
             resume=resume,
             overwrite=overwrite,
             allow_nonfinite=allow_nonfinite,

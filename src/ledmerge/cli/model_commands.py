@@ -14,8 +14,8 @@ from ledmerge.cli.options import (
     ShardSize,
     Threads,
     dtype_of,
+    shard_size_of,
 )
-from ledmerge.cli.sizes import parse_size
 from ledmerge.cli.terminal import out_console, progress_bars
 
 Model = Annotated[str, typer.Argument(help="A model folder, or a hub id owner/name@revision.")]
@@ -77,7 +77,7 @@ def convert(
             model,
             out,
             dtype=dtype_of(dtype),
-            shard_size=parse_size(shard_size, "--shard-size"),
+            shard_size=shard_size_of(shard_size),
             threads=threads,
             resume=resume,
             overwrite=overwrite,

@@ -35,6 +35,14 @@ def size(text: str | None, option: str) -> int | None:
     return None if text is None else parse_size(text, option)
 
 
+def shard_size_of(text: str) -> int:
+    """Bytes of --shard-size; RecipeError below a megabyte: a model would be a crowd of files."""
+    found = parse_size(text, "--shard-size")
+    if found < 1_000_000:
+        raise RecipeError(f"--shard-size: '{text}' is too small; give 1MB or more")
+    return found
+
+
 def one_of(word: str, option: str, *known: str) -> Any:
     """The word, if it is a known one; RecipeError names the option."""
     if word not in known:

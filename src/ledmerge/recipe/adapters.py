@@ -85,7 +85,10 @@ def load_adapter_recipe(recipe: str | Path | dict[str, Any]) -> AdapterRecipe:
 
 
 def _resolve(file: RecipeFile, place: str, folder: Path) -> AdapterRecipe:
-    method = get_adapter_method(file.merge_method)
+    try:
+        method = get_adapter_method(file.merge_method)
+    except RecipeError as error:
+        raise RecipeError(f"{place}: {error}") from None
     entries = list(enumerate(file.models or []))
     notes: list[str] = []
     problems = [

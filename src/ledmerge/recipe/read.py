@@ -46,8 +46,14 @@ def read_yaml(path: Path) -> Any:
 def _documents(path: Path) -> list[Any]:
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error})") from error
+    except IsADirectoryError:
+        raise RecipeError(f"{path}: is a folder; expected a YAML file") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(
+            f"{path}: cannot be read (byte {error.start} is not UTF-8); expected a YAML file"
+        ) from error
     try:
         return list(yaml.load_all(text, Loader=_UniqueKeyLoader)) or [None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-99-99
@@ -106,6 +112,9 @@ def _describe(problem: Any, schema: type[BaseModel], place: Callable[[str], str]
         return f"{path}: '{last}' is not known{did_you_mean(str(last), known)}"
     if problem["type"] == "missing":
         return f"{path}: '{last}' is missing"
+    if problem["type"] == "too_short":
+        what = str(last)[:-1] if str(last).endswith("s") else "entry"
+        return f"{place(_dotted([*parents, last]))}: lists no {what}"
     if problem["type"] == "invalid_key":
         last = str(last)
     message = problem["msg"][0].lower() + problem["msg"][1:]

@@ -43,7 +43,10 @@ def load_recipe(recipe: str | Path | dict[str, Any], onto: str | Path | None = N
 
 
 def _resolve(file: RecipeFile, place: str, folder: Path) -> Recipe:
-    method = get_method(file.merge_method)
+    try:
+        method = get_method(file.merge_method)
+    except RecipeError as error:
+        raise RecipeError(f"{place}: {error}") from None
     problems: list[str] = []
     notes: list[str] = []
     if file.tokenizer and file.tokenizer_source:

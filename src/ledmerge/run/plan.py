@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from ledmerge.checkpoint.staging import existing
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.models.chat_template import read_chat_template
 from ledmerge.models.compatible import differences
@@ -24,7 +25,7 @@ from ledmerge.run.plan_modules import plan_modules
 from ledmerge.run.plan_slices import plan_slices
 from ledmerge.run.plan_tensors import check_scores, plan_tensors
 from ledmerge.run.plan_vocabulary import plan_vocabulary
-from ledmerge.run.planned import Plan, existing, free_space
+from ledmerge.run.planned import Plan, free_space
 from ledmerge.run.score_question import ScoreQuestion, read_question
 from ledmerge.run.tensor_options import set_options
 from ledmerge.scores._catalog import load_rule, requests

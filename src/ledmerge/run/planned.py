@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.files import Files
 from ledmerge.checkpoint.layout import NewTensor
-from ledmerge.checkpoint.staging import partial_folder
+from ledmerge.checkpoint.staging import existing, partial_folder
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.roles import is_input_embedding
 from ledmerge.models.tokenizer_files import TokenizerFiles
@@ -275,11 +275,6 @@ class Plan:
             "notes": self.notes,
             "problems": self.problems,
         }
-
-
-def existing(out: Path) -> Path:
-    """`out`, or the nearest folder above it that is there."""
-    return next(parent for parent in (out, *out.absolute().parents) if parent.exists())
 
 
 def free_space(out: Path) -> int:

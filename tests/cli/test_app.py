@@ -350,6 +350,31 @@ def test_help_lists_the_commands(ledmerge):
     assert all(f"\n  {command} " in out for command in COMMANDS)
 
 
+def test_help_cuts_no_description(ledmerge):
+    _, out, _ = ledmerge("--help")
+    assert "..." not in out.partition("Commands:")[2]
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_the_version_is_told(ledmerge):
+    from ledmerge import __version__
+
+    assert ledmerge("--version") == (0, f"ledmerge {__version__}\n", "")
+
+
+def test_the_demo_takes_its_folder_by_name_too(ledmerge, monkeypatch):
+    asked = []
+
+    def run(out: Path, **_: object) -> dict:
+        asked.append(out)
+        return {}
+
+    monkeypatch.setattr("ledmerge.run.demo.demo", run)
+    for words in (["there"], ["--out", "there"], []):
+        assert ledmerge("demo", *words, "--json")[0] == 0
+    assert asked == [Path("there"), Path("there"), Path("ledmerge-demo")]
+
+
 def test_two_experts_in_folders_of_one_name_are_told_apart(ledmerge, home: Path):
     for place, name in (("x", "safety"), ("y", "math")):
         (home / place).mkdir()

@@ -26,7 +26,10 @@ def adapters(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Merge the LoRA adapters of RECIPE into one, without their base."""
+    """Merge the LoRA adapters of RECIPE into one.
+
+    Their base is not needed.
+    """
     from ledmerge.cli.adapter_tables import factors_table
     from ledmerge.run.adapters import merge_adapters as run
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+import ledmerge
 from ledmerge.cli import adapter_commands, model_commands
 from ledmerge.cli.options import (
     AllowNonfinite,
@@ -30,12 +31,27 @@ from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.scores._catalog import rule_names
 
 app = typer.Typer(
-    help="Merge fine-tuned language models without losing their safety.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"ledmerge {ledmerge.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Merge fine-tuned language models without losing their safety."""
 
 
 @app.command()
@@ -168,7 +184,7 @@ def verify(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Check every tensor of OUT against the digests in its ledmerge.json."""
+    """Check every tensor of OUT against its ledmerge.json."""
     from ledmerge.run.verify import verify as run
 
     with progress_bars() as progress:
@@ -185,7 +201,10 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the merge methods, or show one in full: formula, options, departures, source."""
+    """List the merge methods, or show one in full.
+
+    In full: formula, options, departures and source.
+    """
     from ledmerge.cli.method_tables import methods_table, print_method
     from ledmerge.methods._catalog import get_method, method_names
     from ledmerge.methods._shown import shown
@@ -201,7 +220,10 @@ def methods(
 
 @app.command()
 def schema() -> None:
-    """Print the form of a recipe as a JSON Schema, for editors that check YAML."""
+    """Print the form of a recipe as a JSON Schema.
+
+    Editors that check YAML read it.
+    """
     from ledmerge.recipe.json_schema import recipe_schema
 
     print(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
@@ -239,7 +261,10 @@ def locate(
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
-    """Score every weight of MODEL on the rows of --data, into the folder OUT."""
+    """Score every weight of MODEL on the rows of --data.
+
+    The scores go into the folder OUT.
+    """
     from ledmerge.recipe.read import validated
     from ledmerge.recipe.settings import LocateSettings
     from ledmerge.run.locate import locate as run
@@ -284,7 +309,10 @@ def evaluate(
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
-    """Measure the safety and the skills of MODELS by the benchmarks of --suite."""
+    """Measure safety and skills of MODELS.
+
+    The suite says what is asked, and who judges.
+    """
     from ledmerge.cli.tables import results_table
     from ledmerge.run.evaluate import evaluate as run
 
@@ -312,14 +340,19 @@ def demo(
     out: Annotated[Path, typer.Argument(help="A folder for merges, results and picture.")] = Path(
         "ledmerge-demo"
     ),
+    named: Annotated[Path | None, typer.Option("--out", help="The same, by name.")] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Merge and judge the small family that ships with ledmerge; works offline."""
+    """Merge and judge a small family of models, offline.
+
+    The family ships with ledmerge.
+    """
     from ledmerge.cli.tables import results_table
     from ledmerge.run.demo import COLUMNS, PICTURE
     from ledmerge.run.demo import demo as run
 
+    out = named or out
     with progress_bars("; run it again to go on") as progress:
         results = run(out, device=device, progress=progress)
     if as_json:

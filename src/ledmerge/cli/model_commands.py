@@ -42,7 +42,10 @@ def diff(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Show how far B is from A, and whether the two come from one base."""
+    """Show how far B is from A.
+
+    Also whether the two come from one base.
+    """
     from ledmerge.cli.model_tables import diff_table
     from ledmerge.run.diff import diff as run
 
@@ -68,7 +71,10 @@ def convert(
     allow_nonfinite: AllowNonfinite = False,
     as_json: Json = False,
 ) -> None:
-    """Write MODEL anew as safetensors, in another dtype or other shards."""
+    """Write MODEL anew as safetensors.
+
+    In another dtype or other shards.
+    """
     from ledmerge.cli.tables import kept_lines
     from ledmerge.run.convert import convert as run
 

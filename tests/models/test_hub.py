@@ -9,7 +9,7 @@ from safetensors.torch import save
 
 from ledmerge.errors import CheckpointError
 from ledmerge.models.compatible import differences
-from ledmerge.models.find import find_model
+from ledmerge.models.find import find_model, open_models
 from ledmerge.models.hub import _FIRST
 from standin_hub import TOKEN, StandInHub
 
@@ -174,6 +174,25 @@ def test_what_the_hub_refuses_is_told_with_what_to_do(online_hub: StandInHub, mo
     online_hub.is_down = True
     with pytest.raises(CheckpointError, match="models that are in the cache work without it"):
         find_model("org/unknown")
+
+
+def test_a_misspelt_folder_asks_no_hub(online_hub: StandInHub, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("safety", "math"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    before = online_hub.total
+    asked = ["org/tiny", "models/safty", "./models/maths", str(tmp_path / "none")]
+    with pytest.raises(CheckpointError) as caught:
+        open_models(asked)
+    first, second, third = str(caught.value).splitlines()
+    assert "did you mean 'models/safety'? If it is on the hub, write models/safty@main" in first
+    assert "no such folder" in second
+    assert "did you mean 'models/math'?" in second
+    assert "none: no such folder" in third
+    assert online_hub.total == before
+    online_hub.add("models/safty", sharded())
+    assert find_model("models/safty@main").revision
+    assert find_model("models/safty").revision  # in the cache now
 
 
 def test_a_file_cut_short_on_the_hub_is_named(online_hub: StandInHub):

@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ledmerge.checkpoint.files import Files
 from ledmerge.errors import CheckpointError, LedmergeError
 from ledmerge.models.adapter import Adapter, is_adapter, read_adapter
 from ledmerge.models.folder import ModelFolder
-from ledmerge.models.hub import open_hub
+from ledmerge.models.hub import is_cached, open_hub
 from ledmerge.models.reference import ModelReference
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
@@ -104,10 +105,47 @@ def _locate(text: str, revision: str | None, find: Find) -> Files:
             reason = GGUF if path.suffix == ".gguf" else "expected a model's folder"
             raise CheckpointError(f"{text}: is a file; {reason}")
         return Files(path)
+    if miss := _local_miss(text, revision, find):
+        raise CheckpointError(miss)
     name = f"{text}@{revision}" if revision else text
     if not _HUB_ID.fullmatch(name):
         raise CheckpointError(f"{name}: no such folder, and not a hub id (owner/name@revision)")
     return open_hub(name, path)
+
+
+def _local_miss(text: str, revision: str | None, find: Find) -> str | None:
+    """What is wrong with a path that cannot be, or hardly is, a hub id; asks no hub."""
+    path = find(text)
+    if path.exists() or revision or "@" in text:
+        return None
+    folders = sorted(each.name for each in _siblings(path))
+    near = get_close_matches(path.name, folders, n=1, cutoff=0.8)
+    if not _HUB_ID.fullmatch(text):
+        hint = f"; did you mean '{path.parent / near[0]}'?" if near else ""
+        return f"{text}: no such folder, and not a hub id (owner/name@revision){hint}"
+    if near and not is_cached(text):
+        return (
+            f"{text}: no such folder; did you mean '{path.parent / near[0]}'? If it is on the hub, "
+            f"write {text}@main"
+        )
+    return None
+
+
+def _siblings(path: Path) -> Iterator[Path]:
+    """The folders beside a path."""
+    if path.parent.is_dir():
+        yield from (each for each in path.parent.iterdir() if each.is_dir())
+
+
+def _parts(reference: str, find: Find) -> list[tuple[str, str | None]]:
+    """(path or hub id, revision) of a model and of the adapter on it."""
+    if isinstance(reference, ModelReference):
+        parts = [(reference.path, reference.revision), (reference.lora, reference.lora_revision)]
+        return [(text, revision) for text, revision in parts if text]
+    pair = reference.split("+")
+    if len(pair) == 2 and all(pair) and not find(reference).exists():
+        return [(pair[0], None), (pair[1], None)]
+    return [(reference, None)]
 
 
 def _plain(files: Files, reference: str) -> ModelFolder:
@@ -164,10 +202,16 @@ def open_models(
     Raises:
         LedmergeError: every failure is told, not the first alone.
     """
+    parts = {each: _parts(each, find) for each in references}
+    # Before the hub is asked for any: it may take its time, and cannot help with a misspelt path.
+    lost = any(_local_miss(*part, find) for each in parts.values() for part in each)
     opened: dict[str, ModelFolder] = {}
     failures: list[LedmergeError] = []
     under = base if isinstance(base, ModelFolder) else None
-    for reference in sorted(dict.fromkeys(references), key=lambda each: each != base):
+    for reference in sorted(parts, key=lambda each: each != base):
+        away = [part for part in parts[reference] if not find(part[0]).exists()]
+        if lost and away and not any(_local_miss(*part, find) for part in away):
+            continue
         try:
             opened[reference] = find_model(reference, find, under)
             _ = opened[reference].checkpoint

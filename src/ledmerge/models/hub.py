@@ -4,6 +4,7 @@ Everything goes through the hub's own library and cache, so `HF_ENDPOINT`, `HF_H
 `HF_HUB_OFFLINE` mean what they mean elsewhere.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,9 @@ _FIRST = 32_768
 
 _AT_ONCE = 8
 """Requests at a time."""
+
+_PATIENCE = 10
+"""Seconds for the hub to say whether it has a model."""
 
 _KNOWN = ("config.json", "adapter_config.json")
 """What a repository that is a model holds, one or the other."""
@@ -174,7 +178,10 @@ def open_hub(reference: str, path: Path) -> HubFiles:
 def _online(name: str, revision: str) -> HubFiles:
     from huggingface_hub import HfApi, hf_hub_download
 
-    about = HfApi().model_info(name, revision=revision or None, files_metadata=True)
+    with _quiet():
+        about = HfApi().model_info(
+            name, revision=revision or None, files_metadata=True, timeout=_PATIENCE
+        )
     listed = {
         each.rfilename: _Listed(each.size or 0, each.lfs.sha256 if each.lfs else each.blob_id)
         for each in about.siblings or ()
@@ -188,6 +195,11 @@ def _online(name: str, revision: str) -> HubFiles:
     if got.parent.name != about.sha:
         raise CheckpointError(f"{name}: got another commit while it was opened; run it again")
     return HubFiles(name, got.parent.name, got.parent, listed)
+
+
+def is_cached(name: str) -> bool:
+    """Whether the hub's cache knows a model, by its main branch."""
+    return _cached(name, "main", "") is not None
 
 
 def _cached(name: str, revision: str, offline: str) -> HubFiles | None:
@@ -267,6 +279,18 @@ def what_to_do(error: Exception, place: str) -> str:
             "that are in the cache work without it"
         )
     return ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the library from telling the terminal what the error says anyway."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ def set_options(plan: Plan, depths: Mapping[str, float]) -> None:
     """
     recipe = plan.recipe
     is_one_for_all = not any(is_varied(value) for value in recipe.options.values())
+    with_codes = plan.is_coded and recipe.method.takes_codes  # else it is a problem already
     tried: set[str] = set()
     missing: dict[str, list[str]] = {}
     for place, tensor in enumerate(plan.tensors):
@@ -36,7 +37,7 @@ def set_options(plan: Plan, depths: Mapping[str, float]) -> None:
             continue
         tried.add(key)
         try:
-            recipe.method.try_options(options, len(plan.models))
+            recipe.method.try_options(options, len(plan.models), with_codes=with_codes)
         except RecipeError as error:
             plan.problems.append(str(error) if is_one_for_all else f"'{name}': {error}")
     for option, names in missing.items():

@@ -36,7 +36,9 @@ def drawn(kind: str, *shape: int) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["many", "few", "near", "zeros"])
 @pytest.mark.parametrize("numel", [0, 1, 2, 3, 99, 255, 256, 257, 5_003])
-def test_codes_are_those_of_a_stable_sort(kind, numel):
+@pytest.mark.parametrize("most", [0, 10_000], ids=["counted", "sorted"])
+def test_codes_are_those_of_a_stable_sort(kind, numel, most, monkeypatch):
+    monkeypatch.setattr("ledmerge.ops.rank_codes.SORTED", most)
     values = drawn(kind, numel)
     codes = rank_codes(values)
     assert codes.dtype == torch.uint8

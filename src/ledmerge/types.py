@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 Weight = Float[Tensor, "*shape"]
@@ -22,6 +22,10 @@ Deltas = Float[Tensor, "model *shape"]
 
 Scores = Float[Tensor, "model *shape"]
 """Importance of every entry for each expert's task, >= 0."""
+
+Ranked = Float[Tensor, "model *shape"] | UInt8[Tensor, "model *shape"]
+"""Scores of a method that asks nothing of them but `survey.top`: their values, or their rank codes
+(`ops/rank_codes.py`). A method that computes with them takes `Scores`, and is given no codes."""
 
 Grams = Float[Tensor, "model d_in d_in"]
 """Mean of x x^T over the tokens x that a weight multiplies, on each expert's data."""

@@ -10,6 +10,7 @@ from ledmerge import merge
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.layout import ShardWriter
 from ledmerge.ops.blocks import BLOCK
+from ledmerge.ops.rank_codes import rank_codes
 from ledmerge.run.plan import plan
 
 PASSES = {
@@ -23,6 +24,7 @@ PASSES = {
     "della": (1, {"density": 0.5, "epsilon": 0.1}),  # whole tensors
     "karcher": (2, {}),
     "led": (3, {"density": 0.3}),
+    "led with codes": (1, {"density": 0.25}),
 }
 
 
@@ -45,23 +47,29 @@ def counted(monkeypatch):
     return read, written
 
 
-def with_scores(given: dict, folder: Path) -> dict:
+def with_scores(given: dict, folder: Path, *, are_codes: bool) -> dict:
     """The recipe with score sets for each expert, made by hand."""
     base = Path(given["base_model"])
     for place, entry in enumerate(given["models"]):
         for key, at in (("scores", Path(entry["model"])), ("base_scores", base)):
-            made = folder / f"{key}-{place}"
-            entry[key] = str(write_scores(made, at, random_scores(place), data={"rows": place}))
+            scores, facts = random_scores(place), {"data": {"rows": place}}
+            if are_codes:
+                scores = {name: rank_codes(score) for name, score in scores.items()}
+                facts["stored"] = "codes"
+            entry[key] = str(write_scores(folder / f"{key}-{place}", at, scores, **facts))
     return given
 
 
 @pytest.mark.parametrize("method", PASSES)
 def test_no_byte_is_read_or_written_oftener_than_it_takes(tmp_path: Path, counted, method: str):
     passes, options = PASSES[method]
+    method, _, form = method.partition(" with ")
     base, *experts = write_family(tmp_path)
     used = experts[:1] if method == "slerp" else experts
     given = recipe(method, base, *used, parameters=options)
-    planned = plan(with_scores(given, tmp_path) if method == "led" else given)
+    if method == "led":
+        given = with_scores(given, tmp_path, are_codes=form == "codes")
+    planned = plan(given)
     read, written = counted
     read.clear()
     merge(given, tmp_path / "out", threads=1)

@@ -15,13 +15,16 @@ import ledmerge.methods
 from ledmerge.errors import did_you_mean
 from ledmerge.ops.survey import Recorder
 from ledmerge.registry import load_from, names_in
-from ledmerge.types import Grain, ModelOrder, PerModel
+from ledmerge.types import Grain, ModelOrder, PerModel, Ranked
 
 REQUESTS = (
     *("base", "scores", "base_scores", "grams", "base_grams"),
     *("random", "survey", "record", "keep", "earlier"),
 )
 """Keyword-only parameters that the merge loop answers; all others are options of the user."""
+
+SCORES = ("scores", "base_scores")
+"""Those of them that hold scores."""
 
 At = Literal["model", "base"]
 """Where a model's data are run: on that model itself, or on the base."""
@@ -116,6 +119,8 @@ class Method:
     model."""
     whole_where: Mapping[str, Any] = field(default_factory=dict)
     """Values of options that need whole tensors, whatever the grain otherwise."""
+    takes_codes: bool = True
+    """Whether it only ranks the scores it is given, so that rank codes do: they are `Ranked`."""
 
     @property
     def needs_scores(self) -> bool:
@@ -154,8 +159,13 @@ class Method:
             return replace(self, grain="tensor")
         return self
 
-    def try_options(self, options: dict[str, Any], num_models: int) -> list[tuple[object, ...]]:
+    def try_options(
+        self, options: dict[str, Any], num_models: int, *, with_codes: bool = False
+    ) -> list[tuple[object, ...]]:
         """Run the method on one entry: whether the options go together shows there.
+
+        Args:
+            with_codes: its scores are rank codes, which not all options go together with.
 
         Returns:
             What it selects from tensors ranked together: shares, and from which end.
@@ -164,8 +174,9 @@ class Method:
             RecipeError: they do not.
         """
         stack = torch.zeros(num_models, 1)
+        ranked = stack.to(torch.uint8) if with_codes else stack
         inputs = {"models": (stack,), "deltas": (stack[0], stack), "other": (stack[0], stack[0])}
-        scores = {name: stack for name in ("scores", "base_scores") if name in self.requests}
+        scores = {name: ranked for name in SCORES if name in self.requests}
         survey = Recorder()
         surveyed = {"survey": survey} if "survey" in self.requests else {}
         self.function(*inputs[self.inputs], **options, **scores, **surveyed)
@@ -198,6 +209,9 @@ def get_method(name: str) -> Method:
         ),
         inputs=inputs,
         whole_where=getattr(module, "WHOLE_WHERE", {}),
+        takes_codes=all(
+            parameters[name].annotation == Ranked for name in SCORES if name in parameters
+        ),
     )
 
 

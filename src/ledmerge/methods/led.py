@@ -7,7 +7,7 @@ from ledmerge.ops.disjoint import Stack, alone, figures, first_highest
 from ledmerge.ops.per_model import numbers
 from ledmerge.ops.rescale import to_whole_l2
 from ledmerge.ops.survey import WHOLE, Scope, Survey
-from ledmerge.types import Deltas, Grain, Mask, ModelOrder, PerModel, Record, Scores, Weight, ignore
+from ledmerge.types import Deltas, Grain, Mask, ModelOrder, PerModel, Ranked, Record, Weight, ignore
 
 GRAIN: Grain = "entry"
 
@@ -19,8 +19,8 @@ def led(
     base: Weight,
     deltas: Deltas,
     *,
-    scores: Scores,
-    base_scores: Scores,
+    scores: Ranked,
+    base_scores: Ranked,
     density: PerModel,
     weight: PerModel = 1.0,
     elect: Elect = "both",
@@ -71,8 +71,8 @@ def led(
 
 
 def _elect(
-    scores: Scores,
-    base_scores: Scores,
+    scores: Ranked,
+    base_scores: Ranked,
     density: PerModel,
     elect: Elect,
     select: str,
@@ -98,7 +98,7 @@ def _elect(
 def _separate(
     elected: Mask,
     deltas: Deltas,
-    scores: Scores,
+    scores: Ranked,
     disjoint: Disjoint,
     priority: ModelOrder,
     select: str,

@@ -4,7 +4,7 @@ from ledmerge.ops.consensus import merge_changes
 from ledmerge.ops.disjoint import figures, first_highest
 from ledmerge.ops.per_model import numbers
 from ledmerge.ops.survey import WHOLE, Survey
-from ledmerge.types import Deltas, Grain, ModelOrder, PerModel, Record, Scores, Weight, ignore
+from ledmerge.types import Deltas, Grain, ModelOrder, PerModel, Ranked, Record, Weight, ignore
 
 GRAIN: Grain = "entry"
 
@@ -13,7 +13,7 @@ def obim(
     base: Weight,
     deltas: Deltas,
     *,
-    scores: Scores,
+    scores: Ranked,
     density: PerModel,
     weight: PerModel = 1.0,
     priority: ModelOrder = (),

@@ -6,7 +6,7 @@ from ledmerge.ops.consensus import merge_changes
 from ledmerge.ops.disjoint import alone, figures
 from ledmerge.ops.per_model import numbers
 from ledmerge.ops.survey import WHOLE, Scope, Survey
-from ledmerge.types import Deltas, Grain, ModelOrder, PerModel, Record, Scores, Weight, ignore
+from ledmerge.types import Deltas, Grain, ModelOrder, PerModel, Ranked, Record, Weight, ignore
 
 GRAIN: Grain = "entry"
 
@@ -15,7 +15,7 @@ def reason_any(
     base: Weight,
     deltas: Deltas,
     *,
-    scores: Scores,
+    scores: Ranked,
     lowest: ModelOrder,
     density: PerModel = 0.05,
     weight: PerModel = 1.0,
@@ -47,7 +47,7 @@ def reason_any(
     shares = numbers(density, len(deltas))
     low = sorted(set(lowest))
     high = [model for model in range(len(deltas)) if model not in low]
-    elected = torch.zeros_like(scores)
+    elected = torch.zeros_like(deltas)
     for band, largest in ((low, False), (high, True)):
         if band:
             cuts = [shares[model] for model in band]

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from ledmerge.ops.pile import Pile
 
-_HIGH, _LOW = 1 << 15, 1 << 16
+HIGH, LOW = 1 << 15, 1 << 16
+"""Values of the upper 15 bits of a magnitude, and of the lower 16."""
+
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 COLLECTED = 16_000_000
 """So many entries may be collected, of two bytes each, for all rows together."""
@@ -52,7 +54,7 @@ class Selection:
         self._stage: Literal["upper", "collect", "lower", "ties"] = "upper"
         # Per row: the k-th magnitude's bits (flipped when choosing the smallest), and how many
         # entries of just that magnitude are still to be chosen.
-        self._cut = np.array([0 if k else _HIGH * _LOW for k in self.ks], dtype=np.int64)
+        self._cut = np.array([0 if k else HIGH * LOW for k in self.ks], dtype=np.int64)
         self._left = np.array(self.ks, dtype=np.int64)
         self._counts: np.ndarray | None = None
         self._piles: list[Pile] = []
@@ -75,7 +77,7 @@ class Selection:
                     pile.put(block, self._inside(values[row], row))
         else:
             if self._counts is None:
-                size = _HIGH if self._stage == "upper" else _LOW
+                size = HIGH if self._stage == "upper" else LOW
                 self._counts = np.zeros((len(values), size), dtype=np.int64)
             for row in range(len(values)):
                 if self._open[row]:
@@ -85,13 +87,13 @@ class Selection:
         if values.device.type == "cpu":
             bits = values.numpy().view(np.uint32)
             if self._stage == "upper":
-                _count_upper(bits, self._flip, counts)
+                count_upper(bits, self._flip, counts)
             else:
                 _count_lower(bits, self._flip, np.uint32(self._cut[row] >> 16), counts)
         elif self._stage == "upper":
-            counts += torch.bincount(self._keys(values) >> 16, minlength=_HIGH).cpu().numpy()
+            counts += torch.bincount(self._keys(values) >> 16, minlength=HIGH).cpu().numpy()
         else:
-            counts += np.bincount(self._inside(values, row), minlength=_LOW)
+            counts += np.bincount(self._inside(values, row), minlength=LOW)
 
     def _inside(self, values: Tensor, row: int) -> np.ndarray:
         """The lower 16 bits of the entries in the row's bucket, in their order."""
@@ -137,7 +139,7 @@ class Selection:
             return
         counts, self._counts = self._counts, None
         if self._stage == "collect":
-            counts = np.stack([np.bincount(p.numbers, minlength=_LOW) for p in self._piles])
+            counts = np.stack([np.bincount(p.numbers, minlength=LOW) for p in self._piles])
         assert counts is not None, "a pass saw no block"
         is_upper, inside = self._stage == "upper", 0
         splits = [False] * len(self.ks)
@@ -216,7 +218,8 @@ def _bucket_of(k: int, counts: np.ndarray) -> tuple[int, int]:
 
 
 @njit(nogil=True, cache=True)
-def _count_upper(bits: np.ndarray, flip: np.uint32, counts: np.ndarray) -> None:
+def count_upper(bits: np.ndarray, flip: np.uint32, counts: np.ndarray) -> None:
+    """Add to `counts` how many magnitudes (flipped by `flip`) have each value of the upper bits."""
     for i in range(bits.size):
         counts[((bits[i] & np.uint32(0x7FFFFFFF)) ^ flip) >> np.uint32(16)] += 1
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ledmerge.ops.blocks import blocks
 from ledmerge.ops.rank import Ranking
+from ledmerge.ops.rank_codes import refuse_rank, top_of_codes
 from ledmerge.ops.select import Selection
 from ledmerge.ops.total import Of, block_total, grand_total
 from ledmerge.types import Mask
@@ -43,10 +44,15 @@ class Survey(Protocol):
         Exactly k = int(share * n) entries of each model, at least `at_least` where the share is not
         0; equal magnitudes at the cut go to the lower flat index.
 
+        Stacks of rank codes (uint8, `ops/rank_codes.py`) are answered at once.
+
         Args:
             shares: one per model, in [0, 1].
             largest: choose the smallest magnitudes instead when False.
             scope: n counts the tensor, its layer, or the whole model.
+
+        Raises:
+            RecipeError: rank codes do not tell that.
         """
         ...
 
@@ -67,6 +73,9 @@ class Survey(Protocol):
         """Where each magnitude stands among its model's in this tensor, in [0, 1], 1 the largest.
 
         Read off a histogram of 32,768 bins of about 0.8 % width, linearly inside a bin.
+
+        Raises:
+            RecipeError: the stack holds rank codes.
         """
         ...
 
@@ -87,7 +96,10 @@ class Whole:
         at_least: int = 0,
     ) -> tuple[Mask, ...]:
         """See `Survey.top`; every scope is this one tensor."""
-        del scope
+        if _are_codes(stacks):
+            assert at_least == 0, "no method that reads scores asks for it"
+            asked = {"largest": largest, "scope": scope}
+            return tuple(top_of_codes(stack, shares, **asked) for stack in stacks)
         return tuple(_select(stack, shares, largest, at_least) for stack in stacks)
 
     def numel(self, stack: Tensor) -> int:
@@ -102,6 +114,8 @@ class Whole:
 
     def rank(self, stack: Tensor) -> Tensor:
         """See `Survey.rank`."""
+        if _are_codes([stack]):
+            raise refuse_rank()
         cut = _cut(stack)
         ranking = Ranking()
         for _, block in cut:
@@ -131,6 +145,13 @@ class Recorder(Whole):
         if scope != "tensor":
             self.asked.append((tuple(shares), largest, at_least))
         return super().top(*stacks, shares=shares, largest=largest, scope=scope, at_least=at_least)
+
+
+def _are_codes(stacks: Sequence[Tensor]) -> bool:
+    """Whether the stacks hold rank codes; all of them do, or none."""
+    found = {stack.dtype == torch.uint8 for stack in stacks}
+    assert len(found) == 1
+    return found.pop()
 
 
 def _cut(stack: Tensor) -> list[tuple[int, Tensor]]:
@@ -261,6 +282,10 @@ class BlockSurvey:
         at_least: int = 0,
     ) -> tuple[Mask, ...]:
         """See `Survey.top`."""
+        if _are_codes(stacks):
+            assert at_least == 0, "no method that reads scores asks for it"
+            asked = {"largest": largest, "scope": scope}
+            return tuple(top_of_codes(stack, shares, **asked) for stack in stacks)
         together = self._is_together(scope)
         numel = self._answers.numel_together if together else self._numel
         key, question = self._question(
@@ -303,6 +328,8 @@ class BlockSurvey:
 
     def rank(self, stack: Tensor) -> Tensor:
         """See `Survey.rank`."""
+        if _are_codes([stack]):
+            raise refuse_rank()
         key, ranking = self._question(False, Ranking)
         assert isinstance(ranking, Ranking)
         cut = self._cut(stack)

@@ -35,7 +35,9 @@ class LocateSettings(BaseModel):
     max_length: Annotated[int, Field(ge=2)] = 2048
     """Tokens kept of each sample, prompt and response together."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What the model computes in. Scores are summed and stored in float32 in any case."""
+    """What the model computes in. Scores are summed in float32 in any case."""
+    store: Literal["float32", "codes"] = "float32"
+    """float32: the scores; codes: their ranks within each tensor in 256 steps, a byte each."""
     batch: Annotated[int, Field(ge=1)] = 1
     """Samples in one forward pass; each sample's own gradient is taken all the same."""
     prompt_field: str = "prompt"

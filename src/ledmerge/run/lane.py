@@ -20,6 +20,7 @@ from ledmerge.ops.products import gram
 from ledmerge.ops.random import draw_uniform
 from ledmerge.ops.survey import BlockSurvey
 from ledmerge.report.relation import MIN_ENTRIES
+from ledmerge.run.plan_codes import is_coded
 from ledmerge.run.planned import PlannedTensor
 
 LIKENESS_EVERY = 16
@@ -87,8 +88,13 @@ class Lane:
         self._num_models, self._has_base, self._donor = num_models, has_base, donor
         self._givers = givers
         self._seed, self._device, self._allow_nonfinite = seed, device, allow_nonfinite
-        self._raw = [memoryview(bytearray(BLOCK * 8)) for _ in self._sources]
-        self._stack = torch.empty(len(self._sources), BLOCK)
+        scores = self._sources[num_models:]
+        self._are_codes = any(is_coded(source.checkpoint) for source in scores)
+        floats = self._sources[:num_models] if self._are_codes else self._sources
+        self._raw = [memoryview(bytearray(BLOCK * 8)) for _ in floats]
+        self._stack = torch.empty(len(floats), BLOCK)
+        num_coded = len(self._sources) - len(floats)
+        self._codes = torch.empty(num_coded, BLOCK, dtype=torch.uint8)
 
     def merge(
         self, tensor: PlannedTensor, start: int, stop: int, survey: BlockSurvey
@@ -101,8 +107,13 @@ class Lane:
         """
         new, name, options = tensor.new, tensor.new.name, tensor.options
         raw, flat = self._read(name, start, stop)
-        stack = flat if self._method.grain == "entry" else flat.view(len(flat), *new.shape)
-        inputs, scores = stack[: self._num_models], stack[self._num_models :]
+        scores = flat[self._num_models :]
+        if self._are_codes:
+            raw_codes, scores = self._read_codes(name, start, stop)
+            raw += raw_codes
+        inputs = flat[: self._num_models]
+        if self._method.grain == "tensor":
+            inputs, scores = (rows.view(len(rows), *new.shape) for rows in (inputs, scores))
         grams, gram_digests = self._read_grams(name)
         figures: dict[str, np.ndarray] = {}
 
@@ -198,13 +209,14 @@ class Lane:
                 )
 
     def _read(self, name: str, start: int, stop: int) -> tuple[list[memoryview], Tensor]:
-        """The block of every source as stored, and as float32 (source, entry).
+        """The block of every source but codes as stored, and as float32 (source, entry).
 
         For a method of deltas, the rows of the experts are their changes of the base.
         """
         stack = self._stack
         if stop - start != BLOCK:
-            stack = torch.empty(len(self._sources), stop - start)  # rows must lie without gaps
+            stack = torch.empty(len(stack), stop - start)  # rows must lie without gaps
+        sources = self._sources[: len(stack)]
         changes = range(1, self._num_models) if self._method.inputs == "deltas" else range(0)
         places = stack.numpy().view(np.uint8)
         raws = [
@@ -212,11 +224,11 @@ class Lane:
             _read_raw(source, name, start, stop, places[place].data)
             if source.dtype(name) == "F32" and place not in changes
             else _read_raw(source, name, start, stop, self._raw[place])
-            for place, source in enumerate(self._sources)
+            for place, source in enumerate(sources)
         ]
         stored = [
             torch.frombuffer(raw, dtype=TORCH_DTYPES[source.dtype(name)])
-            for raw, source in zip(raws, self._sources, strict=True)
+            for raw, source in zip(raws, sources, strict=True)
         ]
         models = self._num_models
         groups = [(0, stored[:models], changes), (models, stored[models:], range(0))]
@@ -225,6 +237,18 @@ class Lane:
             if bad is not None and not self._allow_nonfinite:
                 raise _nonfinite(name, self._sources[first + bad])
         return raws, stack.to(self._device)
+
+    def _read_codes(self, name: str, start: int, stop: int) -> tuple[list[memoryview], Tensor]:
+        """The block of every score set, of rank codes: as stored, and as uint8 (source, entry)."""
+        codes = self._codes
+        if stop - start != BLOCK:
+            codes = torch.empty(len(codes), stop - start, dtype=torch.uint8)
+        sources = self._sources[self._num_models :]
+        raws = [
+            _read_raw(source, name, start, stop, row.numpy().data)
+            for source, row in zip(sources, codes, strict=True)
+        ]
+        return raws, codes.to(self._device)
 
     def _read_grams(self, name: str) -> tuple[Tensor | None, list[bytes]]:
         """The Gram matrices (source, d_in, d_in) of a weight, if it has some, and their digests."""

@@ -45,8 +45,9 @@ def locate(
 ) -> dict[str, Any]:
     """Write the score of every weight into the folder `out`; returns the provenance.
 
-    `out` becomes a checkpoint of float32 tensors with the stem `scores`, in the names and shapes
-    of the model's own checkpoint. (For the rule `gram`: the Gram matrix of each linear layer.)
+    `out` becomes a checkpoint with the stem `scores`, in the names and shapes of the model's own
+    checkpoint: float32 scores, or uint8 rank codes (`ops/rank_codes.py`) where `settings.store`
+    asks for them. (For the rule `gram`: the Gram matrix of each linear layer.)
 
     Args:
         model: a Hugging Face folder or hub id.

@@ -21,6 +21,7 @@ from ledmerge.models.untied import untie
 from ledmerge.recipe.recipe import Recipe, load_recipe
 from ledmerge.recipe.score_source import ScoreSource
 from ledmerge.run.onto import open_onto
+from ledmerge.run.plan_codes import plan_codes
 from ledmerge.run.plan_modules import plan_modules
 from ledmerge.run.plan_slices import plan_slices
 from ledmerge.run.plan_tensors import check_scores, plan_tensors
@@ -70,9 +71,10 @@ def plan(
     plan = Plan(recipe, donor, models, scores=[], problems=[*unaligned], notes=[*recipe.notes])
     plan.givers = {name: opened[name] for name in givers}
     plan.vocabulary, plan.tokenizer = vocabularies.planned, vocabularies.files
+    named = _open_scores(recipe)
+    plan.is_coded = plan_codes(plan, named)
     plan.scores = [
-        sets and plan.aligned(model, sets)
-        for model, sets in zip(models, _open_scores(recipe), strict=True)
+        sets and plan.aligned(model, sets) for model, sets in zip(models, named, strict=True)
     ]
     if untied:
         plan.notes.append(

@@ -9,6 +9,7 @@ from ledmerge.models.compatible import NAME_ONE
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.roles import RECOMPUTED, is_vocabulary
 from ledmerge.recipe.kept import giver
+from ledmerge.run.plan_codes import is_coded
 from ledmerge.run.planned import INTEGERS, Plan, PlannedTensor
 
 FILE_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
@@ -129,16 +130,17 @@ def check_scores(plan: Plan) -> None:
 
 
 def _check_score_set(plan: Plan, model: ModelFolder, scores: Checkpoint) -> None:
+    dtype = "U8" if is_coded(scores) else "F32"
     for place, tensor in enumerate(plan.tensors):
         if tensor.action != "merge":
             continue
         entry = scores.entries.get(tensor.new.name)
         if entry is None:
             plan.tensors[place] = PlannedTensor(tensor.new, "copy", f"no scores for {model.name}")
-        elif entry.shape != tensor.new.shape or entry.dtype != "F32":
+        elif entry.shape != tensor.new.shape or entry.dtype != dtype:
             plan.problems.append(
                 f"{scores.folder}: scores of '{tensor.new.name}' are {entry.dtype} {entry.shape}, "
-                f"expected F32 {tensor.new.shape}; they were made for another model"
+                f"expected {dtype} {tensor.new.shape}; they were made for another model"
             )
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.digest import digest_text
 from ledmerge.errors import LedmergeError
@@ -34,6 +36,11 @@ class PlannedVocabulary:
         """Stands for what decides the rows of the result."""
         rows = [found.tolist() for found in self.alignment.rows.values()]
         return digest_text(repr([rows, sorted(self.alignment.givers.items())]))
+
+    def moves_rows(self, model: str) -> bool:
+        """Whether the result's rows are others than the model's, or in another order."""
+        rows = self.alignment.rows[model]
+        return not np.array_equal(rows, np.arange(self.vocabularies[model].num_rows))
 
     def scores(self, model: str, scores: Checkpoint) -> Checkpoint:
         """A score set at one of the models, by reference, in the result's rows."""

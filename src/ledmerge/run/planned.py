@@ -82,6 +82,8 @@ class Plan:
     """The plans of models that are made on the way."""
     onto: Onto | None = None
     """The earlier merge that is gone on with; it is the first of `models`."""
+    is_coded: bool = False
+    """Whether the score sets hold rank codes."""
 
     @property
     def parts(self) -> list["Plan"]:
@@ -94,8 +96,11 @@ class Plan:
         return [self.donor, *self.models] if self.recipe.has_base else self.models
 
     def aligned(self, expert: ModelFolder, sets: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
-        """An expert's score sets, at the places the method asks for, in the result's rows."""
-        if self.vocabulary is None or self.recipe.method.needs_grams:  # those know no rows
+        """An expert's score sets, at the places the method asks for, in the result's rows.
+
+        Gram matrices know no rows, and rank codes whose rows move are refused (`plan_codes`).
+        """
+        if self.vocabulary is None or self.recipe.method.needs_grams or self.is_coded:
             return sets
         places = {"model": expert.reference, "base": self.vocabulary.donor}
         return tuple(
@@ -192,8 +197,9 @@ class Plan:
 
     @property
     def score_bytes(self) -> int:
-        """Bytes of scores to be read, in float32, whether they are there yet or not."""
-        return 4 * self._num_score_sets * sum(map(self._score_numel, self.merged()))
+        """Bytes of scores to be read, whether they are there yet or not."""
+        size = 1 if self.is_coded else 4
+        return size * self._num_score_sets * sum(map(self._score_numel, self.merged()))
 
     @property
     def bytes_out(self) -> int:

@@ -48,6 +48,8 @@ class ScoreQuestion:
     def facts(self) -> dict[str, Any]:
         """Everything that decides the scores, by content; paths and names do not count."""
         reference = self.reference
+        # Sets of float32 keep the keys they had before there were others.
+        apart = {"template"} if self.settings.store == "codes" else {"template", "store"}
         return {
             "format": FORMAT,
             "model": cached_checkpoint_digest(self.folder.checkpoint),
@@ -55,7 +57,7 @@ class ScoreQuestion:
             "tokenizer": self.folder.tokenizer_digest(),
             "rows": rows_digest(self.rows),
             "template": template_content(self.settings.template),
-            "settings": self.settings.model_dump(exclude={"template"}),
+            "settings": self.settings.model_dump(exclude=apart),
             "reference": cached_checkpoint_digest(reference.checkpoint) if reference else None,
         }
 
@@ -85,6 +87,7 @@ class ScoreQuestion:
             "tokens": sum(len(sample.ids) for sample in samples),
             "response_tokens": sum(sum(sample.is_response) for sample in samples),
             **settings.model_dump(include=_DECISIVE),
+            "stored": settings.store,
             "ties": dict(ties),
             "versions": {name: version(name) for name in ("ledmerge", "torch", "transformers")},
         }
@@ -99,7 +102,8 @@ def read_question(
     """The question, with its files found and its rows chosen; no model is opened.
 
     Raises:
-        RecipeError: the rule is not known, or is given a reference it does not want, or none.
+        RecipeError: the rule is not known, or is given a reference it does not want, or none; or
+            its answer cannot be stored as asked.
         DataError: the rule needs data and has none.
     """
     rule = load_rule(settings.score)
@@ -107,6 +111,11 @@ def read_question(
     if wants_reference != (reference is not None):
         need = "needs a reference model" if wants_reference else "takes no reference model"
         raise RecipeError(f"score '{settings.score}' {need}")
+    if rule.NEEDS == "products" and settings.store == "codes":
+        raise RecipeError(
+            f"store: found 'codes', but score '{settings.score}' gives matrices that are computed "
+            "with, and codes are ranks alone; expected 'float32', or another score"
+        )
     rows = []
     if rule.NEEDS != "nothing":
         if data is None:

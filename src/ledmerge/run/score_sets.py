@@ -14,6 +14,7 @@ from ledmerge.errors import InUseError, ScoreError
 from ledmerge.methods._catalog import Method
 from ledmerge.models.folder import ModelFolder
 from ledmerge.run.locate import locate_question
+from ledmerge.run.plan_codes import is_coded
 from ledmerge.run.plan_tensors import check_scores
 from ledmerge.run.planned import Plan
 from ledmerge.run.progress import Progress
@@ -69,6 +70,12 @@ def _check_sets(
             wanted = "the rule gram" if method.needs_grams else "another rule, which scores entries"
             raise ScoreError(
                 f"{scores.folder}: made by the rule {found['score']}; {method.name} needs {wanted}"
+            )
+        form = "codes" if is_coded(scores) else "float32"
+        if form != found.get("stored", "float32"):
+            raise ScoreError(
+                f"{scores.folder}: its tensors are {form}, its {MARK} says "
+                f"'{found.get('stored', 'float32')}'; run `ledmerge locate` again"
             )
         if found["model"]["digest"] != cached_checkpoint_digest(model.checkpoint):
             raise ScoreError(

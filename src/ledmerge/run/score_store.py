@@ -13,6 +13,7 @@ from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import digest_tensors, digest_text
 from ledmerge.checkpoint.layout import NewTensor, Shard, ShardWriter, lay_out, weight_index
 from ledmerge.checkpoint.staging import Staging, flush
+from ledmerge.ops.rank_codes import rank_codes
 
 MARK = "scores.json"
 """The provenance, readable; also tells a score folder from others."""
@@ -21,7 +22,9 @@ SHARD_BYTES = 5_000_000_000
 
 
 class ScoreStore:
-    """The unfinished score set of `out`: one float32 tensor for each in `shapes`.
+    """The unfinished score set of `out`: a tensor for each in `shapes`.
+
+    It holds what `provenance` says under "stored": float32 scores, or their rank codes.
 
     Leaving its context publishes the folder, or, on an error, leaves the work to be resumed.
 
@@ -46,7 +49,9 @@ class ScoreStore:
         self._staging = Staging(out, key, marks=(MARK,), resume=resume, overwrite=overwrite)
         self._folder = self._staging.folder
         metadata = {"format": "pt", "ledmerge": text}
-        self._shards = _lay_out(self._folder, "scores", shapes, SHARD_BYTES, metadata)
+        self._is_coded = provenance["stored"] == "codes"
+        dtype = "U8" if self._is_coded else "F32"
+        self._shards = _lay_out(self._folder, "scores", shapes, SHARD_BYTES, metadata, dtype)
         try:
             self._writer = ShardWriter(self._shards)
         except BaseException:
@@ -63,8 +68,8 @@ class ScoreStore:
                 self.samples_done = int(saved.metadata["samples_done"])
 
     def write(self, name: str, score: Tensor) -> None:
-        """Store the scores of one tensor, float32."""
-        self._writer.write(name, 0, _bytes(score))
+        """Store the scores of one tensor, which are given in float32."""
+        self._writer.write(name, 0, _bytes(rank_codes(score) if self._is_coded else score))
         self._written.append(name)
 
     def finish(self, parameters: Iterable[str]) -> None:
@@ -142,6 +147,7 @@ def _lay_out(
     shapes: Mapping[str, tuple[int, ...]],
     shard_size: int,
     metadata: dict[str, str],
+    dtype: str = "F32",
 ) -> list[Shard]:
-    tensors = [NewTensor(name, "F32", shape) for name, shape in shapes.items()]
+    tensors = [NewTensor(name, dtype, shape) for name, shape in shapes.items()]
     return lay_out(folder, tensors, shard_size, metadata, stem)

@@ -20,6 +20,7 @@ def set_options(plan: Plan, depths: Mapping[str, float]) -> None:
     """
     recipe = plan.recipe
     is_one_for_all = not any(is_varied(value) for value in recipe.options.values())
+    with_codes = plan.is_coded and recipe.method.takes_codes  # else it is a problem already
     tried: dict[str, list[tuple[object, ...]]] = {}
     together: dict[str, tuple[str, list[tuple[object, ...]]]] = {}
     is_told = False
@@ -38,7 +39,9 @@ def set_options(plan: Plan, depths: Mapping[str, float]) -> None:
         if (key := repr(options)) not in tried:
             tried[key] = []
             try:
-                tried[key] = recipe.method.try_options(options, len(plan.models))
+                tried[key] = recipe.method.try_options(
+                    options, len(plan.models), with_codes=with_codes
+                )
             except RecipeError as error:
                 plan.problems.append(str(error) if is_one_for_all else f"'{name}': {error}")
         other, asked = together.setdefault(ranked_together(name, recipe.scope), (name, tried[key]))

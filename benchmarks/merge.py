@@ -170,7 +170,8 @@ def measure(recipe: Path, out: Path, threads: int) -> Taken:
     """What a merge takes in a fresh process."""
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "ledmerge", "merge", recipe, out, "--threads", threads]
-    return run_measured([*map(str, command), "--json"])
+    command += ["--overwrite", "--json"]  # an interrupted run may be in the way
+    return run_measured(list(map(str, command)))
 
 
 def main() -> None:

@@ -111,8 +111,9 @@ def test_scores_that_another_process_is_locating_are_waited_for(
     model_folder, rows_file: Path, tmp_path: Path, monkeypatch
 ):
     monkeypatch.setenv("LEDMERGE_CACHE", str(tmp_path / "cache"))
-    base, *experts = (model_folder("llama_tied", seed) for seed in range(3))
-    given = recipe("obim", base, *experts, parameters={"density": 0.4})
+    # One expert: transformers cannot load two models in two threads of one process.
+    base, expert = (model_folder("llama_tied", seed) for seed in range(2))
+    given = recipe("obim", base, expert, parameters={"density": 0.4})
     given |= {"locate": {"samples": 2, "score": "obim"}, "dtype": "float32"}
     for entry in given["models"]:
         entry["locate"] = {"data": str(rows_file)}
@@ -138,7 +139,7 @@ def test_scores_that_another_process_is_locating_are_waited_for(
     with pool:
         first = ledmerge.merge(given, tmp_path / "first", progress=listen(advance)[0])
         assert second[0].result()["digest"] == first["digest"]
-    assert f"locate {experts[0].name}" not in located
+    assert located == []
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ from ledmerge.errors import CheckpointError, LedmergeError, NonFiniteError, Outp
 from ledmerge.methods._catalog import get_method, method_names
 from ledmerge.ops.random import draw_uniform
 from ledmerge.recipe.recipe import load_recipe
+from ledmerge.run import engine
+from ledmerge.run.workers import Workers
 from methods.harness import TAKES
 
 CASES = {
@@ -163,11 +165,19 @@ def test_a_wrong_number_of_models_is_told_before_a_byte_is_read(family, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_threads_change_no_byte_of_any_file(family, tmp_path: Path):
-    given = case_recipe(family, "dare_ties", dtype="bfloat16")
-    for threads in (1, 3):
-        ledmerge.merge(given, tmp_path / str(threads) / "out", threads=threads, shard_size=100_000)
-    assert files_of(tmp_path / "1" / "out") == files_of(tmp_path / "3" / "out")
+@pytest.mark.parametrize("case", ["dare_ties", "emr"])
+def test_threads_change_no_byte_of_any_file(family, tmp_path: Path, monkeypatch, case: str):
+    given, threads_of = case_recipe(family, case, dtype="bfloat16"), {"alone": 1, "workers": 3}
+    begun, start = [], Workers.__init__
+    monkeypatch.setattr(engine, "SHARED", 0)  # or a family this small would be merged by one
+    monkeypatch.setattr(engine, "SINGLE", 100)
+    monkeypatch.setattr(
+        Workers, "__init__", lambda self, *a, **k: (begun.append(a[0]), start(self, *a, **k))[1]
+    )
+    for name, threads in threads_of.items():
+        ledmerge.merge(given, tmp_path / name / "out", threads=threads, shard_size=100_000)
+    assert begun == [3]
+    assert files_of(tmp_path / "alone" / "out") == files_of(tmp_path / "workers" / "out")
 
 
 def test_a_seed_changes_what_is_random(family, tmp_path: Path):

@@ -4,12 +4,7 @@ import inspect
 from types import ModuleType
 
 import ledmerge.evals
-from ledmerge.registry import load_from, names_in
-
-
-def benchmark_names() -> list[str]:
-    """Every benchmark, in alphabetical order."""
-    return names_in(ledmerge.evals)
+from ledmerge.registry import load_from
 
 
 def load_benchmark(name: str) -> ModuleType:

@@ -195,17 +195,31 @@ def _add_weighted(
     for start in range(0, out.size, CHUNK):
         merged = out[start : start + CHUNK]
         size = merged.size
-        if is_masked:
-            _mask(changes, keep, start, size, kept)
-            _sum_chunk(kept, 0, weights, sums[:size])
-        else:
-            _sum_chunk(changes, start, weights, sums[:size])
+        _sum_kept(changes, keep, is_masked, start, weights, kept, sums[:size])
         if divisor != np.float32(1):
             for i in range(size):
                 sums[i] /= divisor
         for i in range(size):
             sums[i] *= scale
         _add(base[start : start + CHUNK], sums, merged)
+
+
+@njit(nogil=True, cache=True)
+def _sum_kept(
+    changes: np.ndarray,
+    keep: np.ndarray,
+    is_masked: bool,
+    start: int,
+    weights: np.ndarray,
+    kept: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    """The weighted sum of a chunk of what `keep` lets through, which stays in `kept`."""
+    if is_masked:
+        _mask(changes, keep, start, sums.size, kept)
+        _sum_chunk(kept, 0, weights, sums)
+    else:
+        _sum_chunk(changes, start, weights, sums)
 
 
 @njit(nogil=True, cache=True)
@@ -242,11 +256,7 @@ def _add_agreeing(
     for start in range(0, out.size, CHUNK):
         merged = out[start : start + CHUNK]
         size = merged.size
-        if is_masked:
-            _mask(changes, keep, start, size, kept)
-            _sum_chunk(kept, 0, weights, signs[:size])
-        else:
-            _sum_chunk(changes, start, weights, signs[:size])
+        _sum_kept(changes, keep, is_masked, start, weights, kept, signs[:size])
         _take_signs(signs, at_zero)
         updates[:], divisors[:] = 0, 0
         for model in range(len(changes)):

@@ -137,14 +137,13 @@ class Recorder(Whole):
         self,
         *stacks: Tensor,
         shares: Sequence[float],
-        largest: bool = True,
         scope: Scope = "tensor",
-        at_least: int = 0,
+        **how: Any,
     ) -> tuple[Mask, ...]:
         """See `Survey.top`."""
         if scope != "tensor":
-            self.asked.append((tuple(shares), largest, at_least))
-        return super().top(*stacks, shares=shares, largest=largest, scope=scope, at_least=at_least)
+            self.asked.append((tuple(shares), how))
+        return super().top(*stacks, shares=shares, scope=scope, **how)
 
 
 def _are_codes(stacks: Sequence[Tensor]) -> bool:

@@ -8,6 +8,7 @@ Workers take a unit each, and share the blocks of one that is too large for that
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
@@ -42,6 +43,14 @@ Job = tuple[int, int, int, int]
 def ranked_together(name: str, scope: Scope) -> str:
     """What the tensors have in common among which this one's entries are ranked."""
     return {"tensor": name, "layer": layer_of(name) or name, "global": ""}[scope]
+
+
+class Share(NamedTuple):
+    """A worker's part of one pass over a unit, which has this place among those given out."""
+
+    unit: int
+    jobs: list[Job]
+    answers: Answers
 
 
 @dataclass
@@ -122,7 +131,7 @@ class Engine:
         while jobs:
             shares = [jobs[turn :: len(workers)] for turn in range(len(workers))]
             jobs = []
-            tasks = [(place, share, state.answers.blank()) for share in shares if share]
+            tasks = [Share(place, share, state.answers.blank()) for share in shares if share]
             for found in workers.each(tasks, self.advance):
                 state.answers.absorb(found.answers)
                 for ours, theirs in zip(state.parts, found.parts, strict=True):
@@ -182,16 +191,13 @@ class _UnitLoop:
             allow_nonfinite=engine.allow_nonfinite,
         )
 
-    def do(
-        self, units: list[Unit], task: int | tuple[int, list[Job], Answers], tell: Tell
-    ) -> list[TensorResult] | Pass:
-        """A whole unit, or one pass over some of its blocks."""
+    def do(self, units: list[Unit], task: int | Share, tell: Tell) -> list[TensorResult] | Pass:
+        """A whole unit, by its place among `units`, or a share of one."""
         if isinstance(task, int):
             return list(self.finish(units[task], tell))
-        place, jobs, answers = task
-        _, state = self._engine.begin(units[place])
-        state.answers = answers
-        self._pass(units[place], jobs, state, tell)
+        _, state = self._engine.begin(units[task.unit])
+        state.answers = task.answers
+        self._pass(units[task.unit], task.jobs, state, tell)
         return state
 
     def finish(self, unit: Unit, tell: Tell) -> Iterator[TensorResult]:

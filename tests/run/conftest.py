@@ -4,13 +4,15 @@ import json
 import random
 import shutil
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from vocabularies import PETS, tensors_of, train, write
 
 torch.set_num_threads(1)  # tensors this small only wait for more threads
 
@@ -143,3 +145,20 @@ def fresh_cache(monkeypatch, tmp_path):
 
     renew("cache")
     return renew
+
+
+@pytest.fixture
+def chat(tmp_path: Path) -> list[Path]:
+    """A base with padding rows and two experts with a special token of their own in the first of
+    them, one in another dtype.
+    """
+    made = []
+    for seed, (name, token) in enumerate((("base", None), ("a", "<a>"), ("b", "<b>"))):
+        tokenizer = train("bpe", PETS)
+        if token:
+            tokenizer.add_tokens([AddedToken(token, special=True, lstrip=True)])
+        tensors = tensors_of(tokenizer.get_vocab_size() + 5 - bool(token), seed)
+        if name == "a":
+            tensors = {key: value.bfloat16() for key, value in tensors.items()}
+        made.append(write(tmp_path / name, tokenizer, tensors))
+    return made

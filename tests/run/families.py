@@ -65,6 +65,13 @@ def write_family(folder: Path) -> list[Path]:
     ]
 
 
+def spoil(folder: Path, name: str, value: float, place: int = -1) -> Path:
+    """A copy of the model in which one entry is `value`."""
+    tensors = read_all(folder)
+    tensors[name].view(-1)[place] = value
+    return write_model(folder.with_name(f"spoilt-{folder.name}"), tensors)
+
+
 def random_scores(seed: int) -> dict[str, Tensor]:
     """Whole numbers below 50, so that many are equal."""
     draw = torch.Generator().manual_seed(seed)

@@ -5,10 +5,15 @@ The kernel holds the lock while the folder is open, and lets it go when the proc
 
 import fcntl
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from ledmerge.errors import InUseError, OutputError
+
+_PATIENCE = 1.0
+"""Seconds until a folder counts as in use: of a run that was killed, workers hold it a moment
+longer, until the kernel has ended them too."""
 
 
 def hold(folder: Path, out: Path) -> int:
@@ -28,7 +33,7 @@ def hold(folder: Path, out: Path) -> int:
         except OSError as error:
             raise OutputError(f"{folder}: cannot be made ({error.strerror})") from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock, fcntl.LOCK_EX)
         except BlockingIOError:
             os.close(lock)
             raise in_use(out) from None
@@ -45,7 +50,7 @@ def hold(folder: Path, out: Path) -> int:
 def check_free(folder: Path, out: Path) -> None:
     """Raise InUseError where another process holds the folder; see `hold`."""
     try:
-        _share(folder, fcntl.LOCK_NB)
+        _share(folder, _lock)
     except BlockingIOError:
         raise in_use(out) from None
 
@@ -53,10 +58,10 @@ def check_free(folder: Path, out: Path) -> None:
 def wait_until_free(folder: Path, note: Callable[[], None]) -> None:
     """Return when no process holds the folder; `note` is called if one does."""
     try:
-        _share(folder, fcntl.LOCK_NB)
+        _share(folder, _lock)
     except BlockingIOError:
         note()
-        _share(folder, 0)
+        _share(folder, fcntl.flock)
 
 
 def in_use(out: Path) -> InUseError:
@@ -66,13 +71,26 @@ def in_use(out: Path) -> InUseError:
     )
 
 
-def _share(folder: Path, how: int) -> None:
+def _lock(descriptor: int, how: int) -> None:
+    """Lock a folder that is free, or is so soon; BlockingIOError where it is not."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+
+
+def _share(folder: Path, lock: Callable[[int, int], None]) -> None:
     """Take the lock as one of many would, and let it go; a folder that is not there is free."""
     try:
-        lock = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
         return
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH | how)
+        lock(descriptor, fcntl.LOCK_SH)
     finally:
-        os.close(lock)
+        os.close(descriptor)

@@ -32,10 +32,12 @@ def write(inputs: list[tuple[str, Path]], summary: dict[str, Any] | None = None)
     return write_card("merged", inputs[0], inputs[1:], RECIPE, summary or {}, "1.2.3")
 
 
-def test_front_matter_names_models_and_method(tmp_path: Path):
+def test_front_matter_names_the_hubs_models_and_the_method(tmp_path: Path):
     inputs = [model(tmp_path, name, licensed("mit")) for name in ("base", "safety", "math")]
-    assert front_matter(write([*inputs, inputs[1]])) == {
-        "base_model": ["base", "safety", "math"],
+    ids = ["org/base", "org/math", "org/math"]
+    card = write_card("merged", inputs[0], inputs[1:], RECIPE, {}, "1.2.3", hub_ids=ids)
+    assert front_matter(card) == {
+        "base_model": ["org/base", "org/math"],
         "base_model_relation": "merge",
         "library_name": "transformers",
         "tags": ["merge", "ledmerge", "led"],
@@ -43,10 +45,16 @@ def test_front_matter_names_models_and_method(tmp_path: Path):
     }
 
 
+def test_folders_are_no_models_of_the_hub(tmp_path: Path):
+    inputs = [model(tmp_path, name, licensed("mit")) for name in ("base", "safety", "math")]
+    card = write([*inputs, inputs[1]])
+    assert not {"base_model", "base_model_relation"} & front_matter(card).keys()
+    assert "from the base `base` and\n\n- safety\n- math\n" in card
+
+
 def test_without_a_base_none_is_named(tmp_path: Path):
     models = [model(tmp_path, name, licensed("mit")) for name in ("safety", "math")]
     card = write_card("merged", None, models, RECIPE, {}, "1.2.3")
-    assert front_matter(card)["base_model"] == ["safety", "math"]
     assert "from the base" not in card
     assert "- safety\n- math\n" in card
 

@@ -229,7 +229,7 @@ def test_the_folder_holds_exactly_a_complete_model(tmp_path: Path):
     assert {name: found[name].decode() for name in beside} == beside
     assert json.loads(found["config.json"])["torch_dtype"] == "float16"
     assert json.loads(found["ledmerge.json"]) == record
-    assert found["README.md"].startswith(b"---\nbase_model:\n- base\n- safety\n- math\n")
+    assert b"from the base `base` and\n\n- safety\n- math\n" in found["README.md"]
     assert {folder: files_of(folder) for folder in before} == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "code", "math", "out", "safety"]
 

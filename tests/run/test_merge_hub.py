@@ -102,7 +102,10 @@ def test_a_merge_fetches_weights_and_the_donors_files_alone(
     held = [name for name in online_hub.served if name.endswith("tokenizer.json")]
     assert held == ["org/base/tokenizer.json"]
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == TOKENIZER
-    assert "license: mit" in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "license: mit" in card
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front["base_model"] == ["org/base", "org/safety", "org/math"]  # the hub refuses others
     for name in family:
         folder = tmp_path / name
         folder.mkdir()

@@ -23,6 +23,8 @@ class Files:
     `models.hub.HubFiles`.
     """
 
+    repository: str | None = None
+    """owner/name, if they are a hub's."""
     commit: str | None = None
     """The commit that they are of, if they are a hub's."""
     mend = "fetch them"

@@ -75,6 +75,12 @@ class ModelFolder:
         return path.name
 
     @property
+    def hub_ids(self) -> list[str]:
+        """The repositories that it comes from, as owner/name; none for folders of this machine."""
+        files = [self.own_files, *([self.adapter.files] if self.adapter else [])]
+        return [each.repository for each in files if each.repository]
+
+    @property
     def is_tied(self) -> bool:
         """Whether the output embedding is the input embedding, as the config says."""
         text_config = self.config.get("text_config") or {}

@@ -52,7 +52,8 @@ class HubFiles(Files):
         self, name: str, commit: str, path: Path, listed: dict[str, _Listed], mend: str = ""
     ):
         super().__init__(path)
-        self.name, self.commit = name, commit
+        self.name = self.repository = name
+        self.commit = commit
         self._listed, self.mend = listed, mend or self.mend
 
     def names(self) -> list[str]:

@@ -21,6 +21,7 @@ def write_card(
     version: str,
     licence: str | None = None,
     steps: Sequence[dict[str, Any]] = (),
+    hub_ids: Sequence[str] = (),
 ) -> str:
     """The card's text.
 
@@ -32,20 +33,23 @@ def write_card(
         licence: what the card is to say; by default the strictest of the inputs' own, or all of
             them where none covers the others.
         steps: resolved recipes of models that were made on the way.
+        hub_ids: those of the inputs that are on a hub, for its tree of models. It refuses a card
+            that names others there.
     """
     inputs = [base, *models] if base else models
     licences = {name: read_licence(folder) for name, folder in inputs}
     found = front_matter(each for each in licences.values() if each)
-    front: dict[str, Any] = {
-        "base_model": list(dict.fromkeys(name for name, _ in inputs)),
-        "base_model_relation": "merge",
+    front: dict[str, Any] = {}
+    if hub_ids:
+        front |= {"base_model": list(dict.fromkeys(hub_ids)), "base_model_relation": "merge"}
+    front |= {
         "library_name": "transformers",
         "tags": ["merge", "ledmerge", recipe["merge_method"]],
     }
     front |= {"license": licence} if licence else found
     silent = [name for name, said in licences.items() if not said]
     unsaid = f"The cards of these name no licence: {', '.join(silent)}.\n\n" if silent else ""
-    origin = f"from the base {base[0]} and" if base else "from"
+    origin = f"from the base `{base[0]}` and" if base else "from"
     listed = "".join(f"- {model}\n" for model, _ in models)
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {name}\n\n"

@@ -105,4 +105,5 @@ def card_of(plan: Plan, record: dict[str, Any], name: str, licence: str | None) 
         ledmerge.__version__,
         licence,
         record.get("steps", []),
+        [hub_id for model in (*bases, *models) for hub_id in model.hub_ids],
     )

@@ -67,3 +67,21 @@ def test_names_of_models_that_fare_alike_do_not_lie_on_one_another(monkeypatch):
         for another, other in boxes.items()
         if name != another
     )
+
+
+def test_names_keep_clear_of_intervals(monkeypatch):
+    written, write = [], Axes.annotate
+
+    def note(self, text, *args, **options):
+        written.append(write(self, text, *args, **options))
+        return written[-1]
+
+    monkeypatch.setattr(Axes, "annotate", note)
+    near = {"models": [model("high", 0.5, 0.5, 0.6), model("beside", 0.53, 0.53, 0.52)]}
+    scatter.draw_scatter(near, **COLUMNS, marked=[])
+    kept = [label for label in written if label.figure is not None and label.axes is not None]
+    for label in kept:
+        box = Text.get_window_extent(label)
+        for across, low, high in ((50, 50, 70), (53, 42, 62)):
+            (x, bottom), (_, top) = label.axes.transData.transform([(across, low), (across, high)])
+            assert not (box.x0 < x < box.x1 and box.y0 < top and bottom < box.y1)

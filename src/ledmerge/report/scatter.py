@@ -33,7 +33,7 @@ def draw_scatter(
     """
     figure = Figure(figsize=(8, 6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    names = []
+    names, bars = [], []
     for model in results["models"]:
         across = sum(_figure(model, each)["value"] for each in utility) / len(utility)
         upward = _figure(model, safety)
@@ -49,27 +49,39 @@ def draw_scatter(
             capsize=2,
         )
         names.append((model["name"], 100 * across, value, colour))
+        bars.append((100 * across, low, high))
     axes.set_xlim(-12, 112)
     axes.set_ylim(-5, 105)
     axes.set_xlabel(f"{' and '.join(name for name, _ in utility)}, mean (%)")
     axes.set_ylabel(f"{safety[0]}: {safety[1].replace('_', ' ')} (%)")
+    axes.set_title("merges (blue) and what they were made of (grey); best at the top right")
     axes.grid(alpha=0.3)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # places are known from here on, and stay
     figure.set_layout_engine("none")
-    _write_names(axes, canvas, names)
+    _write_names(axes, canvas, names, bars)
     picture = BytesIO()
     canvas.print_png(picture)
     return picture.getvalue()
 
 
 def _write_names(
-    axes: Axes, canvas: FigureCanvasAgg, names: Sequence[tuple[str, float, float, str]]
+    axes: Axes,
+    canvas: FigureCanvasAgg,
+    names: Sequence[tuple[str, float, float, str]],
+    bars: Sequence[tuple[float, float, float]],
 ) -> None:
-    """Each name as near its point as it finds room, with a line to it where that is not near."""
+    """Each name as near its point as it finds room, with a line to it where that is not near.
+
+    Args:
+        bars: (across, low, high) of the intervals, which names keep clear of.
+    """
     renderer = canvas.get_renderer()
     points = axes.transData.transform([(x, y) for _, x, y, _ in names])
     taken = [Bbox.from_extents(x - 7, y - 7, x + 7, y + 7) for x, y in points]
+    for across, low, high in bars:
+        (x, bottom), (_, top) = axes.transData.transform([(across, low), (across, high)])
+        taken.append(Bbox.from_extents(x - 4, bottom - 2, x + 4, top + 2))
     for name, x, y, colour in names:
         for distance, angle in product(range(NEAR, 200, 8), range(0, 360, 30)):
             turn = math.radians(angle)

@@ -27,7 +27,7 @@ MaskSink = Callable[[str, int, Sequence[memoryview]], None]
 """Takes the packed masks of a block: tensor name, first flat entry, bits of each model."""
 
 SHARED = 32 * BLOCK
-"""Entries from which on a merge is given to several workers: starting them takes 20 ms."""
+"""Entries from which on a merge is given to several workers: below, starting them takes longer."""
 
 SINGLE = BLOCK
 """Entries up to which a unit is finished at once, without a message to a worker."""

@@ -1,7 +1,7 @@
 """Workers that do tasks side by side: processes where they can be forked, else threads.
 
 A method is a dozen short calls a block, and between any two of them a thread needs the
-interpreter's lock: two threads merged hardly faster than one, two processes twice as fast. A fork
+interpreter's lock: two threads merged hardly faster than one, two processes nearly twice as fast. A fork
 shares what is loaded already, so it costs neither seconds nor much memory.
 """
 

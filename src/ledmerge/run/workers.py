@@ -1,8 +1,8 @@
 """Workers that do tasks side by side: processes where they can be forked, else threads.
 
 A method is a dozen short calls a block, and between any two of them a thread needs the
-interpreter's lock: two threads merged hardly faster than one, two processes nearly twice as fast. A fork
-shares what is loaded already, so it costs neither seconds nor much memory.
+interpreter's lock: two threads merged hardly faster than one, two processes nearly twice as fast.
+A fork shares what is loaded already, so it costs neither seconds nor much memory.
 """
 
 import ctypes
@@ -27,7 +27,6 @@ Work = Callable[[Any, Tell], Any]
 """Does a task and returns its result; all three are pickled on their way."""
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
-
 
 _STARTING = threading.Lock()
 """Two threads of one program that fork at a time would give each other's pipes to their workers,

@@ -150,7 +150,7 @@ def test_only_an_adapter_is_applied(bases, tmp_path: Path):
     assert record["recipe"]["models"][0]["model"] == {"path": str(moved), "lora": str(adapter)}
     ledmerge.verify(tmp_path / "out", deep=True)
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "- moved\n- lora\n" in card
+    assert "from the base `moved` and\n\n- lora\n" in card
     with pytest.raises(LedmergeError, match="expected a PEFT LoRA folder"):
         ledmerge.apply(bases["llama"], tmp_path / "model")
 

@@ -35,18 +35,21 @@ def count_conflicts(deltas: Tensor) -> int:
 
 @njit(nogil=True, cache=True)
 def _count(deltas: np.ndarray) -> int:
-    high, low = np.empty(_PIECE, dtype=np.float32), np.empty(_PIECE, dtype=np.float32)
-    zero, count = np.float32(0), 0
+    signs, both, count = np.empty(_PIECE, dtype=np.uint32), np.uint32(3), 0
     for start in range(0, deltas.shape[1], _PIECE):
-        high[:], low[:] = 0, 0
+        signs[:] = 0
         for model in range(len(deltas)):
-            row = deltas[model, start : start + _PIECE]
-            for i in range(row.size):
-                value, above, below = row[i], high[i], low[i]
-                high[i] = value if value > above else above
-                low[i] = value if value < below else below
-        both = np.uint32(0)
+            _mark_signs(deltas[model, start : start + _PIECE], signs)
+        part = np.uint32(0)
         for i in range(_PIECE):
-            both += np.uint32((high[i] > zero) & (low[i] < zero))
-        count += both
+            part += np.uint32(signs[i] == both)
+        count += part
     return count
+
+
+@njit(nogil=True, cache=True)
+def _mark_signs(row: np.ndarray, signs: np.ndarray) -> None:
+    """Bit 0 where an entry is above 0, bit 1 where one is below."""
+    zero, one = np.float32(0), np.uint32(1)
+    for i in range(row.size):
+        signs[i] |= np.uint32(row[i] > zero) | (np.uint32(row[i] < zero) << one)

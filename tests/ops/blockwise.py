@@ -7,8 +7,9 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
+from ledmerge.ops.block_survey import Answers, BlockSurvey
 from ledmerge.ops.blocks import blocks
-from ledmerge.ops.survey import Answers, BlockSurvey, Pending, Scope
+from ledmerge.ops.survey import Pending, Scope
 
 Ask = Callable[[BlockSurvey, int, int, int], Tensor]
 

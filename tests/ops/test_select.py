@@ -55,6 +55,17 @@ def chosen(stack: Tensor, shares, *, cut: int = 0, path=lambda values: values, *
     return torch.cat([mask.as_subclass(Tensor).cpu() for mask in masks], 1)
 
 
+def passes(selection: Selection, stack: Tensor, cut: int) -> int:
+    """How many it takes, each over blocks of `cut` entries."""
+    count = 0
+    while not selection.is_done:
+        for start in range(0, stack.shape[1], cut):
+            selection.count(stack[:, start : start + cut].contiguous(), start)
+        selection.close()
+        count += 1
+    return count
+
+
 def integers(*shape: int, most: int = 3, seed: int = 0) -> Tensor:
     return torch.randint(
         -most, most + 1, shape, generator=torch.Generator().manual_seed(seed)
@@ -125,6 +136,55 @@ def test_copies_that_counted_other_blocks_add_up():
         selection.close()
     mask = torch.cat([selection.mask(part, start) for start, part in parts.items()], 1)
     assert torch.equal(mask, sorted_mask(stack, [4_000, 20_000, 39_960]))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@given(
+    data=st.data(),
+    rows=tables((1, 3), (1, 30)),
+    largest=st.booleans(),
+    margin=st.sampled_from([0.0, 0.02, 0.3]),
+)
+def test_a_sample_changes_no_choice(path, data, rows, largest, margin):
+    stack = torch.tensor(rows).float()
+    numel = stack.shape[1]
+    shares = data.draw(picks(SHARES, len(rows)), "shares")
+    seen = data.draw(st.integers(0, numel), "seen")
+    cut = data.draw(st.integers(1, numel), "cut")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(select, "MARGIN", margin)
+        selection = Selection(numel, shares, largest=largest, sampled=True)
+        if selection.is_sampling:
+            selection.count(path(stack[:, :seen].contiguous()), -1)
+            selection.close()
+        parts = {i: path(stack[:, i : i + cut].contiguous()) for i in range(0, numel, cut)}
+        while not selection.is_done:
+            for start, part in parts.items():
+                selection.count(part, start)
+            selection.close()
+        masks = [selection.mask(part, start) for start, part in parts.items()]
+    mask = torch.cat([mask.as_subclass(Tensor).cpu() for mask in masks], 1)
+    assert torch.equal(mask, sorted_mask(stack, [int(share * numel) for share in shares], largest))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_fair_sample_saves_a_pass_and_one_that_misleads_costs_one(share):
+    stack = torch.randn(2, 100_000, generator=torch.Generator().manual_seed(0))
+    for sample, needed in ((stack[:, ::10], 1), (stack[:, ::10] * 9, 3), (stack[:, :0], 2)):
+        selection = Selection(100_000, [share, share], sampled=True)
+        selection.count(sample.contiguous(), -1)
+        selection.close()
+        assert passes(selection, stack, 9_999) == needed
+    assert passes(Selection(100_000, [share, share]), stack, 9_999) == 2
+
+
+@pytest.mark.parametrize("share", [1e-5, 0.001, 0.999])
+def test_a_sample_of_the_ends_leaves_no_entry_beyond(share):
+    stack = torch.randn(1, 100_000, generator=torch.Generator().manual_seed(0))
+    selection = Selection(100_000, [share], sampled=True)
+    selection.count(stack[:, ::100].contiguous(), -1)
+    selection.close()
+    assert passes(selection, stack, 9_999) == 1
 
 
 def test_buckets_too_full_to_be_collected_are_counted(monkeypatch):

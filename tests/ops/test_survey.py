@@ -1,11 +1,14 @@
 """What a block is told is what it would see if it were whole, bit for bit."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 from torch import Tensor
 
+from ledmerge.ops.block_survey import Answers, BlockSurvey, SampleSurvey
 from ledmerge.ops.blocks import BLOCK
-from ledmerge.ops.survey import WHOLE, Answers, BlockSurvey, Pending
+from ledmerge.ops.survey import WHOLE, Pending
 from ops.blockwise import in_blocks
 
 SIZES = [1, 99, BLOCK, BLOCK + 1, 2 * BLOCK + 18_929]
@@ -115,6 +118,29 @@ def test_a_question_is_pending_until_every_block_has_been_seen():
                 ask(start)
         answers.close_pass()
     assert [ask(start).tolist() for start in (0, 4)] == [[[0, 0, 0, 0]], [[0, 0, 1, 1]]]
+
+
+def test_a_sample_counts_for_selections_alone_and_nothing_twice():
+    rows = stack(4_000)
+
+    def ask(survey, part):
+        norms = survey.total(part)
+        (mask,) = survey.top(part, shares=[0.1, 0.5])
+        return mask * norms.float()[:, None]
+
+    answers, passes, found = Answers(4_000), 0, {}
+    while len(found) < 4:
+        with suppress(Pending):
+            ask(SampleSurvey(answers, 0, 4_000), rows[:, ::7].contiguous())
+        answers.close_sample()
+        for start in range(0, 4_000, 1_000):
+            with suppress(Pending):
+                survey = BlockSurvey(answers, 0, start, 4_000)
+                found[start] = ask(survey, rows[:, start : start + 1_000].contiguous())
+        answers.close_pass()
+        passes += 1
+    assert torch.equal(torch.cat(list(found.values()), 1), ask(WHOLE, rows))
+    assert passes == 3
 
 
 @pytest.mark.parametrize(("share", "passes"), [(0.0, 1), (1.0, 1), (0.25, 3)])

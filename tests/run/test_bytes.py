@@ -11,7 +11,8 @@ from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.layout import ShardWriter
 from ledmerge.ops.blocks import BLOCK
 from ledmerge.ops.rank_codes import rank_codes
-from ledmerge.run.plan import plan
+from ledmerge.run import engine
+from ledmerge.run.plan import Plan, plan
 
 PASSES = {
     "linear": (1, {}),
@@ -60,6 +61,13 @@ def with_scores(given: dict, folder: Path, *, are_codes: bool) -> dict:
     return given
 
 
+def bytes_of(planned: Plan, name: str) -> int:
+    """What all models and score sets store of a tensor."""
+    score_sets = [scores for sets in planned.scores for scores in sets or ()]
+    sources = [*(model.checkpoint for model in planned.inputs), *score_sets]
+    return sum(source.bytes_to_read(name) for source in sources)
+
+
 @pytest.mark.parametrize("method", PASSES)
 def test_no_byte_is_read_or_written_oftener_than_it_takes(tmp_path: Path, counted, method: str):
     passes, options = PASSES[method]
@@ -73,12 +81,31 @@ def test_no_byte_is_read_or_written_oftener_than_it_takes(tmp_path: Path, counte
     read, written = counted
     read.clear()
     merge(given, tmp_path / "out", threads=1)
-    score_sets = [scores for sets in planned.scores for scores in sets or ()]
     for tensor in planned.merged():
-        name = tensor.new.name
-        sources = [*(model.checkpoint for model in planned.inputs), *score_sets]
-        once = sum(source.bytes_to_read(name) for source in sources)
+        name, once = tensor.new.name, bytes_of(planned, tensor.new.name)
         assert read[name] <= passes * once, name
         if tensor.new.numel > BLOCK:  # of one entry, say, everything is known at once
             assert read[name] == passes * once, name
     assert written == {t.new.name: t.new.nbytes for t in planned.tensors if t.new.numel}
+
+
+@pytest.mark.parametrize("method", ["ties", "breadcrumbs", "led"])
+def test_a_large_tensor_is_sampled_and_saves_a_pass(tmp_path, counted, monkeypatch, method):
+    passes, options = PASSES[method]
+    base, *experts = write_family(tmp_path)
+    given = recipe(method, base, *experts, parameters=options)
+    if method == "led":
+        given = with_scores(given, tmp_path, are_codes=False)
+    merge(given, tmp_path / "unsampled", threads=1)
+    planned = plan(given)
+    monkeypatch.setattr(engine, "SAMPLED", BLOCK + 1)
+    read, _ = counted
+    read.clear()
+    merge(given, tmp_path / "out", threads=1)
+    for tensor in planned.merged():
+        name, numel = tensor.new.name, tensor.new.numel
+        once = bytes_of(planned, name)
+        if numel > BLOCK:  # a sample is a block, and taken before each pass
+            assert read[name] == (passes - 1) * once * (numel + BLOCK) // numel
+    weights = [(tmp_path / out / "model.safetensors") for out in ("unsampled", "out")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()

@@ -21,6 +21,10 @@ class Pile:
         """Those of all blocks, in the order in which they came."""
         return self._room[: self._size]
 
+    def blank(self) -> "Pile":
+        """An empty one of the same kind."""
+        return Pile(self._room.dtype.type)
+
     def of(self, block: Hashable) -> np.ndarray:
         """Those of one block."""
         start, stop = self._spans[block]

@@ -7,17 +7,20 @@ Workers take a unit each, and share the blocks of one that is too large for that
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 
 from ledmerge.models.roles import layer_of
+from ledmerge.ops.block_survey import Answers, BlockSurvey, SampleSurvey
 from ledmerge.ops.blocks import BLOCK, blocks
-from ledmerge.ops.survey import Answers, BlockSurvey, Pending, Scope
-from ledmerge.run.lane import BlockResult, Lane, Source
+from ledmerge.ops.survey import Pending, Scope
+from ledmerge.run.lane import BlockResult, Lane
 from ledmerge.run.parts import Parts, TensorResult
 from ledmerge.run.planned import Plan, PlannedTensor
+from ledmerge.run.reader import Source
 from ledmerge.run.workers import Tell, Work, Workers, can_fork
 
 Sink = Callable[[str, int, memoryview], None]
@@ -28,6 +31,10 @@ MaskSink = Callable[[str, int, Sequence[memoryview]], None]
 
 SHARED = 32 * BLOCK
 """Entries from which on a merge is given to several workers: below, starting them takes longer."""
+
+SAMPLED = 32 * BLOCK
+"""Entries from which on a tensor is sampled before it is gone over: of a smaller one, a sample is a
+good part."""
 
 SINGLE = BLOCK
 """Entries up to which a unit is finished at once, without a message to a worker."""
@@ -114,7 +121,7 @@ class Engine:
             own = []
             for place, unit in enumerate(large):
                 if _numel(unit) * 4 * self.threads > total and self._num_jobs(unit) > 1:
-                    yield from self._share(workers, place, unit, skip)
+                    yield from self._share(workers, place, unit, alone)
                 else:
                     own.append(place)
             own.sort(key=lambda place: -_numel(large[place]))  # or one may be left over at the end
@@ -124,11 +131,12 @@ class Engine:
             workers.close()
 
     def _share(
-        self, workers: Workers, place: int, unit: Unit, skip: frozenset[str]
+        self, workers: Workers, place: int, unit: Unit, alone: "_UnitLoop"
     ) -> Iterator[TensorResult]:
         """Finish one unit, every pass by all workers."""
         jobs, state = self.begin(unit)
         while jobs:
+            alone.sample(unit, state.answers)
             shares = [jobs[turn :: len(workers)] for turn in range(len(workers))]
             jobs = []
             tasks = [Share(place, share, state.answers.blank()) for share in shares if share]
@@ -139,7 +147,7 @@ class Engine:
                 jobs += found.pending
             state.answers.close_pass()
             jobs.sort()
-        yield from _results(unit, state.parts, skip)
+        yield from alone.results(unit, state.parts)
 
     def begin(self, unit: Unit) -> tuple[list[Job], Pass]:
         """All blocks of a unit, and room for what they give."""
@@ -204,10 +212,29 @@ class _UnitLoop:
         """Finish a unit, pass by pass."""
         jobs, state = self._engine.begin(unit)
         while jobs:
+            self.sample(unit, state.answers)
             self._pass(unit, jobs, state, tell)
             state.answers.close_pass()
             jobs, state.pending = state.pending, []
-        yield from _results(unit, state.parts, self._skip)
+        yield from self.results(unit, state.parts)
+
+    def sample(self, unit: Unit, answers: Answers) -> None:
+        """Show the method entries from all over large tensors, if that may save a pass."""
+        method = self._engine.plan.recipe.method
+        if method.grain != "entry" or "survey" not in method.requests:
+            return
+        for place, tensor in enumerate(unit):
+            if tensor.action == "merge" and tensor.new.numel >= SAMPLED:
+                survey = SampleSurvey(answers, place, tensor.new.numel)
+                with suppress(Pending):
+                    self._lane.sample(tensor, survey)
+        answers.close_sample()
+
+    def results(self, unit: Unit, parts: list[Parts]) -> Iterator[TensorResult]:
+        """What became of the tensors, but for those that were finished before."""
+        for tensor, part in zip(unit, parts, strict=True):
+            if tensor.new.name not in self._skip:
+                yield part.gather()
 
     def _pass(self, unit: Unit, jobs: list[Job], state: Pass, tell: Tell) -> None:
         for job in jobs:
@@ -243,12 +270,6 @@ class _UnitLoop:
             if sys.version_info >= (3, 11):
                 error.add_note(f"while merging '{new.name}', entries {start:,} to {stop:,}")
             raise
-
-
-def _results(unit: Unit, parts: list[Parts], skip: frozenset[str]) -> Iterator[TensorResult]:
-    for tensor, part in zip(unit, parts, strict=True):
-        if tensor.new.name not in skip:
-            yield part.gather()
 
 
 def _numel(unit: Unit) -> int:

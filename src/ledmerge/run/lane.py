@@ -2,46 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
+from ledmerge.checkpoint.checkpoint import TORCH_DTYPES
 from ledmerge.checkpoint.digest import block_digests
 from ledmerge.checkpoint.layout import NewTensor
 from ledmerge.errors import CheckpointError, NonFiniteError
 from ledmerge.methods._catalog import Method
 from ledmerge.models.roles import COUNTERS
+from ledmerge.ops.block_survey import BlockSurvey, SampleSurvey
 from ledmerge.ops.blocks import BLOCK
-from ledmerge.ops.cast import is_finite, narrow, num_different, widen
+from ledmerge.ops.cast import is_finite, narrow, num_different
 from ledmerge.ops.conflict import conflict_figures
 from ledmerge.ops.products import gram
 from ledmerge.ops.random import draw_uniform
-from ledmerge.ops.survey import BlockSurvey
 from ledmerge.report.relation import MIN_ENTRIES
-from ledmerge.run.plan_codes import is_coded
 from ledmerge.run.planned import PlannedTensor
+from ledmerge.run.reader import Loaded, Reader, Source, nonfinite, read_raw, spread
 
 LIKENESS_EVERY = 16
 """Of so many blocks of a matrix, one is compared with the first model's. All of them would be
 felt in a linear merge; the cosine of one block is right to 1/256."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A checkpoint a block is read from, and what to call it in messages."""
-
-    checkpoint: Checkpoint
-    label: str
-
-    def dtype(self, name: str) -> str:
-        """The stored dtype of a tensor."""
-        return self.checkpoint.entries[name].dtype
-
-    def item_size(self, name: str) -> int:
-        """Bytes of one stored entry of a tensor."""
-        return self.checkpoint.entries[name].item_size
 
 
 @dataclass
@@ -56,8 +41,16 @@ class BlockResult:
     figures: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+class _Called(NamedTuple):
+    """What a method gave: the merged block, packed masks, and what it recorded."""
+
+    merged: Tensor
+    masks: list[memoryview]
+    figures: dict[str, np.ndarray]
+
+
 class Lane:
-    """Reused buffers for one block of every source.
+    """Merges and copies blocks, one after the other.
 
     Args:
         sources: the models in the method's order, then the scores or Gram matrices it asks for:
@@ -83,18 +76,21 @@ class Lane:
         allow_nonfinite: bool,
     ):
         self._method = method
-        split = num_models if method.needs_grams else len(sources)
-        self._sources, self._gram_sources = sources[:split], sources[split:]
-        self._num_models, self._has_base, self._donor = num_models, has_base, donor
+        self._reader = Reader(
+            method, sources, num_models, device=device, allow_nonfinite=allow_nonfinite
+        )
+        self._models, self._has_base, self._donor = sources[:num_models], has_base, donor
         self._givers = givers
-        self._seed, self._device, self._allow_nonfinite = seed, device, allow_nonfinite
-        scores = self._sources[num_models:]
-        self._are_codes = any(is_coded(source.checkpoint) for source in scores)
-        floats = self._sources[:num_models] if self._are_codes else self._sources
-        self._raw = [memoryview(bytearray(BLOCK * 8)) for _ in floats]
-        self._stack = torch.empty(len(floats), BLOCK)
-        num_coded = len(self._sources) - len(floats)
-        self._codes = torch.empty(num_coded, BLOCK, dtype=torch.uint8)
+        self._seed, self._allow_nonfinite = seed, allow_nonfinite
+
+    def sample(self, tensor: PlannedTensor, survey: SampleSurvey) -> None:
+        """Let the method ask about entries from all over the tensor.
+
+        Raises:
+            Pending: the survey needs the blocks before the method can ask more.
+        """
+        spans = spread(tensor.new.numel)
+        self._call(tensor, self._reader.read(tensor.new.name, spans), None, 0, survey)
 
     def merge(
         self, tensor: PlannedTensor, start: int, stop: int, survey: BlockSurvey
@@ -105,16 +101,47 @@ class Lane:
             Pending: the survey needs the other blocks first.
             NonFiniteError: an input or the result is NaN or infinite.
         """
-        new, name, options = tensor.new, tensor.new.name, tensor.options
-        raw, flat = self._read(name, start, stop)
-        scores = flat[self._num_models :]
-        if self._are_codes:
-            raw_codes, scores = self._read_codes(name, start, stop)
-            raw += raw_codes
-        inputs = flat[: self._num_models]
-        if self._method.grain == "tensor":
-            inputs, scores = (rows.view(len(rows), *new.shape) for rows in (inputs, scores))
-        grams, gram_digests = self._read_grams(name)
+        new, name = tensor.new, tensor.new.name
+        loaded = self._reader.read(name, [(start, stop)])
+        grams, gram_digests = self._reader.read_grams(name)
+        called = self._call(tensor, loaded, grams, start, survey)
+        models, merged, figures = loaded.models, called.merged.flatten(), called.figures
+        of_deltas = self._method.inputs == "deltas"
+        if of_deltas:
+            figures |= conflict_figures(models[0], models[1:], merged)
+        is_matrix = len(new.shape) > 1 and new.numel >= MIN_ENTRIES
+        if is_matrix and start % (LIKENESS_EVERY * BLOCK) == 0:
+            figures["likeness"] = _likeness(models[:, :BLOCK], of_deltas)
+        stored, finite = narrow(merged, TORCH_DTYPES[new.dtype])
+        if not (finite or self._allow_nonfinite):
+            raise _overflow(name, new.dtype)
+        sources = self._reader.sources
+        if of_deltas:
+            before = torch.frombuffer(loaded.raw[0], dtype=TORCH_DTYPES[sources[0].dtype(name)])
+            if before.dtype != stored.dtype:
+                before, _ = narrow(models[0], stored.dtype)
+            figures["changed"] = np.array(num_different(stored, before))
+        data = stored.view(torch.uint8).numpy().data
+        digests = [
+            block_digests(piece, source.item_size(name))
+            for piece, source in zip(loaded.raw, sources, strict=True)
+        ]
+        own = block_digests(data, stored.element_size())
+        return BlockResult(data, own, digests + gram_digests, called.masks, figures)
+
+    def _call(
+        self,
+        tensor: PlannedTensor,
+        loaded: Loaded,
+        grams: Tensor | None,
+        start: int,
+        survey: BlockSurvey,
+    ) -> "_Called":
+        """Hand the method what it asks for."""
+        method, name, options = self._method, tensor.new.name, tensor.options
+        inputs, scores = loaded.models, loaded.scores
+        if method.grain == "tensor":
+            inputs, scores = (rows.view(len(rows), *tensor.new.shape) for rows in (inputs, scores))
         figures: dict[str, np.ndarray] = {}
 
         def record(**values: Tensor) -> None:
@@ -135,38 +162,17 @@ class Lane:
             "keep": keep,
             "earlier": tensor.earlier,
             "random": lambda like: draw_uniform(like, seed=self._seed, name=name, start=start),
-            **_by_place("scores", self._method, scores),
-            **_by_place("grams", self._method, grams),
+            **_by_place("scores", method, scores),
+            **_by_place("grams", method, grams),
         }
-        asked = {request: answers[request] for request in self._method.requests}
-        if self._method.inputs == "models":
-            merged = self._method.function(experts, **options, **asked)
-        elif self._method.inputs == "other":
-            merged = self._method.function(base, experts[0], **options, **asked)
+        asked = {request: answers[request] for request in method.requests}
+        if method.inputs == "models":
+            merged = method.function(experts, **options, **asked)
+        elif method.inputs == "other":
+            merged = method.function(base, experts[0], **options, **asked)
         else:
-            merged = self._method.function(base, experts, **options, **asked)
-            figures |= conflict_figures(flat[0], flat[1 : self._num_models], merged.flatten())
-        is_matrix = len(new.shape) > 1 and new.numel >= MIN_ENTRIES
-        if is_matrix and start % (LIKENESS_EVERY * BLOCK) == 0:
-            figures["likeness"] = _likeness(
-                flat[: self._num_models, :BLOCK], self._method.inputs == "deltas"
-            )
-        stored, finite = narrow(merged.flatten(), TORCH_DTYPES[new.dtype])
-        if not (finite or self._allow_nonfinite):
-            raise _overflow(name, new.dtype)
-        if self._method.inputs == "deltas":
-            before = torch.frombuffer(raw[0], dtype=TORCH_DTYPES[self._sources[0].dtype(name)])
-            if before.dtype != stored.dtype:
-                before, _ = narrow(flat[0], stored.dtype)
-            figures["changed"] = np.array(num_different(stored, before))
-        data = stored.view(torch.uint8).numpy().data
-        digests = [
-            block_digests(piece, source.item_size(name))
-            for piece, source in zip(raw, self._sources, strict=True)
-        ]
-        digests += gram_digests
-        own = block_digests(data, stored.element_size())
-        return BlockResult(data, own, digests, packed, figures)
+            merged = method.function(base, experts, **options, **asked)
+        return _Called(merged, packed, figures)
 
     def copy(self, new: NewTensor, start: int, stop: int, giver: str | None = None) -> BlockResult:
         """One block of the donor, or of the giver where there is one, cast if the dtypes differ.
@@ -177,11 +183,11 @@ class Lane:
         """
         name, out_dtype = new.name, new.dtype
         source = self._givers[giver] if giver else self._donor
-        raw = _read_raw(source, name, start, stop, self._raw[0])
+        raw = self._reader.read_one(source, name, (start, stop))
         values = torch.frombuffer(raw, dtype=TORCH_DTYPES[source.dtype(name)])
         if values.is_floating_point() and not self._allow_nonfinite:
             if not is_finite(values.float()):
-                raise _nonfinite(name, source)
+                raise nonfinite(name, source)
             if not is_finite(values.to(TORCH_DTYPES[out_dtype]).float()):
                 raise _overflow(name, out_dtype)
         if not (giver or values.is_floating_point() or name.endswith(COUNTERS)):
@@ -197,70 +203,16 @@ class Lane:
 
     def _check_agree(self, name: str, start: int, stop: int, raw: memoryview) -> None:
         """Raise where a model holds other integers than the donor's block `raw`."""
-        for source in self._sources[: self._num_models]:
+        for source in self._models:
             if name not in source.checkpoint.entries:
                 continue
-            theirs = _read_raw(source, name, start, stop, memoryview(bytearray(len(raw))))
+            theirs = read_raw(source, name, [(start, stop)], memoryview(bytearray(len(raw))))
             if theirs != raw:
                 raise CheckpointError(
                     f"'{name}' holds other integers in {source.label} than in {self._donor.label}; "
                     "integers cannot be merged, so the models must agree on them: find out which "
                     "model was changed, or take the tensor over from one into the other"
                 )
-
-    def _read(self, name: str, start: int, stop: int) -> tuple[list[memoryview], Tensor]:
-        """The block of every source but codes as stored, and as float32 (source, entry).
-
-        For a method of deltas, the rows of the experts are their changes of the base.
-        """
-        stack = self._stack
-        if stop - start != BLOCK:
-            stack = torch.empty(len(stack), stop - start)  # rows must lie without gaps
-        sources = self._sources[: len(stack)]
-        changes = range(1, self._num_models) if self._method.inputs == "deltas" else range(0)
-        places = stack.numpy().view(np.uint8)
-        raws = [
-            # What is float32 already is read into its place.
-            _read_raw(source, name, start, stop, places[place].data)
-            if source.dtype(name) == "F32" and place not in changes
-            else _read_raw(source, name, start, stop, self._raw[place])
-            for place, source in enumerate(sources)
-        ]
-        stored = [
-            torch.frombuffer(raw, dtype=TORCH_DTYPES[source.dtype(name)])
-            for raw, source in zip(raws, sources, strict=True)
-        ]
-        models = self._num_models
-        groups = [(0, stored[:models], changes), (models, stored[models:], range(0))]
-        for first, rows, minus in groups:
-            bad = widen(rows, stack[first : first + len(rows)], minus) if rows else None
-            if bad is not None and not self._allow_nonfinite:
-                raise _nonfinite(name, self._sources[first + bad])
-        return raws, stack.to(self._device)
-
-    def _read_codes(self, name: str, start: int, stop: int) -> tuple[list[memoryview], Tensor]:
-        """The block of every score set, of rank codes: as stored, and as uint8 (source, entry)."""
-        codes = self._codes
-        if stop - start != BLOCK:
-            codes = torch.empty(len(codes), stop - start, dtype=torch.uint8)
-        sources = self._sources[self._num_models :]
-        raws = [
-            _read_raw(source, name, start, stop, row.numpy().data)
-            for source, row in zip(sources, codes, strict=True)
-        ]
-        return raws, codes.to(self._device)
-
-    def _read_grams(self, name: str) -> tuple[Tensor | None, list[bytes]]:
-        """The Gram matrices (source, d_in, d_in) of a weight, if it has some, and their digests."""
-        sources = [each for each in self._gram_sources if name in each.checkpoint.entries]
-        if not sources:
-            return None, []
-        stack = torch.stack([source.checkpoint.read(name) for source in sources])
-        for source, matrix in zip(sources, stack, strict=True):
-            if not (self._allow_nonfinite or torch.isfinite(matrix).all()):
-                raise _nonfinite(name, source)
-        raws = [matrix.reshape(-1).view(torch.uint8).numpy().data for matrix in stack]
-        return stack.to(self._device), [block_digests(raw, 4) for raw in raws]
 
 
 def _by_place(what: str, method: Method, stack: Tensor | None) -> dict[str, Tensor | None]:
@@ -283,21 +235,6 @@ def _likeness(rows: Tensor, are_changes: bool) -> np.ndarray:
         squares[1:] += squares[0] + 2 * dots[1:]
         dots[1:] += squares[0]
     return np.stack([dots, squares], 1)
-
-
-def _read_raw(source: Source, name: str, start: int, stop: int, buffer: memoryview) -> memoryview:
-    """The bytes of one block, as stored, in the front of `buffer` if they fit."""
-    size = (stop - start) * source.item_size(name)
-    raw = (buffer if size <= len(buffer) else memoryview(bytearray(size)))[:size]
-    source.checkpoint.read_into(name, start, raw)
-    return raw
-
-
-def _nonfinite(name: str, source: Source) -> NonFiniteError:
-    return NonFiniteError(
-        f"'{name}' in {source.label} holds NaN or infinite values; mend the checkpoint, or pass "
-        "--allow-nonfinite to merge them as they are"
-    )
 
 
 def _overflow(name: str, dtype: str) -> NonFiniteError:

@@ -1,7 +1,7 @@
 """What the loop reads a plan's blocks from."""
 
-from ledmerge.run.lane import Source
 from ledmerge.run.planned import Plan
+from ledmerge.run.reader import Source
 
 
 def sources_of(plan: Plan) -> list[Source]:

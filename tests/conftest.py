@@ -15,7 +15,7 @@ from jaxtyping import install_import_hook
 # wraps, so modules with kernels (ops.cast, conflict, fused, select, total) go unchecked.
 CHECKED = [
     *("add", "blocks", "consensus", "della", "disjoint", "drop", "factors", "gram", "per_model"),
-    *("random", "rank", "rescale", "sharing", "sketch", "survey", "svd", "trim"),
+    *("random", "rank", "rescale", "sharing", "sketch", "block_survey", "survey", "svd", "trim"),
 ]
 install_import_hook(
     ["ledmerge.methods", *(f"ledmerge.ops.{module}" for module in CHECKED)], "beartype.beartype"

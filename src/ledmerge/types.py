@@ -41,7 +41,7 @@ Factors = tuple[Float[Tensor, "_ columns"], Float[Tensor, "rows _"]]
 """A (rank, columns) and B (rows, rank) of a low-rank change B A, float32; an adapter's scale is in
 both, its root in each."""
 
-Grain = Literal["entry", "tensor"]
+Grain = Literal["entry", "row", "tensor"]
 """What a method is given at a time: a flat block of entries, or a whole tensor in its shape."""
 
 Draw = Callable[[Tensor], Tensor]

@@ -52,7 +52,7 @@ def test_every_keyword_is_an_option_or_a_request(method):
     known = {option.parameter for option in method.options.values()} | method.requests
     assert set(method.function.__kwdefaults__ or ()) <= known
     assert method.requests <= set(REQUESTS)
-    assert method.grain in ("entry", "tensor")
+    assert method.grain in ("entry", "row", "tensor")
 
 
 @pytest.mark.parametrize("option", OPTIONS)

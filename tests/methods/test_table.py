@@ -37,7 +37,7 @@ def test_the_page_has_the_table():
     ("name", "told"),
     [
         ("linear", {"base": "no", "data": "no", "grain": "entry", "memory": "block"}),
-        ("ties", {"base": "yes", "cost": "3 to 4 passes"}),
+        ("ties", {"base": "yes", "cost": "2 to 4 passes"}),
         ("nuslerp", {"base": "if given", "memory": "block; tensor with nuslerp_flatten: false"}),
         ("fisher", {"base": "no", "data": "scores"}),
         ("led", {"base": "yes", "data": "scores, also at the base"}),

@@ -22,7 +22,6 @@ PASSES = {
     "dare_ties": (2, {"density": 0.5}),  # mergekit's rescaling needs the whole tensor's size
     "ties": (3, {"density": 0.3}),  # two passes select exactly
     "breadcrumbs": (3, {"density": 0.5, "gamma": 0.1, "rescale": False}),
-    "della": (1, {"density": 0.5, "epsilon": 0.1}),  # whole tensors
     "karcher": (2, {}),
     "led": (3, {"density": 0.3}),
     "led with codes": (1, {"density": 0.25}),
@@ -109,3 +108,21 @@ def test_a_large_tensor_is_sampled_and_saves_a_pass(tmp_path, counted, monkeypat
             assert read[name] == (passes - 1) * once * (numel + BLOCK) // numel
     weights = [(tmp_path / out / "model.safetensors") for out in ("unsampled", "out")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_rows_across_two_blocks_are_read_for_both(tmp_path: Path, counted):
+    base, *experts = write_family(tmp_path)
+    given = recipe("della", base, *experts, parameters={"density": 0.5, "epsilon": 0.1})
+    planned = plan(given)
+    read, _ = counted
+    read.clear()
+    merge(given, tmp_path / "out", threads=1)
+    shared = 0
+    for tensor in planned.merged():
+        shape, numel = tensor.new.shape, tensor.new.numel
+        once = bytes_of(planned, tensor.new.name)
+        across = sum(border % shape[-1] > 0 for border in range(BLOCK, numel, BLOCK))
+        if numel > BLOCK:  # rescaling takes a second pass
+            assert read[tensor.new.name] == 2 * (once + across * shape[-1] * once // numel)
+        shared += across
+    assert shared

@@ -64,6 +64,22 @@ def test_a_method_that_needs_whole_tensors_gets_them_in_their_shapes(tmp_path: P
     assert max(torch.Size(shape).numel() for shape, _ in SHAPES.values()) > BLOCK
 
 
+@pytest.mark.parametrize("rescale", [True, False])
+def test_rows_by_blocks_are_rows_of_the_whole(tmp_path: Path, rescale: bool):
+    options = {"density": [0.3, 0.8], "rescale": rescale}
+    by_rows = plan(recipe("della", *write_family(tmp_path), parameters=options))
+    whole = replace(by_rows.recipe.method, grain="tensor")
+    at_once = replace(by_rows, recipe=replace(by_rows.recipe, method=whole))
+    expected, lines = run(at_once, tmp_path / "whole")
+    found, lines_by_rows = run(by_rows, tmp_path / "rows")
+    assert found == expected
+    for one, other in zip(lines_by_rows, lines, strict=True):
+        assert one["digest"] == other["digest"]
+        assert one["inputs"] == other["inputs"]
+        assert one["figures"].keys() == other["figures"].keys()
+    assert by_rows.bytes_per_thread < at_once.bytes_per_thread
+
+
 def test_a_wide_scope_needs_the_option_that_groups_tensors(tmp_path: Path):
     def keep_largest(base, deltas, *, survey):
         (keep,) = survey.top(deltas, shares=[0.5] * len(deltas), scope="global")

@@ -9,7 +9,8 @@ from rich.table import Table
 
 NOTES = (
     "base: 'given' is used where the recipe has one. grain: 'entry' is given blocks of 131,072 "
-    "entries of every model, 'tensor' whole tensors; this is what a worker holds in memory. cost: "
+    "entries of every model, 'row' their rows whole, 'tensor' whole tensors; this is what a worker "
+    "holds in memory. cost: "
     "of T models, for tensors (m, n); a pass reads all. departs: from the paper, the released "
     "code or mergekit; 'option' is by 'convention', and 'rebuilt' a formula that was not to be "
     "had. In full: ledmerge methods NAME"

@@ -79,7 +79,7 @@ def _data(method: Method) -> str:
 
 def _memory(method: Method) -> str:
     """What a worker holds of every model at a time."""
-    held = "block" if method.grain == "entry" else "tensor"
+    held = {"entry": "block", "row": "rows of a block", "tensor": "tensor"}[method.grain]
     for name, value in method.whole_where.items():
         held += f"; tensor with {name}: {_as_written(value)}"
     return held + ("; Gram matrices" if method.needs_grams else "")

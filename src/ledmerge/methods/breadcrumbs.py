@@ -35,7 +35,7 @@ def breadcrumbs(
         lambda_: factor on the whole update; alpha of the paper.
 
     The paper gives beta and gamma, the shares dropped below and above: density = 1 - beta - gamma.
-    Cost: 3 to 5 passes.
+    Cost: 2 to 5 passes.
     Source: Davari and Belilovsky 2023, Model Breadcrumbs, https://arxiv.org/abs/2312.06795;
     mergekit 0.1.5, whose order of dropping is taken over.
     """

@@ -37,7 +37,7 @@ def breadcrumbs_ties(
         convention: what a sum of 0 elects: + (mergekit) or nobody (the TIES paper).
 
     The paper gives beta and gamma, the shares dropped below and above: density = 1 - beta - gamma.
-    Cost: 3 to 5 passes.
+    Cost: 2 to 5 passes.
     Source: Davari and Belilovsky 2023, Model Breadcrumbs, https://arxiv.org/abs/2312.06795;
     mergekit 0.1.5, whose order of dropping is taken over. The sign election is TIES's.
     """

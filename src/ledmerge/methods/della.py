@@ -3,9 +3,10 @@
 from ledmerge.ops.consensus import Convention, merge_changes
 from ledmerge.ops.della import drop_by_rank
 from ledmerge.ops.random import draw_uniform
+from ledmerge.ops.survey import WHOLE, Survey
 from ledmerge.types import Deltas, Draw, Grain, PerModel, Weight
 
-GRAIN: Grain = "tensor"
+GRAIN: Grain = "row"
 
 
 def della(
@@ -20,6 +21,7 @@ def della(
     lambda_: float = 1.0,
     convention: Convention = "mergekit",
     random: Draw = draw_uniform,
+    survey: Survey = WHOLE,
 ) -> Weight:
     """base + lambda * mean of w_i r_i (m_i * delta_i) over the i whose sign wins, as in TIES.
 
@@ -37,10 +39,12 @@ def della(
 
     mergekit 0.1.5 refuses a density +- epsilon outside (0, 1), and cannot draw for rows of one
     entry; otherwise this is its arithmetic. The paper divides each kept entry by its own chance.
-    Cost: a sort of each row.
+    Cost: 2 passes with a sort of each row, 1 without `rescale`.
     Source: Deep et al. 2024, DELLA-Merging, https://arxiv.org/abs/2406.11617.
     """
-    kept = drop_by_rank(deltas, density=density, epsilon=epsilon, rescale=rescale, random=random)
+    kept = drop_by_rank(
+        deltas, density=density, epsilon=epsilon, rescale=rescale, random=random, survey=survey
+    )
     return merge_changes(
         base, kept, weight=weight, normalize=normalize, scale=lambda_, consensus=convention
     )

@@ -37,7 +37,7 @@ def obim(
 
     A reconstruction from the abstract and summaries of the paper: densities, order and the scope of
     the ranking (here each tensor) are not known to be the paper's.
-    Cost: 3 to 4 passes.
+    Cost: 2 to 4 passes.
     Source: Wang et al. 2025, Optimal Brain Iterative Merging, https://arxiv.org/abs/2502.12217.
     """
     (elected,) = survey.top(scores, shares=numbers(density, len(deltas)))

@@ -41,7 +41,7 @@ def reason_any(
     Differs from the released code, which takes a whole tensor where one of its entries reaches the
     cut; here each entry stands alone, as the paper's text has it. Entries whose gradient is exactly
     0, such as embeddings of tokens that the data lacks, come first in a lowest band.
-    Cost: 5 to 7 passes.
+    Cost: 3 to 7 passes.
     Source: ReasonAny, https://arxiv.org/abs/2601.05560; code jyyang26/ReasonAny.
     """
     shares = numbers(density, len(deltas))

@@ -42,7 +42,7 @@ def ties(
         scope: trim within each tensor, each layer, or over the whole model.
         convention: what a sum of 0 elects, see 2.
 
-    Cost: 3 to 4 passes.
+    Cost: 2 to 4 passes.
     Source: Yadav et al. 2023, https://arxiv.org/abs/2306.01708, algorithm 1.
     """
     shares = numbers(density, len(deltas))

@@ -109,12 +109,16 @@ class BlockSurvey:
         tensor: place of the tensor among those worked on together.
         start: the block's first flat entry.
         numel: entries of the whole tensor.
+        inside: which of the entries that the method sees are the block's; the others complete its
+            rows, and count in other blocks. Of such a block only sums can be asked.
     """
 
     _is_sample = False
 
-    def __init__(self, answers: Answers, tensor: int, start: int, numel: int):
-        self._answers = answers
+    def __init__(
+        self, answers: Answers, tensor: int, start: int, numel: int, inside: slice = slice(None)
+    ):
+        self._answers, self._inside = answers, inside
         self._tensor, self._start, self._numel = tensor, start, numel
         self._asked = 0
 
@@ -131,6 +135,7 @@ class BlockSurvey:
             assert at_least == 0, "no method that reads scores asks for it"
             asked = {"largest": largest, "scope": scope}
             return tuple(top_of_codes(stack, shares, **asked) for stack in stacks)
+        assert self._inside == slice(None), "a method of rows asks for sums alone"
         together = self._is_together(scope)
         numel = self._answers.numel_together if together else self._numel
         how = {"largest": largest, "at_least": at_least, "sampled": self._is_sample}
@@ -173,6 +178,7 @@ class BlockSurvey:
         """See `Survey.rank`."""
         if are_codes([stack]):
             raise refuse_rank()
+        assert self._inside == slice(None), "a method of rows asks for sums alone"
         key, ranking = self._question(False, Ranking)
         assert isinstance(ranking, Ranking)
         cut = self._cut(stack)
@@ -194,7 +200,8 @@ class BlockSurvey:
 
         So these are summed block by block too, and get the same bits.
         """
-        return [((self._tensor, self._start + start), block) for start, block in cut_rows(stack)]
+        own = stack.reshape(len(stack), stack[0].numel())[:, self._inside]
+        return [((self._tensor, self._start + start), block) for start, block in cut_rows(own)]
 
     def _is_together(self, scope: Scope) -> bool:
         assert scope in ("tensor", self._answers.scope), "the loop groups tensors by option `scope`"

@@ -4,12 +4,19 @@ from torch import Tensor
 
 from ledmerge.ops.per_model import numbers
 from ledmerge.ops.rescale import to_whole_l1
-from ledmerge.ops.survey import WHOLE
+from ledmerge.ops.row_ranks import row_ranks
+from ledmerge.ops.survey import Survey
 from ledmerge.types import Deltas, Draw, PerModel
 
 
 def drop_by_rank(
-    deltas: Deltas, *, density: PerModel, epsilon: PerModel, rescale: bool, random: Draw
+    deltas: Deltas,
+    *,
+    density: PerModel,
+    epsilon: PerModel,
+    rescale: bool,
+    random: Draw,
+    survey: Survey,
 ) -> Deltas:
     """Each entry kept with a chance that rises with its rank in its row, and the rest scaled up.
 
@@ -27,18 +34,15 @@ def drop_by_rank(
         if share < 1:
             width = width if share > 0 else 0.0
             kept[i] *= (drawn[i] < _chances(deltas[i], share, width)).float()
-    return to_whole_l1(kept, deltas, WHOLE) if rescale else kept
+    return to_whole_l1(kept, deltas, survey) if rescale else kept
 
 
 def _chances(delta: Tensor, share: float, width: float) -> Tensor:
     """The chance of each entry to stay, (*shape)."""
     if not delta.numel():
         return delta
-    rows = (
-        delta.abs().reshape(-1, delta.shape[-1]) if delta.ndim > 1 else delta.abs().reshape(1, -1)
-    )
-    order = rows.argsort(dim=1, stable=True)
-    ranks = order.argsort(dim=1).float()
+    rows = delta.reshape(-1, delta.shape[-1]) if delta.ndim > 1 else delta.reshape(1, -1)
+    ranks = row_ranks(rows)
     # A row of one entry has no smaller and no larger one: it stays with the middle chance.
     place = ranks / (rows.shape[1] - 1) if rows.shape[1] > 1 else ranks + 0.5
     return (share - width + 2 * width * place).clamp(0, 1).reshape(delta.shape)

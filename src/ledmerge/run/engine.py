@@ -15,10 +15,11 @@ import torch
 
 from ledmerge.models.roles import layer_of
 from ledmerge.ops.block_survey import Answers, BlockSurvey, SampleSurvey
-from ledmerge.ops.blocks import BLOCK, blocks
+from ledmerge.ops.blocks import BLOCK
 from ledmerge.ops.survey import Pending, Scope
 from ledmerge.run.lane import BlockResult, Lane
 from ledmerge.run.parts import Parts, TensorResult
+from ledmerge.run.pieces import pieces, view
 from ledmerge.run.planned import Plan, PlannedTensor
 from ledmerge.run.reader import Source
 from ledmerge.run.workers import Tell, Work, Workers, can_fork
@@ -175,10 +176,9 @@ class Engine:
         return sum(len(self._cut(tensor)) for tensor in unit)
 
     def _cut(self, tensor: PlannedTensor) -> list[tuple[int, int]]:
-        """The pieces the tensor is worked on in: blocks, or the whole where the method needs it."""
-        numel = tensor.new.numel
-        is_whole = tensor.action == "merge" and self.plan.recipe.method.grain == "tensor"
-        return [(0, numel)] if is_whole and numel else list(blocks(numel))
+        """The pieces the tensor is worked on in."""
+        grain = self.plan.recipe.method.grain if tensor.action == "merge" else "entry"
+        return pieces(tensor.new.shape, grain)
 
 
 class _UnitLoop:
@@ -240,9 +240,8 @@ class _UnitLoop:
         for job in jobs:
             place, block, start, stop = job
             tensor = unit[place]
-            survey = BlockSurvey(state.answers, place, start, tensor.new.numel)
             try:
-                result = self._compute(tensor, start, stop, survey)
+                result = self._compute(tensor, start, stop, place, state.answers)
             except Pending:
                 state.pending.append(job)
                 continue
@@ -257,13 +256,15 @@ class _UnitLoop:
                 self._untold = 0
 
     def _compute(
-        self, tensor: PlannedTensor, start: int, stop: int, survey: BlockSurvey
+        self, tensor: PlannedTensor, start: int, stop: int, place: int, answers: Answers
     ) -> BlockResult:
         new = tensor.new
         if tensor.action == "copy":
             return self._lane.copy(new, start, stop, tensor.giver)
+        seen = view(new.shape, self._engine.plan.recipe.method.grain, start, stop)
+        survey = BlockSurvey(answers, place, start, new.numel, seen.inside)
         try:
-            return self._lane.merge(tensor, start, stop, survey)
+            return self._lane.merge(tensor, start, seen, survey)
         except Pending:
             raise
         except Exception as error:

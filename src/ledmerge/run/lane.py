@@ -21,6 +21,7 @@ from ledmerge.ops.conflict import conflict_figures
 from ledmerge.ops.products import gram
 from ledmerge.ops.random import draw_uniform
 from ledmerge.report.relation import MIN_ENTRIES
+from ledmerge.run.pieces import View
 from ledmerge.run.planned import PlannedTensor
 from ledmerge.run.reader import Loaded, Reader, Source, nonfinite, read_raw, spread
 
@@ -89,23 +90,32 @@ class Lane:
         Raises:
             Pending: the survey needs the blocks before the method can ask more.
         """
-        spans = spread(tensor.new.numel)
-        self._call(tensor, self._reader.read(tensor.new.name, spans), None, 0, survey)
+        loaded = self._reader.read(tensor.new.name, spread(tensor.new.numel))
+        self._call(tensor, loaded, None, 0, loaded.models.shape[1:], survey)
 
     def merge(
-        self, tensor: PlannedTensor, start: int, stop: int, survey: BlockSurvey
+        self, tensor: PlannedTensor, start: int, seen: View, survey: BlockSurvey
     ) -> BlockResult:
-        """One piece of the merged tensor: a flat block, or the whole in its own shape.
+        """One piece of the merged tensor.
+
+        Args:
+            start: its first flat entry.
+            seen: what the method sees of it.
 
         Raises:
             Pending: the survey needs the other blocks first.
             NonFiniteError: an input or the result is NaN or infinite.
         """
         new, name = tensor.new, tensor.new.name
-        loaded = self._reader.read(name, [(start, stop)])
+        loaded = self._reader.read(name, [(seen.start, seen.stop)])
         grams, gram_digests = self._reader.read_grams(name)
-        called = self._call(tensor, loaded, grams, start, survey)
-        models, merged, figures = loaded.models, called.merged.flatten(), called.figures
+        called = self._call(tensor, loaded, grams, seen.start, seen.shape, survey)
+        merged, figures = called.merged.flatten()[seen.inside], called.figures
+        models = loaded.models[:, seen.inside].contiguous()
+        raws = [
+            raw[_in_bytes(seen.inside, source.item_size(name))]
+            for raw, source in zip(loaded.raw, self._reader.sources, strict=True)
+        ]
         of_deltas = self._method.inputs == "deltas"
         if of_deltas:
             figures |= conflict_figures(models[0], models[1:], merged)
@@ -117,14 +127,14 @@ class Lane:
             raise _overflow(name, new.dtype)
         sources = self._reader.sources
         if of_deltas:
-            before = torch.frombuffer(loaded.raw[0], dtype=TORCH_DTYPES[sources[0].dtype(name)])
+            before = torch.frombuffer(raws[0], dtype=TORCH_DTYPES[sources[0].dtype(name)])
             if before.dtype != stored.dtype:
                 before, _ = narrow(models[0], stored.dtype)
             figures["changed"] = np.array(num_different(stored, before))
         data = stored.view(torch.uint8).numpy().data
         digests = [
-            block_digests(piece, source.item_size(name))
-            for piece, source in zip(loaded.raw, sources, strict=True)
+            block_digests(raw, source.item_size(name))
+            for raw, source in zip(raws, sources, strict=True)
         ]
         own = block_digests(data, stored.element_size())
         return BlockResult(data, own, digests + gram_digests, called.masks, figures)
@@ -135,13 +145,12 @@ class Lane:
         loaded: Loaded,
         grams: Tensor | None,
         start: int,
+        shape: Sequence[int],
         survey: BlockSurvey,
     ) -> "_Called":
         """Hand the method what it asks for."""
         method, name, options = self._method, tensor.new.name, tensor.options
-        inputs, scores = loaded.models, loaded.scores
-        if method.grain == "tensor":
-            inputs, scores = (rows.view(len(rows), *tensor.new.shape) for rows in (inputs, scores))
+        inputs, scores = (rows.view(len(rows), *shape) for rows in (loaded.models, loaded.scores))
         figures: dict[str, np.ndarray] = {}
 
         def record(**values: Tensor) -> None:
@@ -221,6 +230,12 @@ def _by_place(what: str, method: Method, stack: Tensor | None) -> dict[str, Tens
     parts = stack.chunk(len(places)) if stack is not None and places else [None] * len(places)
     found = dict(zip(places, parts, strict=True))
     return {what: found.get("model"), f"base_{what}": found.get("base")}
+
+
+def _in_bytes(entries: slice, item_size: int) -> slice:
+    if entries == slice(None):
+        return entries
+    return slice(entries.start * item_size, entries.stop * item_size)
 
 
 def _likeness(rows: Tensor, are_changes: bool) -> np.ndarray:

@@ -20,6 +20,7 @@ from ledmerge.recipe.recipe import Recipe
 from ledmerge.recipe.score_source import ScoreSource
 from ledmerge.run.masks import packed_size
 from ledmerge.run.onto import Onto
+from ledmerge.run.pieces import longest
 from ledmerge.run.plan_vocabulary import PlannedVocabulary
 from ledmerge.run.score_question import ScoreQuestion
 from ledmerge.run.steps import steps_folder
@@ -210,15 +211,14 @@ class Plan:
 
     @property
     def bytes_per_thread(self) -> int:
-        """Memory of one worker: its blocks (or the largest tensor, for a method that works on whole
-        ones) in the stored dtypes and as float32, and what a method makes of them (about four
+        """Memory of one worker: its blocks (or rows, or the largest tensor, for a method that needs
+        them whole) in the stored dtypes and as float32, and what a method makes of them (about four
         copies of the stack). Of a Gram matrix each set, and four copies in float64.
         """
         if self.slices:
             return max(part.bytes_per_thread for part in self.slices)
-        entries = BLOCK
-        if self.recipe.method.grain == "tensor":
-            entries = max([BLOCK, *(tensor.new.numel for tensor in self.merged())])
+        grain = self.recipe.method.grain
+        entries = max([BLOCK, *(longest(tensor.new.shape, grain) for tensor in self.merged())])
         stacks = len(self.inputs)
         grams = 0
         if self.recipe.method.needs_grams:

@@ -61,16 +61,24 @@ def make(**options):
     return model
 
 
-def totals(model, batch):
-    """Sums of absolute gradients over the samples."""
+def totals(model, batch, at_once=None):
+    """Sums of absolute gradients over the samples; names whose samples were added at once."""
     parameters = dict(model.named_parameters())
     found = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
 
     def take(name, rows, gradient):
         found[name][rows] += gradient.abs()
 
-    gradients = single_gradients if batch == 1 else batch_gradients
-    with gradients(model, parameters, take) as backward:
+    def add_products(name, left, right):
+        at_once.append(name)
+        for one, other in zip(left, right, strict=True):
+            found[name].add_((one.T @ other).abs())
+
+    if batch == 1:
+        opened = single_gradients(model, parameters, take)
+    else:
+        opened = batch_gradients(model, parameters, take, None if at_once is None else add_products)
+    with opened as backward:
         for start in range(0, len(IDS), batch):
             backward(model(IDS[start : start + batch]).square().sum((1, 2)))
     return found
@@ -89,6 +97,21 @@ def test_every_kind_of_use_in_blocks_of_any_size(monkeypatch, options, batch, bl
     assert found.keys() == expected.keys()
     for name in expected:
         assert expected[name].any(), name
+        assert torch.equal(found[name], expected[name]), name
+
+
+def test_matrices_used_once_are_added_at_once_after_the_first_batch():
+    """Not those that are used twice or looked up, whose uses are summed first."""
+    model = make()
+    model.last = nn.Linear(10, 3).double().requires_grad_(False)
+    model.last.weight.copy_(torch.randint(-3, 4, (3, 10)))
+    model.last.bias.zero_()
+    forward = model.forward
+    model.forward = lambda ids: model.last(forward(ids))
+    expected, names = totals(model, 1), []
+    found = totals(model, 2, names)
+    assert names == ["last.weight", "conv.weight"]
+    for name in expected:
         assert torch.equal(found[name], expected[name]), name
 
 

@@ -81,6 +81,15 @@ def test_opposite_gradients_do_not_cancel(name):
     assert torch.equal(score(rule, weight, one, reference), score(rule, weight, two, reference))
 
 
+@pytest.mark.parametrize("name", [name for name in FED if hasattr(RULES[name], "ADDS")])
+def test_what_a_gpu_adds_is_what_a_sample_adds(name):
+    total, gradient = integers((5, 7)), integers((5, 7))
+    added = {"magnitudes": gradient.abs(), "squares": gradient.square()}
+    expected = total + added[RULES[name].ADDS]
+    RULES[name].update_(total, gradient)
+    assert torch.equal(total, expected)
+
+
 def test_formulas_on_numbers():
     weight, reference = torch.tensor([2.0, -3.0]), torch.tensor([1.0, -3.0])
     gradients = [torch.tensor([1.0, -2.0]), torch.tensor([-3.0, 0.0])]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ledmerge.errors import RecipeError
 from ledmerge.models.modules import Owners, find_owners, is_plain
-from ledmerge.models.sample_gradients import Rows, Take, Use, take_samples, take_whole
+from ledmerge.models.sample_gradients import AddProducts, Rows, Take, Use, take_samples, take_whole
 
 Backward = Callable[[Tensor], None]
 """Takes the losses (B,) of a batch that has just been run forwards."""
@@ -42,10 +42,14 @@ def single_gradients(
 
 @contextmanager
 def batch_gradients(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter], take: Take
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    take: Take,
+    add_products: AddProducts | None = None,
 ) -> Iterator[Backward]:
     """Yields the backward of several samples; `take` is called for each block of rows in turn with
-    the samples' gradients, in their order.
+    the samples' gradients, in their order. Where there is an `add_products`, it takes the samples
+    of a matrix all at once, but for those of the first batch.
 
     Parameters do not require gradients here, so autograd computes those of activations only. The
     first batch is the exception: autograd's sum over its samples must be what was taken, else a
@@ -68,7 +72,7 @@ def batch_gradients(
             losses.sum().backward()
             uses.finish()
             first_batch.close()
-            uses.take = take
+            uses.take, uses.add_products = take, add_products
 
         yield backward
 
@@ -97,6 +101,7 @@ class _Uses:
     def __init__(self, owners: Owners, take: Take):
         self.owners = owners
         self.take = take
+        self.add_products: AddProducts | None = None
         self.num_samples = 0
         self.lengths: list[int] = []
         self.pending: Counter[str] = Counter()
@@ -129,7 +134,7 @@ class _Uses:
                 self.give_out(name)
 
     def give_out(self, name: str) -> None:
-        take_samples(name, self.seen.pop(name), self.take)
+        take_samples(name, self.seen.pop(name), self.take, self.add_products)
 
     def finish(self) -> None:
         """Give out what still waits for uses that the losses do not depend on."""

@@ -25,6 +25,11 @@ Take = Callable[[str, Rows, Tensor], None]
 not keep. Rows that it is not given have a gradient of 0."""
 
 
+AddProducts = Callable[[str, Tensor, Tensor], None]
+"""Is given a matrix' name, (B, N, rows) and (B, N, columns), for which left_b^T right_b is the
+gradient of sample b, and takes those of all samples, as `Take` does one after another."""
+
+
 class Use(NamedTuple):
     """One call of a module that holds a parameter: input and gradient of the output, (B, ...)."""
 
@@ -69,11 +74,18 @@ def take_whole(name: str, gradient: Tensor, take: Take) -> None:
 
 
 @torch.no_grad()
-def take_samples(name: str, uses: Sequence[Use], take: Take) -> None:
+def take_samples(
+    name: str, uses: Sequence[Use], take: Take, add_products: AddProducts | None = None
+) -> None:
     """`take` the gradients of all samples, each block's in the order of the samples.
 
-    The uses of a parameter are added up before anyone takes an absolute value.
+    The uses of a parameter are added up before anyone takes an absolute value. A matrix that is
+    used once, in a product, goes to `add_products` if there is one.
     """
+    if add_products and len(uses) == 1 and (sides := _sides(uses[0])):
+        left, right = sides
+        add_products(name, left.flatten(1, -2), right.flatten(1, -2))
+        return
     products = [product for use in uses if (product := _as_product(use)) is not None]
     lookups = [use for use in uses if _is_lookup(use)]
     if len(products) + len(lookups) < len(uses):
@@ -87,23 +99,32 @@ def take_samples(name: str, uses: Sequence[Use], take: Take) -> None:
             take(name, touched.rows, touched.gradient)
 
 
-def _as_product(use: Use) -> _Product | None:
-    """The use as a product of matrices, if it is one."""
+def _sides(use: Use) -> tuple[Tensor, Tensor] | None:
+    """(B, ..., rows) and (B, ..., columns) of the use, if it is a product of matrices."""
     if use.local != "weight":
         return None
     kind = type(use.module)  # not isinstance: a subclass may compute something else
     if kind is nn.Linear:
-        return _Product(*_without_padding(use.dy, use.x, use))
+        return use.dy, use.x
     if kind.__name__ == "Conv1D":  # transformers' own, GPT-2's: its weight is (in, out)
-        return _Product(*_without_padding(use.x, use.dy, use))
+        return use.x, use.dy
     return None
 
 
+def _as_product(use: Use) -> _Product | None:
+    """The use as a product of matrices a sample, if it is one."""
+    sides = _sides(use)
+    return _Product(*_without_padding(*sides, use)) if sides else None
+
+
 def _without_padding(left: Tensor, right: Tensor, use: Use) -> tuple[list[Tensor], list[Tensor]]:
-    """The two per sample, without its padding where no gradient comes from there."""
+    """The two per sample, without its padding where no gradient comes from there.
+
+    On a device it stays: looking waits for all that is under way, which costs more.
+    """
     lefts, rights = [], []
     for length, dy, *both in zip(use.lengths, use.dy, left, right, strict=True):
-        end = None if dy[length:].any() else length
+        end = None if dy.device.type != "cpu" or dy[length:].any() else length
         lefts.append(both[0][:end].flatten(0, -2))
         rights.append(both[1][:end].flatten(0, -2))
     return lefts, rights

@@ -1,7 +1,9 @@
 """One pass over the samples: sums for a group of parameters, by the rule in question."""
 
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from ledmerge.errors import NonFiniteError
 from ledmerge.models.inputs import input_products, squared_inputs
 from ledmerge.models.loss import make_batch, sample_losses
 from ledmerge.models.per_sample import batch_gradients, single_gradients
-from ledmerge.models.sample_gradients import Rows
+from ledmerge.models.sample_gradients import AddProducts, Rows
 from ledmerge.run.score_question import ScoreQuestion
 from ledmerge.run.scored_model import ScoredModel
 
@@ -43,8 +45,12 @@ def open_pass(
         with watched(model, parameters, take) as run:
             yield lambda samples: run(make_batch(samples, model.device))
         return
-    gradients = single_gradients if settings.batch == 1 else batch_gradients
-    with gradients(model, parameters, take_rows) as backward:
+    if settings.batch == 1:
+        opened = single_gradients(model, parameters, take_rows)
+    else:
+        fused = _fused(rule, totals, model.device, model.dtype)
+        opened = batch_gradients(model, parameters, take_rows, fused)
+    with opened as backward:
 
         def step(samples: Sequence[Sample]) -> None:
             losses = sample_losses(model, make_batch(samples, model.device), settings.loss)
@@ -53,6 +59,28 @@ def open_pass(
             backward(losses)
 
         yield step
+
+
+def _fused(
+    rule: ModuleType, totals: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
+) -> AddProducts | None:
+    """What adds the gradients of all samples to `totals` at once, where that is faster.
+
+    Not in float32: without tensor cores the products take longer than all that is done with them,
+    and the libraries' own are faster.
+    """
+    adds = getattr(rule, "ADDS", None)
+    if not (
+        adds
+        and device.type == "cuda"
+        and dtype in (torch.bfloat16, torch.float16)
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+        and importlib.util.find_spec("triton")
+    ):
+        return None
+    from ledmerge.ops.sample_products import add_products_
+
+    return lambda name, left, right: add_products_(totals[name], left, right, adds)
 
 
 def _check_losses(samples: Sequence[Sample], losses: Tensor) -> None:

@@ -3,6 +3,7 @@
 from ledmerge.types import Weight
 
 NEEDS = "gradient"
+ADDS = "squares"
 
 
 def update_(total: Weight, gradient: Weight) -> None:

@@ -3,6 +3,7 @@
 from ledmerge.types import Weight
 
 NEEDS = "gradient"
+ADDS = "magnitudes"
 
 
 def update_(total: Weight, gradient: Weight) -> None:

@@ -32,6 +32,7 @@ import transformers
 
 from ledmerge.data.samples import Sample
 from ledmerge.models.loss import make_batch, sample_losses
+from ledmerge.recipe.settings import LocateSettings
 from ledmerge.run.accumulate import sort_for_batches
 from ledmerge.run.score_pass import open_pass
 from ledmerge.scores._catalog import load_rule
@@ -105,9 +106,7 @@ def open_locate(
     model: transformers.PreTrainedModel, batch: int, stack: ExitStack
 ) -> Callable[[Sequence[Sample]], None]:
     """What `ledmerge locate` does with the samples; its first batch, which is checked, is past."""
-    question = SimpleNamespace(
-        rule=load_rule("snip"), settings=SimpleNamespace(batch=batch, loss="mean")
-    )
+    question = SimpleNamespace(rule=load_rule("snip"), settings=LocateSettings(batch=batch))
     parameters = dict(model.named_parameters())
     totals = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     scored = SimpleNamespace(model=model)

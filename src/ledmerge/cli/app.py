@@ -248,6 +248,10 @@ def locate(
     max_length: Annotated[int, typer.Option(help="Tokens kept of a sample.")] = 2048,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     batch: Annotated[int, typer.Option(help="Samples in one forward pass.")] = 1,
+    checkpointing: Annotated[
+        bool,
+        typer.Option("--checkpointing", help="Work activations out again: less memory, more time."),
+    ] = False,
     store: Annotated[
         str, typer.Option(help="float32, or codes: a byte each, ranks in steps of 1/256.")
     ] = "float32",

@@ -69,6 +69,7 @@ def batch_gradients(
         first_batch.enter_context(_tracked(parameters, check.compare))
 
         def backward(losses: Tensor) -> None:
+            uses.is_backward = True
             losses.sum().backward()
             uses.finish()
             first_batch.close()
@@ -96,18 +97,24 @@ def _tracked(
 
 
 class _Uses:
-    """Collects the uses of each parameter in a batch; its gradients are taken after the last."""
+    """Collects the uses of each parameter in a batch; its gradients are taken after the last.
+
+    A layer that is run again in the backward pass (`checkpointing.py`) is seen twice: uses are
+    counted in the forward pass, and gradients taken from the graph, which only the second run has.
+    """
 
     def __init__(self, owners: Owners, take: Take):
         self.owners = owners
         self.take = take
         self.add_products: AddProducts | None = None
+        self.is_backward = False
         self.num_samples = 0
         self.lengths: list[int] = []
         self.pending: Counter[str] = Counter()
         self.seen: defaultdict[str, list[Use]] = defaultdict(list)
 
     def begin(self, model: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        self.is_backward = False
         self.num_samples = len(args[0])
         mask = kwargs.get("attention_mask", torch.ones_like(args[0]))
         self.lengths = mask.sum(1).tolist()
@@ -121,10 +128,13 @@ class _Uses:
                 f"'{next(iter(owned.values()))}': the samples of a batch cannot be told apart in "
                 f"{type(module).__name__}; set batch to 1"
             )
+        if not self.is_backward:
+            self.pending.update(owned.values())
+        if not torch.is_grad_enabled():
+            return
         if not output.requires_grad:
             output.requires_grad_()  # the graph begins at the first module of interest
         output.register_hook(partial(self.on_backward, module, args[0].detach()))
-        self.pending.update(owned.values())
 
     def on_backward(self, module: nn.Module, x: Tensor, dy: Tensor) -> None:
         for local, name in self.owners[module].items():

@@ -1,4 +1,4 @@
-"""What decides the bytes of a score set, besides the model and the data."""
+"""What decides the bytes of a score set, besides the model and the data; and how it is made."""
 
 from typing import Annotated, Literal
 
@@ -40,6 +40,8 @@ class LocateSettings(BaseModel):
     """float32: the scores; codes: their ranks within each tensor in 256 steps, a byte each."""
     batch: Annotated[int, Field(ge=1)] = 1
     """Samples in one forward pass; each sample's own gradient is taken all the same."""
+    checkpointing: bool = False
+    """Activations are worked out again instead of kept: less memory, more time, the same scores."""
     prompt_field: str = "prompt"
     """The field of a row that holds the prompt."""
     response_field: str = "response"

@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ledmerge.data.samples import Sample
 from ledmerge.errors import NonFiniteError
+from ledmerge.models.checkpointing import recomputed_layers
 from ledmerge.models.inputs import input_products, squared_inputs
 from ledmerge.models.loss import make_batch, sample_losses
 from ledmerge.models.per_sample import batch_gradients, single_gradients
@@ -50,7 +51,10 @@ def open_pass(
     else:
         fused = _fused(rule, totals, model.device, model.dtype)
         opened = batch_gradients(model, parameters, take_rows, fused)
-    with opened as backward:
+    with ExitStack() as stack:
+        if settings.checkpointing:
+            stack.enter_context(recomputed_layers(model, parameters, own_graphs=settings.batch > 1))
+        backward = stack.enter_context(opened)
 
         def step(samples: Sequence[Sample]) -> None:
             losses = sample_losses(model, make_batch(samples, model.device), settings.loss)

@@ -49,7 +49,9 @@ class ScoreQuestion:
         """Everything that decides the scores, by content; paths and names do not count."""
         reference = self.reference
         # Sets of float32 keep the keys they had before there were others.
-        apart = {"template"} if self.settings.store == "codes" else {"template", "store"}
+        apart = {"template", "checkpointing"}
+        if self.settings.store == "float32":
+            apart.add("store")
         return {
             "format": FORMAT,
             "model": cached_checkpoint_digest(self.folder.checkpoint),

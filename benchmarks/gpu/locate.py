@@ -87,9 +87,13 @@ def unfused(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.add_(product.abs())
 
 
+def has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
 def measure_kernel(work: Work, rate: float, table: Table, with_tiles: bool) -> None:
     """A row for each shape of a layer, and for each tile."""
-    if importlib.util.find_spec("triton") is None:
+    if not has_triton():
         table.row("kernel", "not run: triton is not installed", "", "")
         return
     from ledmerge.ops.sample_products import Tile, add_products_

@@ -44,7 +44,7 @@ def narrow(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, bool]:
         bits = stored.view(torch.int16).numpy().view(np.uint16)
         if _narrow(values.numpy().view(np.uint32), bits):
             return stored, True
-    stored = values.cpu().to(dtype)
+    stored = values.to(dtype).cpu()
     return stored, is_finite(stored.float())
 
 

@@ -81,7 +81,8 @@ class Reader:
         self._are_codes = any(is_coded(source.checkpoint) for source in scores)
         floats = self.sources[:num_models] if self._are_codes else self.sources
         self._raw = [memoryview(bytearray(BLOCK * 8)) for _ in floats]
-        self._stack = torch.empty(len(floats), BLOCK)
+        pinned = device.type == "cuda"  # a GPU takes such memory as it is, without a copy between
+        self._stack = torch.empty(len(floats), BLOCK, pin_memory=pinned)
         num_coded = len(self.sources) - len(floats)
         self._codes = torch.empty(num_coded, BLOCK, dtype=torch.uint8)
 

@@ -256,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--layers", type=int, help="of the large model, 32 by default")
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--tiles", action="store_true", help="the kernel with other tiles too")
     given = parser.parse_args(arguments)

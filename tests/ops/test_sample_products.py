@@ -81,3 +81,50 @@ def test_nothing_is_added_of_no_tokens(products):
     before = total.clone()
     products.add_products_(total, integers(2, 0, 3), integers(2, 0, 4), "magnitudes")
     assert torch.equal(total, before)
+
+
+@pytest.mark.parametrize("is_one", [False, True])
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_it_compiles_for_a_gpu_that_is_not_here(monkeypatch, tmp_path, dtype, is_one):
+    """The compiler refuses more than the interpreter; counts of 1 are constants to it."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from triton.compiler import compile as compile_kernel
+
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    from ledmerge.ops import sample_products
+
+    kernel = sample_products._add_products
+    tile = sample_products.EXACT if dtype == "fp32" else sample_products.USUAL
+    constants = {
+        "SQUARES": False,
+        "PRECISION": "ieee" if dtype == "fp32" else "tf32",
+        "ROWS": tile.rows,
+        "COLUMNS": tile.columns,
+        "TOKENS": tile.tokens,
+        "GROUP": tile.group,
+    }
+    counts = ["num_samples", "num_tokens", "num_rows", "num_columns"]
+    if is_one:
+        constants |= dict.fromkeys(counts, 1)
+    signature = {"total": "*fp32", "left": f"*{dtype}", "right": f"*{dtype}"}
+    signature |= dict.fromkeys(counts, "i32") | dict.fromkeys(constants, "constexpr")
+    places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    attributes = {
+        (kernel.arg_names.index(name),): [["tt.divisibility", 16]]
+        for name, kind in signature.items()
+        if kind != "constexpr" and name != "num_samples"
+    }
+    ordered = {name: signature[name] for name in kernel.arg_names}
+    compiled = compile_kernel(
+        ASTSource(kernel, ordered, places, attributes),
+        target=GPUTarget("cuda", 90, 32),
+        options={
+            "num_warps": tile.warps,
+            "num_stages": tile.stages,
+            "enable_fp_fusion": False,
+        },
+    )
+    assert ("wgmma" in compiled.asm["ptx"]) == (dtype == "bf16")  # tensor cores
+    assert compiled.metadata.shared <= 99 * 1024  # what a program may have on smaller GPUs, too

@@ -309,7 +309,7 @@ def _collect(
         found[count] = distance
         count += distance <= span
         above += np.uint32(key > high)
-    return int(above), count
+    return int(above), int(count)
 
 
 @njit(nogil=True, cache=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import read_all, same, write_model
+from families import read_all, same, write_model, write_scores
 
 import ledmerge
 from ledmerge.errors import RecipeError
@@ -106,9 +106,9 @@ def test_modules_that_are_not_there_or_not_possible_are_refused(home: Path):
     for said, modules, fields in (
         ("slices of a part of a model", {"text_decoder": slices}, {}),
         (
-            "led works on whole models; list 'models'",
+            "emr keeps masks of whole models; list 'models'",
             {"text_decoder": models("chat")},
-            {"merge_method": "led", "parameters": {"density": 0.1}},
+            {"merge_method": "emr", "parameters": {}},
         ),
         ("expected exactly one of 'models', 'slices' and 'modules'", {"text_decoder": {}}, {}),
         (
@@ -119,6 +119,24 @@ def test_modules_that_are_not_there_or_not_possible_are_refused(home: Path):
     ):
         with pytest.raises(RecipeError, match=said):
             problems(modules, **fields)
+
+
+def test_scores_go_with_modules(home: Path):
+    entry = {"model": "chat", "parameters": {"density": 0.4}}
+    draw = torch.Generator().manual_seed(9)
+    for key, model in (("scores", "chat"), ("base_scores", "base")):
+        scores = {name: torch.rand(6, 4, generator=draw) for name in ALL}
+        entry[key] = str(write_scores(home / key, home / model, scores))
+    given = {"merge_method": "led", "base_model": "base"}
+    keep = [{"filter": piece, "model": "base"} for piece in ("vision_tower", "proj", "newline")]
+    ledmerge.merge({**given, "models": [entry], "keep": keep}, home / "kept")
+    modules = {"text_decoder": {"models": [entry]}}
+    record = ledmerge.merge({**given, "modules": modules}, home / "out")
+    made, expected = read_all(home / "out"), read_all(home / "kept")
+    assert all(same(made[name], expected[name]) for name in expected)
+    assert not same(made[TEXT[0]], tensors(0)[TEXT[0]])
+    assert ledmerge.merge(record["recipe"], home / "again")["digest"] == record["digest"]
+    assert len(ledmerge.verify(home / "out", deep=True)["deep"]) == 8
 
 
 MODULES = ("text_decoder", "vision_tower", "multi_modal_projector")

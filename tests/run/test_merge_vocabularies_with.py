@@ -53,7 +53,12 @@ def test_scores_follow_their_rows(tmp_path: Path, fresh_cache):
         }
         ledmerge.merge(given, tmp_path / f"out-{model.name}")
         made.append(read_all(tmp_path / f"out-{model.name}"))
-    assert all(same(made[0][name], made[1][name]) for name in shapes)
+    layers = {"layer_range": [0, 1]}
+    sources = [{"model": str(base), **layers}, *({**each, **layers} for each in given["models"])]
+    given = {**given, "models": None, "slices": [{"sources": sources}]}
+    ledmerge.merge({key: value for key, value in given.items() if value}, tmp_path / "sliced")
+    made.append(read_all(tmp_path / "sliced"))
+    assert all(same(made[0][name], each[name]) for each in made for name in shapes)
     assert not same(made[0][EMBEDDING], read_all(base)[EMBEDDING])
 
 

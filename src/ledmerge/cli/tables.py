@@ -134,7 +134,7 @@ def _led_table(summary: dict[str, Any], recipe: dict[str, Any]) -> Table:
     for place, model in enumerate(summary["models"]):
         table.add_row(
             model,
-            _density(recipe["models"][place]["parameters"]["density"]),
+            _density(recipe, place),
             f"{summary['elected'][place]:.2%}",
             f"{summary['owned'][place]:.2%}",
             f"{summary['kept_square'][place]:.2%}",
@@ -143,10 +143,14 @@ def _led_table(summary: dict[str, Any], recipe: dict[str, Any]) -> Table:
 
 
 def _is_rescaled(recipe: dict[str, Any]) -> bool:
-    return recipe.get("parameters", {}).get("rescale") == "norm"
+    parts = [recipe, *recipe.get("slices", [])]
+    return any(part.get("parameters", {}).get("rescale") == "norm" for part in parts)
 
 
-def _density(asked: Any) -> str:
+def _density(recipe: dict[str, Any], place: int) -> str:
+    if "models" not in recipe:
+        return "by slice"
+    asked = recipe["models"][place]["parameters"]["density"]
     return f"{asked:.2%}" if isinstance(asked, float) else "by tensor"
 
 

@@ -100,6 +100,10 @@ class ModelFolder:
         """What the folder's files call a tensor of `checkpoint`."""
         return tensor
 
+    def show_scores(self, scores: Checkpoint) -> Checkpoint:
+        """A score set of this model, in the names of `checkpoint`."""
+        return scores
+
     @property
     def own_files(self) -> Files:
         """The files in `path`."""

@@ -33,7 +33,15 @@ class NamedView(ModelFolder):
 
     def stored_name(self, tensor: str) -> str:
         """See `ModelFolder.stored_name`."""
-        return self.names[tensor]
+        assert self.whole is not None
+        return self.whole.stored_name(self.names[tensor])
+
+    def show_scores(self, scores: Checkpoint) -> Checkpoint:
+        """See `ModelFolder.show_scores`."""
+        assert self.whole is not None
+        inner = self.whole.show_scores(scores)
+        names = {new: old for new, old in self.names.items() if old in inner.entries}
+        return Renamed(inner, names)
 
     @property
     def original(self) -> ModelFolder:

@@ -1,7 +1,8 @@
 """What a recipe merges: whole models, slices of them, or their modules, each with its options."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ledmerge.methods._catalog import Method
 from ledmerge.methods._guard import guarded
@@ -9,7 +10,13 @@ from ledmerge.recipe.decided import Module, Recipe, Slice
 from ledmerge.recipe.mergekit import adds_base
 from ledmerge.recipe.onto import check_onto
 from ledmerge.recipe.options import Expert, Level, read_options, strictest
-from ledmerge.recipe.schema import ModelEntry, ModuleEntry, RecipeFile, SliceEntry
+from ledmerge.recipe.schema import (
+    ModelEntry,
+    ModuleEntry,
+    RecipeFile,
+    SliceEntry,
+    SourceEntry,
+)
 from ledmerge.recipe.score_source import read_guard, read_source
 
 
@@ -61,10 +68,11 @@ def _with_modules(
 ) -> Recipe:
     """The recipe of parts that are merged apart."""
     method = recipe.method
-    if method.scored_at or method.keeps_masks or file.guard:
+    if method.keeps_masks or file.guard:
+        what = "a guard is" if file.guard else f"{method.name} keeps masks"
         problems.append(
-            f"modules: {'a guard' if file.guard else method.name} works on whole models; list "
-            "'models', and give what is not to be merged under 'keep'"
+            f"modules: {what} of whole models; list 'models', and give what is not to be merged "
+            "under 'keep'"
         )
     if file.onto:
         problems.append("modules: 'onto' goes on with whole models; list 'models'")
@@ -90,6 +98,7 @@ def _with_models(
     if file.onto:
         check_onto(file, method, problems)
         entries = {"onto": ModelEntry(model=file.onto), **entries}
+        recipe = replace(recipe, onto=file.onto)
     listed = [Expert(where, entry.model, entry.parameters) for where, entry in entries.items()]
     experts = _experts(listed, recipe.base, method, "models", problems)
     options = read_options(method, experts, body.levels, problems, notes)
@@ -100,7 +109,25 @@ def _with_models(
                 f"{method.name} merges the models listed, and the base is none of them (mergekit "
                 "would merge it with them)"
             )
-    guard = read_guard(file.guard, file.base_model, experts, method, problems)
+    return _with_experts(recipe, file, experts, entries, options, problems, notes)
+
+
+def _with_experts(
+    recipe: Recipe,
+    file: RecipeFile,
+    experts: Sequence[Expert],
+    entries: Mapping[str, ModelEntry],
+    options: dict[str, Any],
+    problems: list[str],
+    notes: list[str],
+) -> Recipe:
+    """The recipe of these experts, with where their scores come from.
+
+    Args:
+        entries: what the file says of each, by its place there.
+    """
+    method = recipe.method
+    guard = read_guard(file.guard, recipe.base, experts, method, problems)
     needs_all = bool(method.scored_at)
     method = guarded(method, guard) if guard else method
     sources = [
@@ -128,7 +155,6 @@ def _with_models(
         recipe,
         method=strictest(method, options),
         guard=guard,
-        onto=file.onto,
         models=tuple(expert.model for expert in experts),
         options=options,
         sources=tuple(sources),
@@ -140,20 +166,23 @@ def _with_slices(
 ) -> Recipe:
     """The recipe of layers from here and there."""
     method = recipe.method
-    if method.scored_at or file.guard:
-        what = "Gram matrices" if method.needs_grams else "scores"
-        who = method.name if method.scored_at else "a guard"
-        problems.append(f"slices: {who} needs {what}, which are of whole models; list 'models'")
     if method.keeps_masks:
-        problems.append(f"slices: {method.name} keeps masks of whole models; list 'models'")
+        problems.append(
+            f"slices: {method.name} keeps masks, by which each task's model is rebuilt on the base "
+            "as it lies, and a stack of slices has other layers there; list 'models'"
+        )
     if file.onto:
         problems.append("slices: 'onto' goes on with whole models; list 'models'")
     slices = []
+    scored = _first_scored(body.slices)
     for number, entry in enumerate(body.slices):
         where = f"slices[{number}]"
         base = entry.base_model or recipe.base
         base = base if replace(recipe, base=base).has_base else None
-        entries = {f"{where}.sources[{i}]": each for i, each in enumerate(entry.sources)}
+        entries = {
+            f"{where}.sources[{i}]": each if _says_scores(each) else _scored_as(each, scored)
+            for i, each in enumerate(entry.sources)
+        }
         listed = [Expert(place, each.model, each.parameters) for place, each in entries.items()]
         experts = _experts(listed, base, method, f"{where}.sources", problems)
         levels = [Level(f"{where}.parameters", entry.parameters), *body.levels]
@@ -167,20 +196,34 @@ def _with_slices(
             problems.append(
                 f"{where}.sources: lists no layers of the base, {base}, which {method.name} needs"
             )
-        part = replace(
-            recipe,
-            method=strictest(method, options),
-            base=base,
-            models=tuple(expert.model for expert in experts),
-            options=options,
-            sources=(None,) * len(experts),
-        )
+        bare = replace(recipe, base=base)
+        part = _with_experts(bare, file, experts, entries, options, problems, notes)
         own = tuple(entries[expert.where].layer_range[0] for expert in experts)
         slices.append(Slice(part, lengths[0], firsts.get(base or "", 0), own))
     if len(slices) > 1 and any(each.recipe.scope == "global" for each in slices):
         problems.append("parameters.scope: global ranks a whole model; with slices, use layer")
     models = tuple(dict.fromkeys(model for each in slices for model in each.recipe.models))
     return replace(recipe, models=models, sources=(None,) * len(models), slices=tuple(slices))
+
+
+def _first_scored(slices: Sequence[SliceEntry]) -> dict[str, SourceEntry]:
+    """Of each model the first of its sources that says where its scores come from."""
+    found: dict[str, SourceEntry] = {}
+    for source in (source for entry in slices for source in entry.sources):
+        if _says_scores(source):
+            found.setdefault(source.model, source)
+    return found
+
+
+def _says_scores(source: SourceEntry) -> bool:
+    return bool(source.locate or source.scores or source.base_scores)
+
+
+def _scored_as(source: SourceEntry, scored: Mapping[str, SourceEntry]) -> SourceEntry:
+    """The source with its scores from where the model's first one has them."""
+    first = scored.get(source.model, source)
+    told = {key: getattr(first, key) for key in ("locate", "scores", "base_scores")}
+    return source.model_copy(update=told)
 
 
 def _experts(

@@ -22,7 +22,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
         "onto": recipe.onto,
         **body,
         "keep": [{"filter": k.filter, "model": as_recipe(k.model)} for k in recipe.keep] or None,
-        "guard": _guard(recipe),
+        "guard": _guard(recipe.slices[0].recipe if recipe.slices else recipe),
         "dtype": recipe.dtype,
         "tokenizer": _written(recipe.tokenizer and recipe.tokenizer.model_dump(exclude_none=True)),
         "chat_template": recipe.chat_template,
@@ -43,17 +43,22 @@ def _models(recipe: Recipe) -> dict[str, Any]:
     for place, reference in enumerate(recipe.models):
         if place == 0 and recipe.onto:
             continue
-        entry: dict[str, Any] = {"model": as_recipe(reference)}
-        if own := _own(recipe, place):
-            entry["parameters"] = own
-        source = recipe.sources[place]
-        if source and source.data:
-            entry["locate"] = {"data": source.data, **source.settings.model_dump()}
-        elif source:
-            named = {"scores": source.scores, "base_scores": source.base_scores}
-            entry |= {key: folder for key, folder in named.items() if folder}
-        models.append(entry)
+        models.append({"model": as_recipe(reference), **_said_of(recipe, place)})
     return {"models": models, "parameters": _common(recipe)}
+
+
+def _said_of(recipe: Recipe, place: int) -> dict[str, Any]:
+    """What is said of one model alone: its options, and where its scores come from."""
+    entry: dict[str, Any] = {}
+    if own := _own(recipe, place):
+        entry["parameters"] = own
+    source = recipe.sources[place]
+    if source and source.data:
+        entry["locate"] = {"data": source.data, **source.settings.model_dump()}
+    elif source:
+        named = {"scores": source.scores, "base_scores": source.base_scores}
+        entry |= {key: folder for key, folder in named.items() if folder}
+    return entry
 
 
 def _slice(whole: Recipe, piece: Slice) -> dict[str, Any]:
@@ -66,10 +71,8 @@ def _slice(whole: Recipe, piece: Slice) -> dict[str, Any]:
     if recipe.base:
         sources.append({"model": as_recipe(recipe.base), "layer_range": layers(piece.base_first)})
     for place, (model, first) in enumerate(zip(recipe.models, piece.firsts, strict=True)):
-        entry: dict[str, Any] = {"model": as_recipe(model), "layer_range": layers(first)}
-        if own := _own(recipe, place):
-            entry["parameters"] = own
-        sources.append(entry)
+        entry = {"model": as_recipe(model), "layer_range": layers(first)}
+        sources.append({**entry, **_said_of(recipe, place)})
     fields = {"sources": sources, "parameters": _common(recipe)}
     if recipe.base and recipe.base != whole.base:
         fields["base_model"] = as_recipe(recipe.base)

@@ -100,17 +100,11 @@ class ModelEntry(BaseModel):
     """A score folder made at the base on the same data."""
 
 
-class SourceEntry(BaseModel):
-    """Some layers of one model."""
+class SourceEntry(ModelEntry):
+    """Some layers of one model. Where its scores come from need be said in one slice only."""
 
-    model_config = _STRICT
-
-    model: ModelName
-    """A folder, or a hub id `owner/name@revision`."""
     layer_range: tuple[Annotated[int, Field(ge=0)], int]
     """The first layer, counted from 0, and the one after the last."""
-    parameters: Parameters = Field(default_factory=dict)
-    """Options of the merge method for this model in this slice."""
 
     @model_validator(mode="after")
     def _has_layers(self) -> "SourceEntry":

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.staging import existing
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.models.chat_template import read_chat_template
@@ -19,17 +18,14 @@ from ledmerge.models.quantized import MEND, quantization
 from ledmerge.models.unmade import Unmade
 from ledmerge.models.untied import untie
 from ledmerge.recipe.recipe import Recipe, load_recipe
-from ledmerge.recipe.score_source import ScoreSource
 from ledmerge.run.onto import open_onto
-from ledmerge.run.plan_codes import plan_codes
 from ledmerge.run.plan_modules import plan_modules
+from ledmerge.run.plan_scores import ScorePlanner
 from ledmerge.run.plan_slices import plan_slices
 from ledmerge.run.plan_tensors import check_scores, plan_tensors
 from ledmerge.run.plan_vocabulary import plan_vocabulary
 from ledmerge.run.planned import Plan, free_space
-from ledmerge.run.score_question import ScoreQuestion, read_question
 from ledmerge.run.tensor_options import set_options
-from ledmerge.scores._catalog import load_rule, requests
 
 
 def plan(
@@ -68,14 +64,9 @@ def plan(
     vocabularies = plan_vocabulary(recipe, opened, references[0], unaligned)
     opened = vocabularies.models
     donor, models = opened[references[0]], [opened[name] for name in recipe.models]
-    plan = Plan(recipe, donor, models, scores=[], problems=[*unaligned], notes=[*recipe.notes])
+    plan = Plan(recipe, donor, models, problems=[*unaligned], notes=[*recipe.notes])
     plan.givers = {name: opened[name] for name in givers}
     plan.vocabulary, plan.tokenizer = vocabularies.planned, vocabularies.files
-    named = _open_scores(recipe)
-    plan.is_coded = plan_codes(plan, named)
-    plan.scores = [
-        sets and plan.aligned(model, sets) for model, sets in zip(models, named, strict=True)
-    ]
     if untied:
         plan.notes.append(
             f"{', '.join(untied)}: the output embedding is the input embedding, but not in all "
@@ -113,16 +104,17 @@ def plan(
     for model in dict.fromkeys(references[1:]):
         is_aligned = recipe.tokenizer is not None
         plan.problems += differences(donor, opened[model], is_aligned=is_aligned)
-    for model, source in zip(models, recipe.sources, strict=True):
+    for model in models:
         plan.notes += _moved(model)
-        plan.questions.append(_ask(plan, model, source))
+    scores = ScorePlanner(recipe)
+    scores.plan(plan)
     _plan_chat_template(plan)
     if quantized or unaligned:
         pass  # every tensor would be a problem of its own
     elif recipe.slices:
-        plan_slices(plan, opened)
+        plan_slices(plan, opened, scores)
     elif recipe.modules:
-        plan_modules(plan, opened)
+        plan_modules(plan, opened, scores)
     else:
         plan_tensors(plan)
         set_options(plan, depths(tensor.new.name for tensor in plan.tensors))
@@ -260,45 +252,6 @@ def _plan_chat_template(plan: Plan) -> None:
             plan.chat_template = read_chat_template(recipe.chat_template, recipe.find, models)
         except LedmergeError as error:
             plan.problems.append(str(error))
-
-
-def _open_scores(recipe: Recipe) -> list[tuple[Checkpoint, ...] | None]:
-    """Score sets that the recipe names by folder."""
-    return [
-        tuple(open_checkpoint(recipe.find(folder), stem="scores") for folder in source.folders)
-        if source is not None and source.folders
-        else None
-        for source in recipe.sources
-    ]
-
-
-def _ask(
-    plan: Plan, expert: ModelFolder, source: ScoreSource | None
-) -> tuple[ScoreQuestion, ...] | None:
-    """What to locate for an expert; data that cannot be read is a problem."""
-    if source is None or source.data is None:
-        return None
-    recipe, settings = plan.recipe, source.settings
-    wants_reference = "reference" in requests(load_rule(settings.score))
-    try:
-        data = source.data if source.data.startswith("hub:") else str(recipe.find(source.data))
-        if settings.template not in ("auto", "none"):
-            template = str(recipe.find(settings.template))
-            settings = settings.model_copy(update={"template": template})
-        if wants_reference and plan.vocabulary:
-            raise RecipeError(
-                f"locate: {settings.score} compares {expert.name} with {plan.donor.name} row by "
-                "row, but their vocabularies differ; use another score"
-            )
-        own, base = expert.original, plan.donor.original
-        places = {"model": (own, base), "base": (base, own)}
-        return tuple(
-            read_question(model, data, settings, other if wants_reference else None)
-            for model, other in (places[at] for at in recipe.method.scored_at)
-        )
-    except LedmergeError as error:
-        plan.problems.append(str(error))
-        return None
 
 
 def raise_problems(plan: Plan) -> None:

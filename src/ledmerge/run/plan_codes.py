@@ -61,7 +61,7 @@ def _check_rows(plan: Plan) -> None:
             continue
         places = {
             model.name: (model.reference, "model" in scored_at),
-            plan.donor.name: (plan.vocabulary.donor, "base" in scored_at),
+            plan.donor.name: (plan.donor.reference, "base" in scored_at),
         }
         for name, (reference, is_scored) in places.items():
             problem = (

@@ -10,30 +10,29 @@ from ledmerge.models.named_view import NamedView
 from ledmerge.models.towers import REST, is_in_module
 from ledmerge.recipe.decided import Module
 from ledmerge.recipe.kept import Keep, giver
+from ledmerge.run.plan_scores import ScorePlanner
 from ledmerge.run.plan_tensors import plan_tensors
 from ledmerge.run.planned import Plan
 from ledmerge.run.tensor_options import set_options
 
 
-def plan_modules(plan: Plan, opened: Mapping[str, ModelFolder]) -> None:
+def plan_modules(plan: Plan, opened: Mapping[str, ModelFolder], scores: ScorePlanner) -> None:
     """Decide on every tensor of the result, module by module.
 
     What the recipe keeps, or has in none of its modules, is copied.
 
     Args:
         opened: reference in the recipe -> model.
+        scores: plans those of each module.
     """
     modules, donor = plan.recipe.modules, plan.donor
     for module in modules:
         recipe = module.recipe
         references = [recipe.base, *recipe.models] if recipe.base else recipe.models
         views = [_view(opened[each], plan, module) for each in references]
-        part = Plan(
-            recipe,
-            views[0],
-            list(views[1:] if recipe.base else views),
-            scores=[None] * len(recipe.models),
-        )
+        experts = views[1:] if recipe.base else views
+        part = Plan(recipe, views[0], [*experts], vocabulary=plan.vocabulary)
+        scores.plan(part)
         _add(plan, part)
         if not views[0].checkpoint.entries:
             plan.problems.append(
@@ -62,7 +61,7 @@ def _add_rest(plan: Plan, names: list[str]) -> None:
         )
     recipe = replace(plan.recipe, modules=(), keep=(*keep, Keep("*", donor.reference)))
     view = NamedView.of(donor, donor.config, {name: name for name in names})
-    part = Plan(recipe, view, [view], scores=[None])
+    part = Plan(recipe, view, [view], scores=[None], questions=[None])
     part.givers = {**plan.givers, donor.reference: donor}
     _add(plan, part)
 
@@ -71,10 +70,7 @@ def _add(plan: Plan, part: Plan) -> None:
     plan_tensors(part)
     set_options(part, depths(tensor.new.name for tensor in part.tensors))
     plan.slices.append(part)
-    plan.tensors += part.tensors
-    plan.left_out |= part.left_out
-    plan.problems += [text for text in part.problems if text not in plan.problems]
-    plan.notes += [text for text in part.notes if text not in plan.notes]
+    plan.take_over_parts()
 
 
 def _view(model: ModelFolder, plan: Plan, module: Module) -> NamedView:

@@ -8,12 +8,13 @@ from ledmerge.models.layer_view import layer_view, num_layers_of, own_tensors, r
 from ledmerge.models.layers import split_layer, stacks
 from ledmerge.models.roles import is_before_layers
 from ledmerge.recipe.decided import Slice
+from ledmerge.run.plan_scores import ScorePlanner
 from ledmerge.run.plan_tensors import plan_tensors
 from ledmerge.run.planned import Plan
 from ledmerge.run.tensor_options import set_options
 
 
-def plan_slices(plan: Plan, opened: Mapping[str, ModelFolder]) -> None:
+def plan_slices(plan: Plan, opened: Mapping[str, ModelFolder], scores: ScorePlanner) -> None:
     """Decide on every tensor of the result, slice by slice.
 
     What comes before the layers is merged as the first slice is, what comes after them as the last.
@@ -21,6 +22,7 @@ def plan_slices(plan: Plan, opened: Mapping[str, ModelFolder]) -> None:
 
     Args:
         opened: reference in the recipe -> model.
+        scores: plans those of each slice.
     """
     slices, donor = plan.recipe.slices, plan.donor
     if not _have_layers(plan, opened):
@@ -33,17 +35,15 @@ def plan_slices(plan: Plan, opened: Mapping[str, ModelFolder]) -> None:
             for reference, first in _sources(piece)
         ]
         experts = views[1:] if piece.recipe.base else views
-        part = Plan(piece.recipe, views[0], list(experts), scores=[None] * len(experts))
+        part = Plan(piece.recipe, views[0], list(experts), vocabulary=plan.vocabulary)
+        scores.plan(part)
         plan_tensors(part)
         set_options(part, _depths(part, start, piece.num_layers))
         plan.slices.append(part)
-        plan.tensors += part.tensors
-        plan.left_out |= part.left_out
-        plan.problems += [text for text in part.problems if text not in plan.problems]
-        plan.notes += [text for text in part.notes if text not in plan.notes]
         first = _sources(piece)[0][1]
         layers += range(first, first + piece.num_layers)
         start += piece.num_layers
+    plan.take_over_parts()
     _check_ends(plan)
     size = num_layers_of(donor)
     config = restacked(donor.config, size, layers)

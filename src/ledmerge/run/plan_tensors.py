@@ -121,6 +121,11 @@ def check_scores(plan: Plan) -> None:
     A tensor without scores keeps the base's weights; scores of another shape are a problem. So is a
     Gram matrix that some models have and others lack; without any a tensor is merged all the same.
     """
+    if plan.slices:
+        for part in plan.slices:
+            check_scores(part)
+        plan.take_over_parts()
+        return
     if plan.recipe.method.needs_grams:
         _check_grams(plan)
         return

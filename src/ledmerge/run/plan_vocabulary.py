@@ -27,7 +27,6 @@ class PlannedVocabulary:
     `about` says what became of the tokens.
     """
 
-    donor: str
     vocabularies: dict[str, Vocabulary]
     alignment: Alignment
     about: dict[str, Any]
@@ -112,7 +111,7 @@ def plan_vocabulary(
     config = retokened(config, alignment.num_rows, opened[keeper].config)
     views[donor] = replace(views[donor], config=config)
     about = alignment.as_json(donor, found)
-    return Vocabularies(views, PlannedVocabulary(donor, found, alignment, about), files)
+    return Vocabularies(views, PlannedVocabulary(found, alignment, about), files)
 
 
 def _read(

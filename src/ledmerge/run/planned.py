@@ -12,7 +12,6 @@ from ledmerge.checkpoint.files import Files
 from ledmerge.checkpoint.layout import NewTensor
 from ledmerge.checkpoint.staging import existing, partial_folder
 from ledmerge.models.folder import ModelFolder
-from ledmerge.models.roles import is_input_embedding
 from ledmerge.models.tokenizer_files import TokenizerFiles
 from ledmerge.ops.blocks import BLOCK
 from ledmerge.recipe.options import as_written
@@ -22,7 +21,7 @@ from ledmerge.run.masks import packed_size
 from ledmerge.run.onto import Onto
 from ledmerge.run.pieces import longest
 from ledmerge.run.plan_vocabulary import PlannedVocabulary
-from ledmerge.run.score_question import ScoreQuestion
+from ledmerge.run.score_question import ScoreQuestion, score_numel
 from ledmerge.run.steps import steps_folder
 from ledmerge.types import Earlier
 
@@ -58,9 +57,9 @@ class Plan:
     donor: ModelFolder
     """Gives config, tokenizer, layout and all tensors that are not merged: the base, if any."""
     models: list[ModelFolder]
-    scores: list[tuple[Checkpoint, ...] | None]
-    """Score sets at the expert and, if the method asks, at the base, as far as the recipe names
-    folders."""
+    scores: list[tuple[Checkpoint, ...] | None] = field(default_factory=list)
+    """Score sets of each model, at it and, if the method asks, at the base, as far as they are
+    there."""
     questions: list[tuple[ScoreQuestion, ...] | None] = field(default_factory=list)
     """What to locate at the expert and, if the method asks, at the base, where the recipe names
     data."""
@@ -97,17 +96,28 @@ class Plan:
         return [self.donor, *self.models] if self.recipe.has_base else self.models
 
     def aligned(self, expert: ModelFolder, sets: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
-        """An expert's score sets, at the places the method asks for, in the result's rows.
-
-        Gram matrices know no rows, and rank codes whose rows move are refused (`plan_codes`).
+        """An expert's score sets, at the places the method asks for, as its weights are seen: in
+        the result's rows, and under its names.
         """
-        if self.vocabulary is None or self.recipe.method.needs_grams or self.is_coded:
-            return sets
-        places = {"model": expert.reference, "base": self.vocabulary.donor}
+        places = {"model": expert, "base": self.donor}
+        scored_at = self.recipe.method.scored_at
         return tuple(
-            self.vocabulary.scores(places[at], each)
-            for at, each in zip(self.recipe.method.scored_at, sets, strict=True)
+            self._aligned(places[at], each) for at, each in zip(scored_at, sets, strict=True)
         )
+
+    def _aligned(self, model: ModelFolder, scores: Checkpoint) -> Checkpoint:
+        # Gram matrices know no rows, and rank codes whose rows move are refused (`plan_codes`).
+        if self.vocabulary and not (self.recipe.method.needs_grams or self.is_coded):
+            scores = self.vocabulary.scores(model.reference, scores)
+        return model.show_scores(scores)
+
+    def take_over_parts(self) -> None:
+        """Say of the whole what the plans of its parts say by now."""
+        self.tensors = [tensor for part in self.slices for tensor in part.tensors]
+        for part in self.slices:
+            self.left_out |= part.left_out
+            self.problems += [text for text in part.problems if text not in self.problems]
+            self.notes += [text for text in part.notes if text not in self.notes]
 
     def copied_from(self, tensor: PlannedTensor) -> ModelFolder:
         """Where a tensor comes from if it is copied."""
@@ -122,7 +132,7 @@ class Plan:
 
     def __exit__(self, *_: object) -> None:
         """Close every file that is open."""
-        sets = [scores for found in self.scores for scores in found or ()]
+        sets = [s for part in self.parts for found in part.scores for s in found or ()]
         models = (self.donor, *self.models, *self.givers.values())
         for checkpoint in [*(model.checkpoint for model in models), *sets]:
             checkpoint.close()
@@ -152,10 +162,9 @@ class Plan:
             for model in part.read
             for missing in model.checkpoint.unfetched(part._names_read(model))
         ]
-        for asked in self.questions:  # locating runs the model, so it needs all of it
-            for question in asked or ():
-                checkpoint = question.folder.checkpoint
-                found += checkpoint.unfetched(checkpoint.entries)
+        for question in self.all_questions:  # locating runs the model, so it needs all of it
+            checkpoint = question.folder.checkpoint
+            found += checkpoint.unfetched(checkpoint.entries)
         return {(files, name): files.unfetched([name])[name] for files, name in found}
 
     def all_unfetched(self) -> dict[tuple[Files, str], int]:
@@ -184,21 +193,25 @@ class Plan:
         ]
 
     @property
+    def all_questions(self) -> list[ScoreQuestion]:
+        """What is to be located for the whole plan."""
+        return [each for part in self.parts for asked in part.questions if asked for each in asked]
+
+    @property
     def _num_score_sets(self) -> int:
         scored = sum(source is not None for source in self.recipe.sources)
         return len(self.recipe.method.scored_at) * scored
 
     def _score_numel(self, tensor: PlannedTensor) -> int:
         """Entries of one tensor's scores; for Gram matrices an estimate from above."""
-        shape = tensor.new.shape
-        if not self.recipe.method.needs_grams:
-            return tensor.new.numel
-        is_linear = len(shape) == 2 and not is_input_embedding(tensor.new.name)
-        return shape[1] ** 2 if is_linear else 0
+        new = tensor.new
+        return score_numel(new.name, new.shape, are_grams=self.recipe.method.needs_grams)
 
     @property
     def score_bytes(self) -> int:
         """Bytes of scores to be read, whether they are there yet or not."""
+        if self.slices:
+            return sum(part.score_bytes for part in self.slices)
         size = 1 if self.is_coded else 4
         return size * self._num_score_sets * sum(map(self._score_numel, self.merged()))
 
@@ -235,13 +248,17 @@ class Plan:
     @property
     def locate_memory(self) -> int:
         """Memory to score one model in a single pass: weights and float32 sums, no activations."""
-        if not any(self.questions):
-            return 0
-        numel = sum(tensor.new.numel for tensor in self.merged())
-        sums = sum(map(self._score_numel, self.merged()))
-        sizes = {"float32": 4, "bfloat16": 2, "float16": 2}
-        weight = max(sizes[asked[0].settings.dtype] for asked in self.questions if asked)
-        return IDLE_MEMORY + numel * weight + sums * 4
+        needed = [question.memory for question in self.all_questions]
+        return IDLE_MEMORY + max(needed) if needed else 0
+
+    def _told_scores(self) -> dict[tuple[str, ScoreSource], str]:
+        """Where scores come from, in words, once for each model."""
+        return {
+            (reference, source): _told(part.recipe, source)
+            for part in self.parts
+            for reference, source in zip(part.recipe.models, part.recipe.sources, strict=True)
+            if source
+        }
 
     def as_json(self, threads: int, out: Path) -> dict[str, Any]:
         """What `ledmerge plan --json` prints."""
@@ -274,7 +291,7 @@ class Plan:
             "bytes_to_fetch": sum(self.all_unfetched().values()),
             "score_bytes": self.score_bytes,
             "bytes_out": self.bytes_out,
-            "scores": [_told(self.recipe, source) for source in self.recipe.sources if source],
+            "scores": list(self._told_scores().values()),
             "peak_memory": IDLE_MEMORY + self.memory(threads),
             "locate_memory": self.locate_memory,
             "disk_free": free_space(out),

@@ -1,6 +1,7 @@
 """What is asked of `locate`: every input that decides the scores, read and digested."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,13 +10,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from ledmerge.checkpoint.digest import cached_checkpoint_digest, digest_text
+from ledmerge.checkpoint.header import FLOAT_DTYPES
 from ledmerge.data.rows import Row, choose_rows, read_rows, rows_digest
 from ledmerge.data.samples import Sample
 from ledmerge.data.template import template_content
 from ledmerge.errors import DataError, RecipeError
 from ledmerge.models.find import find_model
 from ledmerge.models.folder import ModelFolder
+from ledmerge.models.layer_view import own_tensors
+from ledmerge.models.roles import is_input_embedding
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.scores._catalog import load_rule, requests
 
@@ -38,6 +44,17 @@ class ScoreQuestion:
     data: str | None
     rows: list[Row]
     reference: ModelFolder | None
+
+    @property
+    def memory(self) -> int:
+        """Bytes to answer it in one pass: weights and float32 sums, no activations."""
+        entries = self.folder.checkpoint.entries
+        own = [entries[name] for name in own_tensors(self.folder)]
+        weights = [entry for entry in own if entry.dtype in FLOAT_DTYPES]
+        are_grams = self.rule.NEEDS == "products"
+        sums = sum(score_numel(w.name, w.shape, are_grams=are_grams) for w in weights)
+        item_size = getattr(torch, self.settings.dtype).itemsize
+        return sum(w.numel for w in weights) * item_size + sums * 4
 
     @property
     def rule(self) -> ModuleType:
@@ -93,6 +110,14 @@ class ScoreQuestion:
             "ties": dict(ties),
             "versions": {name: version(name) for name in ("ledmerge", "torch", "transformers")},
         }
+
+
+def score_numel(name: str, shape: tuple[int, ...], *, are_grams: bool) -> int:
+    """Entries of one weight's scores; for Gram matrices an estimate from above."""
+    if not are_grams:
+        return math.prod(shape)
+    is_linear = len(shape) == 2 and not is_input_embedding(name)
+    return shape[1] ** 2 if is_linear else 0
 
 
 def read_question(

@@ -1,7 +1,7 @@
 """The score sets a merge reads: named by the recipe, or located here and kept by content."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,15 +36,25 @@ def gather_scores(plan: Plan, *, progress: Progress, **how: Any) -> None:
     Raises:
         ScoreError: a set was made for another model, or the two of a pair for different data.
     """
-    for place, (model, question) in enumerate(zip(plan.models, plan.questions, strict=True)):
-        if question is not None:
-            found = tuple(_located(each, progress, how) for each in question)
+    located: dict[str, Checkpoint] = {}
+    for question in plan.all_questions:
+        if question.key not in located:
+            located[question.key] = _located(question, progress, how)
+    for part in plan.parts:
+        _gather(part, located)
+    check_scores(plan)
+
+
+def _gather(plan: Plan, located: Mapping[str, Checkpoint]) -> None:
+    """Complete the scores of one part from the sets located, by the keys of their questions."""
+    for place, (model, asked) in enumerate(zip(plan.models, plan.questions, strict=True)):
+        if asked is not None:
+            found = tuple(located[question.key] for question in asked)
             plan.scores[place] = plan.aligned(model, found)
         if (sets := plan.scores[place]) is not None:
             places = {"model": model.original, "base": plan.donor.original}
             scored = [places[at] for at in plan.recipe.method.scored_at]
             _check_sets(scored, sets, plan.recipe.method)
-    check_scores(plan)
 
 
 def _located(question: ScoreQuestion, progress: Progress, how: dict[str, Any]) -> Checkpoint:

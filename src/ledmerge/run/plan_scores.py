@@ -1,0 +1,76 @@
+"""Plans where the scores come from: sets that the recipe names by folder, or data to locate on."""
+
+from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from ledmerge.errors import LedmergeError, RecipeError
+from ledmerge.models.folder import ModelFolder
+from ledmerge.recipe.recipe import Recipe
+from ledmerge.recipe.score_source import ScoreSource
+from ledmerge.run.plan_codes import plan_codes
+from ledmerge.run.planned import Plan
+from ledmerge.run.score_question import ScoreQuestion, read_question
+from ledmerge.scores._catalog import load_rule, requests
+
+
+class ScorePlanner:
+    """Plans the scores of a recipe, or of its parts one after the other; what several parts ask for
+    is opened and read once.
+    """
+
+    def __init__(self, recipe: Recipe):
+        self._recipe = recipe
+        self._opened: dict[str, Checkpoint] = {}
+        self._asked: dict[tuple[str, str, ScoreSource], tuple[ScoreQuestion, ...]] = {}
+
+    def plan(self, plan: Plan) -> None:
+        """Complete `scores`, `questions` and `is_coded`; what does not fit is a problem."""
+        sources = plan.recipe.sources
+        named = [self._open(source) for source in sources]
+        plan.is_coded = plan_codes(plan, named)
+        for model, source, sets in zip(plan.models, sources, named, strict=True):
+            plan.scores.append(sets and plan.aligned(model, sets))
+            plan.questions.append(self._ask(plan, model, source))
+
+    def _open(self, source: ScoreSource | None) -> tuple[Checkpoint, ...] | None:
+        """Score sets that the recipe names by folder."""
+        if source is None or not source.folders:
+            return None
+        for folder in source.folders:
+            if folder not in self._opened:
+                found = self._recipe.find(folder)
+                self._opened[folder] = open_checkpoint(found, stem="scores")
+        return tuple(self._opened[folder] for folder in source.folders)
+
+    def _ask(
+        self, plan: Plan, expert: ModelFolder, source: ScoreSource | None
+    ) -> tuple[ScoreQuestion, ...] | None:
+        """What to locate for an expert; data that cannot be read is a problem."""
+        if source is None or source.data is None:
+            return None
+        key = expert.reference, plan.donor.reference, source
+        try:
+            if key not in self._asked:
+                self._asked[key] = self._read(plan, expert, source.data, source)
+            return self._asked[key]
+        except LedmergeError as error:
+            plan.problems.append(str(error))
+            return None
+
+    def _read(
+        self, plan: Plan, expert: ModelFolder, data: str, source: ScoreSource
+    ) -> tuple[ScoreQuestion, ...]:
+        find, settings = self._recipe.find, source.settings
+        wants_reference = "reference" in requests(load_rule(settings.score))
+        data = data if data.startswith("hub:") else str(find(data))
+        if settings.template not in ("auto", "none"):
+            settings = settings.model_copy(update={"template": str(find(settings.template))})
+        if wants_reference and plan.vocabulary:
+            raise RecipeError(
+                f"locate: {settings.score} compares {expert.name} with {plan.donor.name} row by "
+                "row, but their vocabularies differ; use another score"
+            )
+        own, base = expert.original, plan.donor.original
+        places = {"model": (own, base), "base": (base, own)}
+        return tuple(
+            read_question(model, data, settings, other if wants_reference else None)
+            for model, other in (places[at] for at in plan.recipe.method.scored_at)
+        )

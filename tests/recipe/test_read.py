@@ -73,7 +73,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_spelling(tmp_path: Path, rig
 
 def test_a_key_near_to_nothing_lists_what_is_known(tmp_path: Path):
     (said,) = problems(tmp_path, GOOD + "flavour: sweet\n")
-    assert said.startswith("'flavour' is not known; known are: base_model, chat_template, dtype, ")
+    assert said.startswith("'flavour' is not known; known are: base_model, chat_template, deq")
 
 
 @pytest.mark.parametrize(

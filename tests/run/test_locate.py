@@ -285,7 +285,7 @@ def test_models_that_cannot_be_scored(copy_model, rows_file, tmp_path):
         locate(folder, out, rows_file, settings=SETTINGS)
     shutil.rmtree(folder)
     folder = copy_model(quantization_config={"bits": 4})
-    with pytest.raises(CheckpointError, match="quantised"):
+    with pytest.raises(CheckpointError, match="quantized"):
         locate(folder, out, rows_file, settings=SETTINGS)
 
 

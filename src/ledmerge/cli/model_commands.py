@@ -64,6 +64,12 @@ def convert(
         str | None,
         typer.Option(help="bfloat16, float16 or float32; by default each keeps its own."),
     ] = None,
+    dequantize: Annotated[
+        bool,
+        typer.Option(
+            "--dequantize", help="Write float8 weights as numbers, in the config's dtype."
+        ),
+    ] = False,
     shard_size: ShardSize = "5GB",
     threads: Threads = None,
     resume: Resume = False,
@@ -73,7 +79,7 @@ def convert(
 ) -> None:
     """Write MODEL anew as safetensors.
 
-    In another dtype or other shards.
+    In another dtype or other shards, or no longer quantized.
     """
     from ledmerge.cli.tables import kept_lines
     from ledmerge.run.convert import convert as run
@@ -83,6 +89,7 @@ def convert(
             model,
             out,
             dtype=dtype_of(dtype),
+            dequantize=dequantize,
             shard_size=shard_size_of(shard_size),
             threads=threads,
             resume=resume,

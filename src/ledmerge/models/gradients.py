@@ -12,6 +12,7 @@ from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.errors import CheckpointError
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.loading import open_model
+from ledmerge.models.quantized import MEND
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,10 +27,12 @@ def open_for_gradients(
     """The model on `device`, without dropout and cache, no parameter tracked yet; its tokenizer.
 
     Raises:
-        CheckpointError: as `open_model`, or quantised weights.
+        CheckpointError: as `open_model`, or quantized weights.
     """
     if "quantization_config" in folder.config:
-        raise CheckpointError(f"{folder.path}: the weights are quantised; scores need plain ones")
+        raise CheckpointError(
+            f"{folder.path}: the weights are quantized, and scores need plain ones; {MEND}"
+        )
     model, tokenizer = open_model(folder, dtype, device, trust_remote_code)
     model.config.use_cache = False
     return model.requires_grad_(False), tokenizer

@@ -6,8 +6,9 @@ INTEGER_WEIGHTS = ("weight", "qweight", "weight_packed", "weight_int8", "blocks"
 """Last parts of names under which integers are packed weights, not positions or counts."""
 
 MEND = (
-    "merge the bfloat16 or float32 weights it was made from, or load it in transformers, call "
-    "`model.dequantize()`, save it, and merge that"
+    "merge the bfloat16 or float32 weights it was made from, or write it as such: float8 by "
+    "`ledmerge convert MODEL OUT --dequantize` (or `dequantize: true` in a recipe), other "
+    "kinds by loading it in transformers, `model.dequantize()` and saving it"
 )
 
 

@@ -10,6 +10,8 @@ from ledmerge.models.folder import ModelFolder, tokenizer_files
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".ckpt")
 _DTYPE = {"dtype", "torch_dtype"}  # transformers 5 writes the first, older ones the second
+_OF_QUANTIZATION = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
+"""What says how weights are quantized; those that are written are not."""
 _OURS = ("config.json", "README.md", "ledmerge.json", "scores.json", "task.json")
 
 
@@ -18,7 +20,7 @@ def sidecar_files(files: Files) -> Iterator[str]:
     for name in files.names():
         is_weights = name.endswith((*_WEIGHTS, ".index.json"))
         is_hidden = any(part.startswith(".") for part in name.split("/"))
-        if not (is_weights or is_hidden or name in _OURS):
+        if not (is_weights or is_hidden or name in (*_OURS, *_OF_QUANTIZATION)):
             yield name
 
 

@@ -14,6 +14,7 @@ from ledmerge.recipe.schema import RecipeFile
 
 _WITHOUT = (
     *("base_model", "guard", "keep", "slices", "modules", "tokenizer", "chat_template", "name"),
+    *("dequantize",),
 )
 
 
@@ -95,7 +96,7 @@ def _resolve(file: RecipeFile, place: str, folder: Path) -> AdapterRecipe:
         f"{key}: is not used where adapters are merged alone; leave it out, or merge them on a "
         "base with `ledmerge merge`"
         for key in _WITHOUT
-        if getattr(file, key) is not None
+        if getattr(file, key) not in (None, False)
     ]
     problems += [
         f"models[{index}]: no method for adapters reads scores; leave 'locate' and 'scores' out"

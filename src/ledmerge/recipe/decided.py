@@ -47,6 +47,8 @@ class Recipe:
     is in none of them is the donor's."""
     keep: tuple[Keep, ...] = ()
     """What is taken from one model as it is."""
+    dequantize: bool = False
+    """Whether float8 weights are read as numbers."""
     name: str | None = None
     """What other documents of the same file call the result."""
     steps: tuple["Recipe", ...] = ()

@@ -62,6 +62,7 @@ def _resolve(file: RecipeFile, place: str, folder: Path) -> Recipe:
         or (TokenizerEntry(source=file.tokenizer_source) if file.tokenizer_source else None),
         chat_template=file.chat_template,
         keep=read_keep(file, problems),
+        dequantize=file.dequantize,
         name=file.name,
     )
     recipe = with_body(recipe, file, problems, notes)

@@ -27,6 +27,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
         "tokenizer": _written(recipe.tokenizer and recipe.tokenizer.model_dump(exclude_none=True)),
         "chat_template": recipe.chat_template,
         "seed": recipe.seed,
+        "dequantize": recipe.dequantize or None,
     }
     return {key: value for key, value in fields.items() if value is not None}
 

@@ -262,3 +262,5 @@ class RecipeFile(BaseModel):
     """A Jinja file, the template itself, `chatml`, or `auto`: the commonest of the models'."""
     seed: int = 0
     """Decides the random choices of the method."""
+    dequantize: bool = False
+    """Whether float8 weights are read as the numbers they stand for; else they are refused."""

@@ -16,6 +16,7 @@ def convert(
     out: str | Path,
     *,
     dtype: str | None = None,
+    dequantize: bool = False,
     shard_size: int = SHARD_SIZE,
     threads: int | None = None,
     resume: bool = False,
@@ -31,8 +32,11 @@ def convert(
     Args:
         dtype: "bfloat16", "float16" or "float32" for all floating-point weights; by default each
             keeps its own.
+        dequantize: write float8 weights as the numbers they stand for, by default in the dtype that
+            the config names.
     """
     recipe = {"merge_method": "passthrough", "models": [{"model": str(model)}], "dtype": dtype}
+    recipe |= {"dequantize": dequantize}
     found = replace(load_recipe(recipe), place=str(model))
     wide = [e.name for e in find_model(model).checkpoint.entries.values() if e.dtype == "F64"]
     if wide and dtype is None:

@@ -11,6 +11,7 @@ from ledmerge.checkpoint.staging import existing
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.models.chat_template import read_chat_template
 from ledmerge.models.compatible import differences
+from ledmerge.models.dequantized import dequantized_models
 from ledmerge.models.find import open_models
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.layers import depths
@@ -57,6 +58,10 @@ def plan(
     base = made.get(recipe.base, recipe.base) if recipe.base else None
     unmade = [name for name in references if name not in made]
     opened = {**open_models(unmade, recipe.find, base), **made}
+    notes = [*recipe.notes]
+    if recipe.dequantize:
+        opened, read = dequantized_models(opened)
+        notes += [f"{name}: float8 weights are read as numbers, by their scales" for name in read]
     untied: list[str] = []
     if not recipe.slices:  # which have one head, the last slice's
         opened, untied = untie(opened)
@@ -64,7 +69,7 @@ def plan(
     vocabularies = plan_vocabulary(recipe, opened, references[0], unaligned)
     opened = vocabularies.models
     donor, models = opened[references[0]], [opened[name] for name in recipe.models]
-    plan = Plan(recipe, donor, models, problems=[*unaligned], notes=[*recipe.notes])
+    plan = Plan(recipe, donor, models, problems=[*unaligned], notes=notes)
     plan.givers = {name: opened[name] for name in givers}
     plan.vocabulary, plan.tokenizer = vocabularies.planned, vocabularies.files
     if untied:

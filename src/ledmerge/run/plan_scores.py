@@ -3,6 +3,7 @@
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.models.folder import ModelFolder
+from ledmerge.models.quantized import MEND, quantization
 from ledmerge.recipe.recipe import Recipe
 from ledmerge.recipe.score_source import ScoreSource
 from ledmerge.run.plan_codes import plan_codes
@@ -63,6 +64,12 @@ class ScorePlanner:
         data = data if data.startswith("hub:") else str(find(data))
         if settings.template not in ("auto", "none"):
             settings = settings.model_copy(update={"template": str(find(settings.template))})
+        asked = (expert, plan.donor) if "base" in plan.recipe.method.scored_at else (expert,)
+        for model in asked if plan.recipe.dequantize else ():
+            if reason := quantization(model.original):
+                raise RecipeError(
+                    f"locate: {model.name} is {reason}, and scores need plain weights; {MEND}"
+                )
         if wants_reference and plan.vocabulary:
             raise RecipeError(
                 f"locate: {settings.score} compares {expert.name} with {plan.donor.name} row by "

@@ -37,7 +37,8 @@ _PICKLED = {"model": "pytorch_model.bin", "adapter_model": "adapter_model.bin"}
 
 GGUF = (
     "GGUF stores weights for llama.cpp, mostly quantized, under names of its own; merge the "
-    "safetensors model it was made from, and convert the result to GGUF afterwards"
+    "safetensors model it was made from, or one made of it by `ledmerge convert FILE.gguf OUT "
+    "--dequantize`, and convert the result to GGUF afterwards"
 )
 
 

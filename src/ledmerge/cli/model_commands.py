@@ -66,9 +66,7 @@ def convert(
     ] = None,
     dequantize: Annotated[
         bool,
-        typer.Option(
-            "--dequantize", help="Write float8 weights as numbers, in the config's dtype."
-        ),
+        typer.Option("--dequantize", help="Write float8 or GGUF weights as plain numbers."),
     ] = False,
     shard_size: ShardSize = "5GB",
     threads: Threads = None,
@@ -100,9 +98,9 @@ def convert(
     if as_json:
         print(json.dumps(record))
         return
-    for line in kept_lines(record["tensors"]):
+    for line in kept_lines(record.get("tensors", {})):
         out_console.print(line, highlight=False, markup=False)
-    for name, why in record["left_out"].items():
+    for name, why in record.get("left_out", {}).items():
         out_console.print(f"left out {name}: {why}", highlight=False, markup=False)
     out_console.print(f"wrote {out}", highlight=False, markup=False)
 

@@ -232,6 +232,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if gguf := sorted(path.glob("*.gguf")):
+            raise CheckpointError(f"{path}: holds {gguf[0].name}; {GGUF}") from None
         raise CheckpointError(f"{path}: no config.json; expected a Hugging Face folder") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: cannot be read as JSON ({error})") from error

@@ -35,19 +35,19 @@ def open_model(
     from transformers import AutoModelForCausalLM
 
     tokenizer = open_tokenizer(folder, trust_remote_code)
-    with _silence():
+    with silence():
         options: dict[str, Any] = {"dtype": dtype, "output_loading_info": True}
         if folder.adapter:
             model, report = _open_adapted(folder, options, trust_remote_code)
         else:
-            model, report = _from_pretrained(
+            model, report = from_pretrained(
                 AutoModelForCausalLM,
                 folder,
                 str(folder.fetch()),
                 trust_remote_code=trust_remote_code,
                 **options,
             )
-    _check_loading(folder, model, report)
+    check_loading(folder, model, report)
     return model.eval().to(device), tokenizer
 
 
@@ -61,9 +61,9 @@ def open_tokenizer(folder: ModelFolder, trust_remote_code: bool = False) -> PreT
 
     if not folder.holds_vocabulary:
         raise CheckpointError(f"{folder.path}: holds no tokenizer, such as tokenizer.json")
-    with _silence():
+    with silence():
         path = str(folder.tokenizer_path)
-        return _from_pretrained(AutoTokenizer, folder, path, trust_remote_code=trust_remote_code)
+        return from_pretrained(AutoTokenizer, folder, path, trust_remote_code=trust_remote_code)
 
 
 def check_finite(folder: ModelFolder, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
@@ -82,8 +82,8 @@ def build_empty(folder: ModelFolder, trust_remote_code: bool = False) -> PreTrai
 
     folder.own_files.fetch(folder.own_files.matching(_CONFIGS))
     path, trust = str(folder.path), {"trust_remote_code": trust_remote_code}
-    with _silence():
-        config = _from_pretrained(AutoConfig, folder, path, **trust)
+    with silence():
+        config = from_pretrained(AutoConfig, folder, path, **trust)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, **trust)
 
@@ -102,15 +102,20 @@ def _open_adapted(
         for name, entry in checkpoint.entries.items()
         if entry.dtype in FLOAT_DTYPES and not folder.repeats_input(name)
     }
-    model, report = _from_pretrained(
+    model, report = from_pretrained(
         kind, folder, None, config=config, state_dict=weights, **options
     )
     if (folder.path / "generation_config.json").is_file():
-        model.generation_config = _from_pretrained(GenerationConfig, folder, path)
+        model.generation_config = from_pretrained(GenerationConfig, folder, path)
     return model, report
 
 
-def _from_pretrained(kind: Any, folder: ModelFolder, path: str | None, **options: Any) -> Any:
+def from_pretrained(kind: Any, folder: ModelFolder, path: str | None, **options: Any) -> Any:
+    """What a class of transformers makes of `path`; `folder` is what a failure names.
+
+    Raises:
+        CheckpointError: it makes nothing of it.
+    """
     try:
         return kind.from_pretrained(path, local_files_only=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
@@ -120,7 +125,7 @@ def _from_pretrained(kind: Any, folder: ModelFolder, path: str | None, **options
         ) from error
 
 
-def _check_loading(folder: ModelFolder, model: PreTrainedModel, report: dict[str, Any]) -> None:
+def check_loading(folder: ModelFolder, model: PreTrainedModel, report: dict[str, Any]) -> None:
     """A weight that is not in the files would be random, and so would its scores."""
     architectures = folder.config.get("architectures") or [type(model).__name__]
     if type(model).__name__ not in architectures:
@@ -140,7 +145,7 @@ def _check_loading(folder: ModelFolder, model: PreTrainedModel, report: dict[str
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keeps transformers from writing to the terminal, which belongs to `cli`."""
     from transformers.utils import logging
 

@@ -12,7 +12,7 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".ms
 _DTYPE = {"dtype", "torch_dtype"}  # transformers 5 writes the first, older ones the second
 _OF_QUANTIZATION = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
 """What says how weights are quantized; those that are written are not."""
-_OURS = ("config.json", "README.md", "ledmerge.json", "scores.json", "task.json")
+_OURS = ("config.json", "README.md", "ledmerge.json", "scores.json", "task.json", "gguf.json")
 
 
 def sidecar_files(files: Files) -> Iterator[str]:

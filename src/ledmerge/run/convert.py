@@ -6,7 +6,9 @@ from typing import Any
 
 from ledmerge.errors import CheckpointError
 from ledmerge.models.find import find_model
+from ledmerge.models.gguf import find_gguf
 from ledmerge.recipe.recipe import load_recipe
+from ledmerge.run.convert_gguf import convert_gguf
 from ledmerge.run.merge import SHARD_SIZE, merge
 from ledmerge.run.progress import Progress
 
@@ -33,8 +35,13 @@ def convert(
         dtype: "bfloat16", "float16" or "float32" for all floating-point weights; by default each
             keeps its own.
         dequantize: write float8 weights as the numbers they stand for, by default in the dtype that
-            the config names.
+            the config names. A GGUF file, too, by what `convert_gguf` says: whole in memory, and
+            begun again rather than resumed.
     """
+    if dequantize and (file := find_gguf(model)):
+        return convert_gguf(
+            file, out, dtype=dtype, shard_size=shard_size, overwrite=overwrite, progress=progress
+        )
     recipe = {"merge_method": "passthrough", "models": [{"model": str(model)}], "dtype": dtype}
     recipe |= {"dequantize": dequantize}
     found = replace(load_recipe(recipe), place=str(model))

@@ -1,5 +1,6 @@
 """Models of several towers, merged module by module."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ def test_modules_that_are_not_there_or_not_possible_are_refused(home: Path):
     assert "no tensor of base is in 'decoders'; expected text_decoder, vision_tower" in problem
     slices = {"slices": [{"sources": [{"model": "chat", "layer_range": [0, 1]}]}]}
     for said, modules, fields in (
-        ("slices of a part of a model", {"text_decoder": slices}, {}),
+        ("modules.vision_tower: slices of a part whose layers", {"vision_tower": slices}, {}),
         (
             "emr keeps masks of whole models; list 'models'",
             {"text_decoder": models("chat")},
@@ -137,6 +138,49 @@ def test_scores_go_with_modules(home: Path):
     assert not same(made[TEXT[0]], tensors(0)[TEXT[0]])
     assert ledmerge.merge(record["recipe"], home / "again")["digest"] == record["digest"]
     assert len(ledmerge.verify(home / "out", deep=True)["deep"]) == 8
+
+
+def sliced(*ranges: tuple[str, int, int]) -> dict:
+    slices = [{"sources": [{"model": m, "layer_range": [i, j]}]} for m, i, j in ranges]
+    return {"text_decoder": {"slices": slices}, "vision_tower": models("eyes")}
+
+
+def test_the_decoder_may_be_in_slices(home: Path):
+    layers = {"num_hidden_layers": 3}
+    config = {"text_config": layers, "vision_config": layers}
+    for seed, name in enumerate(("base", "chat", "math")):
+        write_model(home / name, tensors(seed), **config)
+    modules = sliced(("chat", 0, 2), ("math", 1, 3))
+    given = {"merge_method": "passthrough", "base_model": "base", "modules": modules}
+    record = ledmerge.merge(given, home / "out")
+    base, chat, math, eyes = map(tensors, range(4))
+    expected = {
+        **{name: base[name] for name in (*PROJECTOR, *LOOSE)},
+        **{name: eyes[name] for name in (*VISION, "vision_tower.ids")},
+        **{name: chat[name] for name in TEXT[:3]},
+        TEXT[3]: math[TEXT[2]],
+        TEXT[3].replace("2", "3"): math[TEXT[3]],
+        TEXT[4]: math[TEXT[4]],
+    }
+    made = read_all(home / "out")
+    assert made.keys() == expected.keys()
+    assert all(same(made[name], tensor) for name, tensor in expected.items())
+    config = json.loads((home / "out" / "config.json").read_text())
+    assert config["text_config"] == {"num_hidden_layers": 4}
+    assert config["vision_config"] == layers
+    assert ledmerge.merge(record["recipe"], home / "again") == record
+    assert len(ledmerge.verify(home / "out", deep=True)["deep"]) == 8
+    fewer = {**given, "modules": sliced(("chat", 2, 3))}
+    ledmerge.merge(fewer, home / "fewer")
+    assert read_all(home / "fewer").keys() == expected.keys() - {
+        *TEXT[2:4],
+        TEXT[3].replace("2", "3"),
+    }
+    (said,) = plan({**given, "modules": sliced(("chat", 2, 4))}).problems
+    assert said == "slices[0]: layers 2 to 3 of chat, which has layers 0 to 2"
+    keep = [{"filter": "layers.1.mlp", "model": "base"}]
+    said = plan({**given, "keep": keep}).problems[-1]
+    assert said.startswith(f"keep: '{TEXT[2]}' is in 'text_decoder', which is in slices")
 
 
 MODULES = ("text_decoder", "vision_tower", "multi_modal_projector")

@@ -254,7 +254,7 @@ def test_a_recipe_says_once_what_is_merged():
     vision = {"vision_tower": stack([source(Path("a"), 0, 1)])}
     vision["vision_tower"].pop("merge_method")
     (said,) = problems_of({"merge_method": "passthrough", "modules": vision})
-    assert said.startswith("modules.vision_tower: slices of a part of a model")
+    assert said.startswith("modules.vision_tower: slices of a part whose layers")
 
 
 def test_explain_shows_the_options_of_the_slice(three: list[Path]):

@@ -12,7 +12,8 @@ _TOWERS = {
     "vision_model": _VISION,
     "audio_tower": _AUDIO,
 }
-_TEXT = ("text_decoder", "language_model")
+TEXT = ("text_decoder", "language_model")
+"""Names of the decoder, whose layers a config counts by keys of its own."""
 
 REST = "default"
 """Stands for what no other module of a recipe holds."""
@@ -23,7 +24,7 @@ def is_in_module(tensor: str, module: str) -> bool:
     `audio_tower`, or any whole piece of names between dots, such as `encoder`.
     """
     is_projector = _holds(tensor, _PROJECTORS)
-    if module in _TEXT:
+    if module in TEXT:
         return not (is_projector or _holds(tensor, (*_VISION, *_AUDIO)))
     if module == "multi_modal_projector":
         return is_projector

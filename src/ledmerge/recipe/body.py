@@ -6,6 +6,7 @@ from typing import Any
 
 from ledmerge.methods._catalog import Method
 from ledmerge.methods._guard import guarded
+from ledmerge.models.towers import TEXT
 from ledmerge.recipe.decided import Module, Recipe, Slice
 from ledmerge.recipe.mergekit import adds_base
 from ledmerge.recipe.onto import check_onto
@@ -79,10 +80,13 @@ def _with_modules(
     modules = []
     for name, entry in (file.modules or {}).items():
         body = _body_of(name, entry, levels, problems)
-        if body.slices:
-            problems.append(f"modules.{name}: slices of a part of a model; list 'models' there")
-        bare = replace(recipe, keep=())
-        modules.append(Module(name, _with_models(bare, file, body, problems, notes)))
+        if body.slices and name not in TEXT:
+            problems.append(
+                f"modules.{name}: slices of a part whose layers the config may count, or name by "
+                "number, anywhere; only text_decoder can have them, so list 'models' here"
+            )
+        make = _with_slices if body.slices else _with_models
+        modules.append(Module(name, make(replace(recipe, keep=()), file, body, problems, notes)))
     if any(module.recipe.scope == "global" for module in modules):
         problems.append("parameters.scope: global ranks a whole model; with modules, use layer")
     models = tuple(dict.fromkeys(model for each in modules for model in each.recipe.models))
@@ -176,7 +180,7 @@ def _with_slices(
     slices = []
     scored = _first_scored(body.slices)
     for number, entry in enumerate(body.slices):
-        where = f"slices[{number}]"
+        where = f"{body.prefix}slices[{number}]"
         base = entry.base_model or recipe.base
         base = base if replace(recipe, base=base).has_base else None
         entries = {

@@ -58,9 +58,14 @@ class Recipe:
     @property
     def references(self) -> frozenset[str]:
         """Every model it names."""
-        bases = (self.base, *(piece.recipe.base for piece in self.slices))
+        bases = (self.base, *(piece.recipe.base for piece in self.all_slices))
         givers = (keep.model for keep in self.keep)
         return frozenset(name for name in (*self.models, *bases, *givers) if name is not None)
+
+    @property
+    def all_slices(self) -> tuple["Slice", ...]:
+        """Its slices, and those of its modules."""
+        return (*self.slices, *(s for module in self.modules for s in module.recipe.slices))
 
     @property
     def scope(self) -> Scope:

@@ -9,18 +9,12 @@ from ledmerge.recipe.options import as_written
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """What a recipe file would say to get the same merge."""
-    if recipe.slices:
-        body = {"slices": [_slice(recipe, piece) for piece in recipe.slices]}
-    elif recipe.modules:
-        body = {"modules": {module.name: _models(module.recipe) for module in recipe.modules}}
-    else:
-        body = _models(recipe)
     fields = {
         "name": recipe.name,
         "merge_method": recipe.method.name,
         "base_model": recipe.base and as_recipe(recipe.base),
         "onto": recipe.onto,
-        **body,
+        **_body(recipe),
         "keep": [{"filter": k.filter, "model": as_recipe(k.model)} for k in recipe.keep] or None,
         "guard": _guard(recipe.slices[0].recipe if recipe.slices else recipe),
         "dtype": recipe.dtype,
@@ -37,6 +31,15 @@ def _written(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _written(each) for key, each in value.items()}
     return as_recipe(value) if isinstance(value, str) else value
+
+
+def _body(recipe: Recipe) -> dict[str, Any]:
+    """What is merged: modules, slices, or whole models."""
+    if recipe.modules:
+        return {"modules": {module.name: _body(module.recipe) for module in recipe.modules}}
+    if recipe.slices:
+        return {"slices": [_slice(recipe, piece) for piece in recipe.slices]}
+    return _models(recipe)
 
 
 def _models(recipe: Recipe) -> dict[str, Any]:

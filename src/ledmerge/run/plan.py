@@ -51,7 +51,7 @@ def plan(
         CheckpointError: a model cannot be found or opened at all (all such models in one error).
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, onto)
-    bases = [part.recipe.base for part in recipe.slices if part.recipe.base]
+    bases = [part.recipe.base for part in recipe.all_slices if part.recipe.base]
     givers = [keep.model for keep in recipe.keep]
     references = [recipe.base or recipe.models[0], *recipe.models, *bases, *givers]
     made, steps = _plan_steps(recipe, found or {})
@@ -63,7 +63,7 @@ def plan(
         opened, read = dequantized_models(opened)
         notes += [f"{name}: float8 weights are read as numbers, by their scales" for name in read]
     untied: list[str] = []
-    if not recipe.slices:  # which have one head, the last slice's
+    if not recipe.all_slices:  # which have one head, the last slice's
         opened, untied = untie(opened)
     unaligned: list[str] = []
     vocabularies = plan_vocabulary(recipe, opened, references[0], unaligned)

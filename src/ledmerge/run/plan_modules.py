@@ -11,6 +11,7 @@ from ledmerge.models.towers import REST, is_in_module
 from ledmerge.recipe.decided import Module
 from ledmerge.recipe.kept import Keep, giver
 from ledmerge.run.plan_scores import ScorePlanner
+from ledmerge.run.plan_slices import plan_slices
 from ledmerge.run.plan_tensors import plan_tensors
 from ledmerge.run.planned import Plan
 from ledmerge.run.tensor_options import set_options
@@ -26,8 +27,12 @@ def plan_modules(plan: Plan, opened: Mapping[str, ModelFolder], scores: ScorePla
         scores: plans those of each module.
     """
     modules, donor = plan.recipe.modules, plan.donor
+    stacked: set[str] = set()
     for module in modules:
         recipe = module.recipe
+        if recipe.slices:
+            stacked.update(_add_slices(plan, module, opened, scores))
+            continue
         references = [recipe.base, *recipe.models] if recipe.base else recipe.models
         views = [_view(opened[each], plan, module) for each in references]
         experts = views[1:] if recipe.base else views
@@ -41,14 +46,35 @@ def plan_modules(plan: Plan, opened: Mapping[str, ModelFolder], scores: ScorePla
                 "piece of tensors' names between dots"
             )
     held = {tensor.new.name for tensor in plan.tensors}
-    own = own_tensors(donor)
+    own = [name for name in own_tensors(donor) if name not in stacked]
     plan.problems += [
         f"'{name}' is not in {donor.name}, which gives the config; leave its module out, or name "
         "another 'base_model'"
-        for name in sorted(held.difference(own))
+        for name in sorted(held.difference(own, stacked))
     ]
     if rest := [name for name in own if name not in held]:
         _add_rest(plan, rest)
+
+
+def _add_slices(
+    plan: Plan, module: Module, opened: Mapping[str, ModelFolder], scores: ScorePlanner
+) -> set[str]:
+    """Add the parts of a module in slices; returns what the donor, and the result, hold of it."""
+    recipe, donor = module.recipe, _view(plan.donor, plan, module)
+    views = {each: _view(opened[each], plan, module) for each in recipe.references}
+    whole = Plan(recipe, donor, [views[each] for each in recipe.models], vocabulary=plan.vocabulary)
+    plan_slices(whole, views, scores)
+    names = [each.name for each in plan.recipe.modules]
+    whole.problems += [
+        f"keep: '{name}' is in '{module.name}', which is in slices; each says where it comes from"
+        for name in own_tensors(plan.donor)
+        if giver(plan.recipe.keep, name) and _module_of(name, names) == module.name
+    ]
+    plan.slices += whole.slices
+    plan.take_over_parts()
+    plan.problems += [text for text in whole.problems if text not in plan.problems]
+    plan.donor = replace(plan.donor, config=whole.donor.config)
+    return {*donor.checkpoint.entries, *(tensor.new.name for tensor in whole.tensors)}
 
 
 def _add_rest(plan: Plan, names: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Reading a tensor with a low-rank change: right sums, the same bits however it is cut."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,12 @@ def test_changed_tensors_are_float32_and_the_others_as_stored(adapted):
     assert checkpoint.entries["saved"].shape == (6,)
     for name, tensor in expected.items():
         assert torch.allclose(checkpoint.read(name).double(), tensor.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_pickled_copy_gives_the_same_bits(adapted):
+    checkpoint, _ = adapted
+    expected = read(checkpoint, 0, 1000)
+    assert read(pickle.loads(pickle.dumps(checkpoint)), 0, 1000) == expected
 
 
 def test_the_bits_do_not_depend_on_the_cut(adapted):

@@ -1,5 +1,6 @@
 """Folders of weights as people have them: whole, in shards, pickled, and wrong in every way."""
 
+import gc
 import json
 import os
 import pickle
@@ -88,6 +89,19 @@ def test_every_form_gives_the_same_tensors(tmp_path: Path, write):
             assert checkpoint.entries[name].shape == tuple(tensor.shape)
             assert read(checkpoint, name) == as_bytes(tensor)
         assert read(checkpoint, "e", 2, 5) == as_bytes(TENSORS["e"][2:5])
+
+
+@pytest.mark.parametrize("write", [write_shards, write_pickle_shards])
+def test_a_pickled_copy_opens_files_of_its_own(tmp_path: Path, write):
+    gc.collect()  # what other tests left open
+    before = num_open_files()
+    with open_checkpoint(write(tmp_path)) as checkpoint:
+        assert read(checkpoint, "b") == as_bytes(TENSORS["b"])
+        copy = pickle.loads(pickle.dumps(checkpoint))
+    for name, tensor in TENSORS.items():
+        assert read(copy, name) == as_bytes(tensor)
+    del copy
+    assert num_open_files() == before
 
 
 def test_a_score_folder_has_its_own_stem(tmp_path: Path):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pickle
 import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -128,3 +129,22 @@ def test_a_full_disk_shows_on_opening_and_leaves_no_file_open(tmp_path: Path, mo
     with pytest.raises(OutputError, match=r"model.safetensors: cannot be written \(No space left"):
         ShardWriter(shards)
     assert num_open_files() == before
+
+
+def test_a_pickled_writer_writes_into_the_same_files_and_reserves_none(tmp_path: Path):
+    new = [NewTensor("a", "U8", (4,)), NewTensor("b", "U8", (4,))]
+    shards = lay_out(tmp_path, new, 4, {})
+    writer = ShardWriter(shards)
+    writer.write("a", 0, memoryview(b"1234"))
+    writer.settle()
+    copy = pickle.loads(pickle.dumps(writer))
+    copy.write("b", 1, memoryview(b"678"))
+    copy.settle()
+    writer.write("b", 0, memoryview(b"5"))
+    writer.close()
+    found = {name: tensor for shard in shards for name, tensor in load_file(shard.path).items()}
+    assert {n: bytes(t.tolist()) for n, t in found.items()} == {"a": b"1234", "b": b"5678"}
+    shards[0].path.unlink()
+    with pytest.raises(OutputError, match="cannot be written"):
+        copy.write("a", 0, memoryview(b"9"))
+    assert not shards[0].path.exists()

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,6 +70,13 @@ class AdaptedCheckpoint(Checkpoint):
             for name, first in base.aliases.items()
             if not {name, first} & {*changes, *replaced}
         }
+        self._right = lru_cache(KEPT)(self._read_right)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_right": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
         self._right = lru_cache(KEPT)(self._read_right)
 
     def added_files(self) -> list[Path]:

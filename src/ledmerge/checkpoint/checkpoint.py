@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
+from typing import Any
 
 import torch
 
@@ -45,8 +46,8 @@ GGUF = (
 class Checkpoint:
     """The tensors of one folder, in the order of its files.
 
-    Reads are positional (`pread`), so threads may share one object. Files that are elsewhere are
-    fetched when the first of their tensors is read.
+    Reads are positional (`pread`), so threads may share one object; a pickled copy opens the files
+    itself. Files that are elsewhere are fetched when the first of their tensors is read.
     """
 
     def __init__(
@@ -65,6 +66,13 @@ class Checkpoint:
         files: this name -> the first."""
         self._descriptors: dict[Path, int] = {}
         weakref.finalize(self, _close, self._descriptors)  # for whoever forgets `close`
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_descriptors": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        weakref.finalize(self, _close, self._descriptors)
 
     def twins(self, name: str) -> set[str]:
         """The other names of a tensor's memory."""
@@ -175,6 +183,13 @@ class PickledCheckpoint(Checkpoint):
                     aliases[name] = first[place]
         super().__init__(folder, entries, files=files)
         self.aliases = aliases
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_mapped": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._lock = Lock()
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
         """See `Checkpoint.read_into`."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +56,13 @@ class Dequantized(Checkpoint):
             if name not in left_out:
                 entries.append(entry)
         super().__init__(whole.folder, entries, whole.metadata)
+        self._grid = lru_cache(KEPT)(self._read_grid)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_grid": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
         self._grid = lru_cache(KEPT)(self._read_grid)
 
     def added_files(self) -> list[Path]:

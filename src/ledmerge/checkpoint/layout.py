@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ledmerge.checkpoint.header import ITEM_SIZES, TensorEntry
 from ledmerge.errors import OutputError
@@ -112,7 +113,8 @@ class ShardWriter:
     """Writes blocks into their final places, in any order, from several threads.
 
     Opening reserves the whole space of every shard, so a full disk shows before the work.
-    Shards that already have their size (a resumed run) are kept as they are.
+    Shards that already have their size (a resumed run) are kept as they are. A pickled copy opens
+    the same files for writing and reserves nothing.
 
     Raises:
         OutputError: the disk is too small, or a file cannot be written.
@@ -128,6 +130,9 @@ class ShardWriter:
             self.close()
             raise OutputError(f"{shard.path}: cannot be written ({error.strerror})") from error
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_descriptors": {}}
+
     def write(self, name: str, start: int, data: memoryview) -> None:
         """Put `data` (bytes) at the tensor's flat entry `start`."""
         entry = self.entries[name]
@@ -135,9 +140,26 @@ class ShardWriter:
         done = 0
         while done < len(data):
             try:
-                done += os.pwrite(self._descriptors[entry.path], data[done:], offset + done)
+                done += os.pwrite(self._open(entry.path), data[done:], offset + done)
             except OSError as error:
                 raise OutputError(f"{entry.path}: cannot be written ({error.strerror})") from error
+
+    def settle(self) -> None:
+        """Wait until what was written is on the disk, and let go of the files until the next write.
+
+        Other machines see it then, and it outlives this one.
+        """
+        for path, descriptor in self._descriptors.items():
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+        self.close()
+
+    def _open(self, path: Path) -> int:
+        if path not in self._descriptors:
+            self._descriptors[path] = os.open(path, os.O_WRONLY)
+        return self._descriptors[path]
 
     def close(self) -> None:
         """Close the files; what is written stays."""
@@ -146,7 +168,9 @@ class ShardWriter:
 
 
 def _reserve(shard: Shard) -> int:
-    descriptor = os.open(shard.path, os.O_RDWR | os.O_CREAT, 0o666)
+    # Not for reading too: a network file system would then write whole pages that it has read,
+    # over what other machines have put there in the meantime.
+    descriptor = os.open(shard.path, os.O_WRONLY | os.O_CREAT, 0o666)
     if os.fstat(descriptor).st_size != shard.nbytes:
         os.truncate(descriptor, 0)
         try:

@@ -86,6 +86,9 @@ class _Fill:
         self._means: dict[str, Tensor] = {}
         self._lock = Lock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Fill, (self._checkpoints, self._givers, self._keeper)
+
     def __call__(self, name: str, row: int) -> Tensor:
         givers = self._givers.get(row)
         if givers is None:

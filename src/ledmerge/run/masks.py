@@ -52,16 +52,22 @@ class MaskFiles:
 
     def digests(self, name: str) -> list[str]:
         """Of the mask of one tensor, as it is on the disk, for every model that has one."""
-        return [
-            digest_tensors(written, [name], threads=1)[name]
-            for written in self._written
-            if name in written.entries
-        ]
+        return [_digest(written, name) for written in self._written if name in written.entries]
+
+    def settle(self) -> None:
+        """See `ShardWriter.settle`."""
+        for writer in self._writers:
+            writer.settle()
 
     def close(self) -> None:
         """Close the files; what is written stays."""
         for each in (*self._writers, *self._written):
             each.close()
+
+
+def _digest(written: Checkpoint, name: str) -> str:
+    with written:  # what another machine wrote shows in a file that was opened afterwards
+        return digest_tensors(written, [name], threads=1)[name]
 
 
 def open_masks(merged: Path, file: str) -> Checkpoint:

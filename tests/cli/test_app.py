@@ -54,6 +54,21 @@ def test_json_is_alone_on_standard_output(ledmerge, home: Path):
     assert {"led", "ties", "linear"} <= {method["name"] for method in strict(out)}
 
 
+def test_what_a_library_prints_is_not_on_standard_output(ledmerge, home: Path, monkeypatch):
+    import ledmerge.run.merge as module
+
+    make_plan = module.make_plan
+
+    def print_and_plan(*arguments, **options):
+        print("here is a library")
+        return make_plan(*arguments, **options)
+
+    monkeypatch.setattr(module, "make_plan", print_and_plan)
+    code, out, err = ledmerge("merge", home / "good.yaml", home / "out", "--json")
+    assert (code, err) == (0, "here is a library\n")
+    assert json.loads(out)["format"] == 1
+
+
 def test_json_stays_json_where_weights_are_no_numbers(ledmerge, home: Path, write_model):
     name = "model.layers.0.up.weight"
     write_model("math", {name: torch.full((50, 40), float("nan"))})

@@ -1,7 +1,8 @@
 """The two streams, and bars on the second."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import typer
 from rich.console import Console
@@ -23,7 +24,8 @@ def progress_bars(advice: str = "") -> Iterator[Bars]:
     """Bars for a long command; on Ctrl-C, a line with `advice` and exit code 130."""
     bars = Bars(err_console)
     try:
-        yield bars
+        with redirect_stdout(sys.stderr):  # what a library prints is no result
+            yield bars
     except KeyboardInterrupt:
         bars.stop()
         err_console.print(f"interrupted{advice}", style="bold yellow")

@@ -1,6 +1,8 @@
 """Scores every weight of a causal language model on a user's rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,10 @@ from ledmerge.run.accumulate import accumulate, sort_for_batches
 from ledmerge.run.budget import bytes_for_sums, plan_passes
 from ledmerge.run.device import choose_device
 from ledmerge.run.progress import Progress, Quiet
+from ledmerge.run.ranks import ALONE, Ranks, join_ranks
 from ledmerge.run.score_pass import open_pass
 from ledmerge.run.score_question import ModelLike, ScoreQuestion, read_question
-from ledmerge.run.score_store import MARK, ScoreStore
+from ledmerge.run.score_store import MARK, SavedSums, ScoreStore
 from ledmerge.run.scored_model import ScoredModel, open_scored_model
 from ledmerge.scores._catalog import requests
 
@@ -67,18 +70,21 @@ def locate(
     Raises:
         LedmergeError: the inputs do not make scores, or `out` cannot be written.
     """
-    check_destination(Path(out), marks=(MARK,), resume=resume, overwrite=overwrite)
-    return locate_question(
-        read_question(model, data, settings, reference),
-        Path(out),
-        device=device,
-        memory=memory,
-        resume=resume,
-        overwrite=overwrite,
-        trust_remote_code=trust_remote_code,
-        allow_nonfinite=allow_nonfinite,
-        progress=progress,
-    )
+    out, ranks = Path(out), join_ranks(device)
+    if ranks.is_first:
+        check_destination(out, marks=(MARK,), resume=resume, overwrite=overwrite)
+    question = read_question(model, data, settings, reference)
+    how: dict[str, Any] = {
+        "device": str(ranks.device),
+        "memory": memory,
+        "overwrite": overwrite,
+        "trust_remote_code": trust_remote_code,
+        "allow_nonfinite": allow_nonfinite,
+        "progress": progress if ranks.is_first else QUIET,
+    }
+    if question.rule.NEEDS != "nothing":
+        question = replace(question, ranks=ranks.number)
+    return locate_question(question, out, resume=resume, ranks=ranks, **how)
 
 
 def locate_question(
@@ -91,14 +97,16 @@ def locate_question(
     overwrite: bool = False,
     trust_remote_code: bool = False,
     allow_nonfinite: bool = False,
+    ranks: Ranks = ALONE,
     progress: Progress = QUIET,
 ) -> dict[str, Any]:
-    """`locate` for a question already read; see there."""
+    """`locate` for a question already read, by this process as one of `ranks`; see there."""
     open_store = partial(ScoreStore, out, resume=resume, overwrite=overwrite)
     if question.rule.NEEDS == "nothing":
         provenance = question.provenance()
-        with open_store(_float_tensors(question), provenance) as store:
-            _score_weights(question, store, allow_nonfinite, progress)
+        if ranks.is_first:
+            with open_store(_float_tensors(question), provenance) as store:
+                _score_weights(question, store, allow_nonfinite, progress)
     else:
         scored = open_scored_model(
             question,
@@ -107,8 +115,16 @@ def locate_question(
             allow_nonfinite=allow_nonfinite,
         )
         provenance = question.provenance(scored.samples, scored.template, scored.ties)
-        with open_store(scored.shapes, provenance) as store:
-            _score_by_samples(question, scored, store, memory, allow_nonfinite, progress)
+        with open_store(scored.shapes, provenance) if ranks.is_first else nullcontext() as store:
+            ranks.from_first(None)  # before, the folder may hold the sums of other work
+            saved = SavedSums(out, ranks.rank)
+            budget = ranks.least(_budget(scored, memory, ranks))
+            passes = ranks.from_first(_plan_passes(scored, store, saved, budget) if store else [])
+            if len(passes) > 1:
+                progress.note(f"the sums do not fit at once: {len(passes)} passes over the samples")
+            _score_by_samples(
+                question, scored, passes, store, saved, ranks, allow_nonfinite, progress
+            )
     return provenance
 
 
@@ -134,27 +150,46 @@ def _score_weights(
         progress.advance()
 
 
+def _budget(scored: ScoredModel, memory: int | None, ranks: Ranks) -> int:
+    """Bytes for this process's sums."""
+    device = scored.model.device
+    found = bytes_for_sums(scored.parameters, memory, device)
+    # What is free on a machine is there for all its processes.
+    return found // ranks.local_number if memory is None and device.type == "cpu" else found
+
+
+def _plan_passes(
+    scored: ScoredModel, store: ScoreStore, saved: SavedSums, budget: int
+) -> list[list[str]]:
+    left = {name: total for name, total in scored.sums.items() if name not in store.finished}
+    running = saved.names if store.finished.isdisjoint(saved.names) else []
+    return plan_passes(left, running, budget)
+
+
 def _score_by_samples(
     question: ScoreQuestion,
     scored: ScoredModel,
-    store: ScoreStore,
-    memory: int | None,
+    passes: Sequence[list[str]],
+    store: ScoreStore | None,
+    saved: SavedSums,
+    ranks: Ranks,
     allow_nonfinite: bool,
     progress: Progress,
 ) -> None:
-    """Rules on samples: a pass over them for every group of parameters whose sums fit."""
+    """Rules on samples: a pass over them for every group of parameters whose sums fit.
+
+    Args:
+        store: where the first of the ranks writes; the others have none.
+    """
     device, batch = scored.model.device, question.settings.batch
     samples = sort_for_batches(scored.samples, batch)
-    num_tokens = sum(len(sample.ids) for sample in samples)
-    budget = bytes_for_sums(scored.parameters, memory, device)
-    left = {name: total for name, total in scored.sums.items() if name not in store.finished}
-    passes = plan_passes(left, store.running, budget)
-    if len(passes) > 1:
-        progress.note(f"the sums do not fit at once: {len(passes)} passes over the samples")
-    done = store.samples_done if passes and passes[0] == store.running else 0
-    progress.start(
-        f"locate {question.folder.name}", len(passes) * len(samples), "samples", done=done
-    )
+    counts = {
+        "num_samples": len(samples),
+        "num_tokens": sum(len(sample.ids) for sample in samples),
+    }
+    own = ranks.share(samples)
+    done = saved.samples_done if passes and passes[0] == saved.names else 0
+    progress.start(f"locate {question.folder.name}", len(passes) * len(own), "samples", done=done)
     for names in passes:
         group = {name: scored.parameters[name] for name in names}
         totals = {
@@ -162,15 +197,17 @@ def _score_by_samples(
             for name in names
         }
         if done:
-            store.load_(totals)
+            saved.load_(totals)
         with open_pass(question, scored, group, totals, allow_nonfinite) as step:
-            save = partial(store.save, totals)
-            accumulate(samples, batch, done, step, save, progress)
-        counts = {"num_samples": len(samples), "num_tokens": num_tokens}
+            save = partial(saved.save, totals)
+            accumulate(own, batch, done, step, save, progress)
+        ranks.add_up_(totals)
+        done = 0
+        if store is None:
+            continue
         for name, total in scored.as_stored(totals).items():
             store.write(name, _finish(question, name, allow_nonfinite, counts, total.cpu()))
         store.finish(names)
-        done = 0
 
 
 def _finish(

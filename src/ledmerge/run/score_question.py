@@ -44,6 +44,8 @@ class ScoreQuestion:
     data: str | None
     rows: list[Row]
     reference: ModelFolder | None
+    ranks: int = 1
+    """Processes that sum up the samples together: their number decides the order of sums."""
 
     @property
     def memory(self) -> int:
@@ -78,7 +80,13 @@ class ScoreQuestion:
             "template": template_content(self.settings.template),
             "settings": self.settings.model_dump(exclude=apart),
             "reference": cached_checkpoint_digest(reference.checkpoint) if reference else None,
+            **self._ranks,
         }
+
+    @property
+    def _ranks(self) -> dict[str, int]:
+        # Sets of one process keep the keys they had before there were others.
+        return {"ranks": self.ranks} if self.ranks > 1 else {}
 
     @property
     def key(self) -> str:
@@ -107,6 +115,7 @@ class ScoreQuestion:
             "response_tokens": sum(sum(sample.is_response) for sample in samples),
             **settings.model_dump(include=_DECISIVE),
             "stored": settings.store,
+            **self._ranks,
             "ties": dict(ties),
             "versions": {name: version(name) for name in ("ledmerge", "torch", "transformers")},
         }

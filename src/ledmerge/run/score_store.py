@@ -12,7 +12,7 @@ from torch import Tensor
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import digest_tensors, digest_text
 from ledmerge.checkpoint.layout import NewTensor, Shard, ShardWriter, lay_out, weight_index
-from ledmerge.checkpoint.staging import Staging, flush
+from ledmerge.checkpoint.staging import Staging, flush, partial_folder
 from ledmerge.ops.rank_codes import rank_codes
 
 MARK = "scores.json"
@@ -30,8 +30,6 @@ class ScoreStore:
 
     Attributes:
         finished: parameters whose scores are written.
-        running: parameters of the unfinished pass whose sums were saved, in order.
-        samples_done: samples in these sums.
     """
 
     def __init__(
@@ -59,13 +57,6 @@ class ScoreStore:
             raise
         self.finished = self._still_there()
         self._written: list[str] = []
-        self.running: list[str] = []
-        self.samples_done = 0
-        if (self._folder / "running.safetensors").exists():
-            saved = open_checkpoint(self._folder, stem="running")
-            if self.finished.isdisjoint(saved.entries):
-                self.running = list(saved.entries)
-                self.samples_done = int(saved.metadata["samples_done"])
 
     def write(self, name: str, score: Tensor) -> None:
         """Store the scores of one tensor, which are given in float32."""
@@ -77,26 +68,7 @@ class ScoreStore:
         digests = self._digests(self._written)
         self._staging.note({"finished": list(parameters), "digests": digests})
         self._written = []
-        (self._folder / "running.safetensors").unlink(missing_ok=True)
-        self.running, self.samples_done = [], 0
-
-    def save(self, totals: Mapping[str, Tensor], samples_done: int) -> None:
-        """Keep the sums of an unfinished pass; those saved before stay until these are whole."""
-        shapes = {name: tuple(total.shape) for name, total in totals.items()}
-        metadata = {"samples_done": str(samples_done)}
-        (shard,) = _lay_out(self._folder, "saving", shapes, sys.maxsize, metadata)
-        writer = ShardWriter([shard])
-        for name, total in totals.items():
-            writer.write(name, 0, _bytes(total))
-        writer.close()
-        flush(shard.path)  # else a power cut may leave the name without the bytes
-        shard.path.replace(shard.path.with_name("running.safetensors"))
-
-    def load_(self, totals: Mapping[str, Tensor]) -> None:
-        """Fill `totals`, those of `running`, with what was saved."""
-        with open_checkpoint(self._folder, stem="running") as saved:
-            for name, total in totals.items():
-                total.copy_(saved.read(name))
+        self._remove("running")
 
     def __enter__(self) -> "ScoreStore":
         return self
@@ -125,15 +97,57 @@ class ScoreStore:
             for parameter in line["finished"]
         }
 
+    def _remove(self, sums: str) -> None:
+        for path in self._folder.glob(f"{sums}*.safetensors"):
+            path.unlink(missing_ok=True)
+
     def _publish(self) -> None:
         """Give the folder its name; it is a checkpoint with the stem `scores`."""
         for leftover in ("running", "saving"):  # of runs that were killed
-            (self._folder / f"{leftover}.safetensors").unlink(missing_ok=True)
+            self._remove(leftover)
         if len(self._shards) > 1:
             (self._folder / "scores.safetensors.index.json").write_bytes(weight_index(self._shards))
         text = json.dumps(self._provenance, indent=2)
         (self._folder / MARK).write_text(text + "\n", encoding="utf-8")
         self._staging.publish()
+
+
+class SavedSums:
+    """One process's sums of an unfinished pass, beside the unfinished score set of `out`.
+
+    Attributes:
+        names: parameters whose sums were saved, in order.
+        samples_done: samples in these sums, of those that are this process's.
+    """
+
+    def __init__(self, out: Path, rank: int = 0):
+        self._folder, self._end = partial_folder(out), f"-{rank}" if rank else ""
+        self.names: list[str] = []
+        self.samples_done = 0
+        if (self._folder / f"running{self._end}.safetensors").exists():
+            saved = self._open()
+            self.names, self.samples_done = list(saved.entries), int(saved.metadata["samples_done"])
+
+    def save(self, totals: Mapping[str, Tensor], samples_done: int) -> None:
+        """Keep the sums of an unfinished pass; those saved before stay until these are whole."""
+        shapes = {name: tuple(total.shape) for name, total in totals.items()}
+        metadata, stem = {"samples_done": str(samples_done)}, f"saving{self._end}"
+        (shard,) = _lay_out(self._folder, stem, shapes, sys.maxsize, metadata)
+        writer = ShardWriter([shard])
+        for name, total in totals.items():
+            writer.write(name, 0, _bytes(total))
+        writer.close()
+        flush(shard.path)  # else a power cut may leave the name without the bytes
+        shard.path.replace(shard.path.with_name(f"running{self._end}.safetensors"))
+
+    def load_(self, totals: Mapping[str, Tensor]) -> None:
+        """Fill `totals`, those of `names`, with what was saved."""
+        with self._open() as saved:
+            for name, total in totals.items():
+                total.copy_(saved.read(name))
+
+    def _open(self) -> Checkpoint:
+        return open_checkpoint(self._folder, stem=f"running{self._end}")
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -10,10 +10,12 @@ from families import read_all
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ledmerge.cli import app
+from ledmerge.errors import RecipeError
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.run import locate as module
 from ledmerge.run.locate import locate
 from ledmerge.run.progress import Quiet
+from ledmerge.run.ranks import Ranks
 from ledmerge.run.score_question import read_question
 from ledmerge.run.workers import can_fork
 
@@ -103,3 +105,14 @@ def _interrupted(folder, rows, whole, out):
 def test_sets_of_more_processes_are_kept_apart(model_folder, rows_file):
     question = read_question(model_folder("llama"), rows_file, SETTINGS)
     assert len({replace(question, ranks=number).key for number in (1, 2, 3)}) == 3
+
+
+def test_processes_of_torchrun_start_no_tasks_on_ray(
+    model_folder, rows_file, tmp_path, monkeypatch
+):
+    second = Ranks(1, 2, 2, torch.device("cpu"))
+    monkeypatch.setattr(module, "join_ranks", lambda device: second)
+    folder, out = model_folder("llama"), tmp_path / "out"
+    with pytest.raises(RecipeError, match="without torchrun"):
+        locate(folder, out, rows_file, settings=SETTINGS, engine="ray")
+    assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ from ledmerge.cli import adapter_commands, locate_command, model_commands
 from ledmerge.cli.options import (
     AllowNonfinite,
     Device,
+    Engine,
     Json,
     Memory,
     Onto,
@@ -23,6 +24,7 @@ from ledmerge.cli.options import (
     ShardSize,
     Threads,
     TrustRemoteCode,
+    one_of,
     shard_size_of,
     size,
 )
@@ -63,6 +65,7 @@ def merge(
     device: Device = "auto",
     memory: Memory = None,
     threads: Threads = None,
+    engine: Engine = "local",
     shard_size: ShardSize = "5GB",
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -94,6 +97,7 @@ def merge(
         )
     from ledmerge.cli.tables import merge_table
     from ledmerge.run.merge import merge as run
+    from ledmerge.run.ray_workers import ENGINES
 
     with progress_bars("; go on with --resume") as progress:
         record = run(
@@ -103,6 +107,7 @@ def merge(
             device=device,
             memory=size(memory, "--memory"),
             threads=threads,
+            engine=one_of(engine, "--engine", *ENGINES),
             shard_size=shard_size_of(shard_size),
             resume=resume,
             overwrite=overwrite,

@@ -9,11 +9,13 @@ import typer
 from ledmerge.cli.options import (
     AllowNonfinite,
     Device,
+    Engine,
     Json,
     Memory,
     Overwrite,
     Resume,
     TrustRemoteCode,
+    one_of,
     size,
 )
 from ledmerge.cli.terminal import out_console, progress_bars
@@ -51,6 +53,7 @@ def locate(
         str | None, typer.Option(help="delta_snip and obim only: the model it was tuned from.")
     ] = None,
     device: Device = "auto",
+    engine: Engine = "local",
     memory: Memory = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -66,6 +69,7 @@ def locate(
     from ledmerge.recipe.settings import LocateSettings
     from ledmerge.run.locate import locate as run
     from ledmerge.run.ranks import is_first
+    from ledmerge.run.ray_workers import ENGINES
 
     asked = {name: value for name, value in locals().items() if name in LocateSettings.model_fields}
     settings = validated(LocateSettings, asked, _option_name)
@@ -77,6 +81,7 @@ def locate(
             settings=settings,
             reference=reference,
             device=device,
+            engine=one_of(engine, "--engine", *ENGINES),
             memory=size(memory, "--memory"),
             resume=resume,
             overwrite=overwrite,

@@ -9,6 +9,9 @@ from ledmerge.errors import RecipeError, did_you_mean
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N].")]
+Engine = Annotated[
+    str, typer.Option(help="local, or ray: on the machines of a Ray cluster (docs/cluster.md).")
+]
 Memory = Annotated[
     str | None, typer.Option(help="Bound on working memory, such as 512MiB.", metavar="SIZE")
 ]

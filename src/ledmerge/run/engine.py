@@ -8,7 +8,7 @@ Workers take a unit each, and share the blocks of one that is too large for that
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from ledmerge.run.lane import BlockResult, Lane
 from ledmerge.run.parts import Parts, TensorResult
 from ledmerge.run.pieces import pieces, view
 from ledmerge.run.planned import Plan, PlannedTensor
+from ledmerge.run.ray_workers import RayWorkers
 from ledmerge.run.reader import Source
 from ledmerge.run.workers import Tell, Work, Workers, can_fork
 
@@ -79,6 +80,10 @@ class Engine:
         sink: called by several workers, which may be processes, with each finished block.
         mask_sink: the same with its masks, where the method keeps some.
         advance: told in this thread how many bytes are finished.
+        on_ray: workers are the tasks of a Ray cluster, at most `threads` at a time. Sources and
+            sinks are pickled for them.
+        settle: called by such a task when it is done, so that what it gave to the sinks outlives
+            its machine.
     """
 
     plan: Plan
@@ -89,6 +94,8 @@ class Engine:
     allow_nonfinite: bool
     mask_sink: MaskSink | None = None
     advance: Callable[[int], None] = lambda num_bytes: None
+    on_ray: bool = False
+    settle: Callable[[], None] = lambda: None
 
     def run(self, skip: frozenset[str] = frozenset()) -> Iterator[TensorResult]:
         """Finish every tensor not in `skip`, and yield each as it is done."""
@@ -104,20 +111,14 @@ class Engine:
         alone = _UnitLoop(self, skip)
         large = [unit for unit in units if _numel(unit) > SINGLE]
         total = sum(map(_numel, large))
-        if self.threads == 1 or total < SHARED:
+        if not self.on_ray and (self.threads == 1 or total < SHARED):
             for unit in units:
                 yield from alone.finish(unit, self.advance)
             return
         for unit in units:
             if _numel(unit) <= SINGLE:
                 yield from alone.finish(unit, self.advance)
-
-        def make_work() -> Work:
-            loop = _UnitLoop(self, skip)
-            return lambda task, tell: loop.do(large, task, tell)
-
-        fork = self.device.type == "cpu" and can_fork()
-        workers = Workers(self.threads, make_work, fork=fork)
+        workers = (self._start_on_ray if self.on_ray else self._start)(large, skip)
         try:
             own = []
             for place, unit in enumerate(large):
@@ -131,8 +132,34 @@ class Engine:
         finally:
             workers.close()
 
+    def _start(self, units: list[Unit], skip: frozenset[str]) -> Workers:
+        def make_work() -> Work:
+            loop = _UnitLoop(self, skip)
+            return lambda task, tell: loop.do(units, task, tell)
+
+        fork = self.device.type == "cpu" and can_fork()
+        return Workers(self.threads, make_work, fork=fork)
+
+    def _start_on_ray(self, units: list[Unit], skip: frozenset[str]) -> RayWorkers:
+        self.settle()  # before others write into the same files
+        # Whoever hears of progress stays here. A task sees one GPU, which is its first.
+        there = replace(self, advance=_unheard, device=torch.device(self.device.type))
+
+        def make_work() -> Work:
+            torch.set_num_threads(1)  # as `run` does here
+            loop = _UnitLoop(there, skip)
+
+            def work(task: int | Share, tell: Tell) -> list[TensorResult] | Pass:
+                done = loop.do(units, task, tell)
+                there.settle()
+                return done
+
+            return work
+
+        return RayWorkers(self.threads, make_work, device=self.device)
+
     def _share(
-        self, workers: Workers, place: int, unit: Unit, alone: "_UnitLoop"
+        self, workers: Workers | RayWorkers, place: int, unit: Unit, alone: "_UnitLoop"
     ) -> Iterator[TensorResult]:
         """Finish one unit, every pass by all workers."""
         jobs, state = self.begin(unit)
@@ -271,6 +298,10 @@ class _UnitLoop:
             if sys.version_info >= (3, 11):
                 error.add_note(f"while merging '{new.name}', entries {start:,} to {stop:,}")
             raise
+
+
+def _unheard(num_bytes: int) -> None:
+    pass
 
 
 def _numel(unit: Unit) -> int:

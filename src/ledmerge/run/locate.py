@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ledmerge.checkpoint.header import FLOAT_DTYPES
 from ledmerge.checkpoint.staging import check_destination
-from ledmerge.errors import NonFiniteError
+from ledmerge.errors import NonFiniteError, RecipeError
 from ledmerge.models.roles import RECOMPUTED
 from ledmerge.ops.random import draw_uniform
 from ledmerge.recipe.settings import LocateSettings
@@ -21,6 +21,8 @@ from ledmerge.run.budget import bytes_for_sums, plan_passes
 from ledmerge.run.device import choose_device
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.ranks import ALONE, Ranks, join_ranks
+from ledmerge.run.ray_locate import locate_on_ray
+from ledmerge.run.ray_workers import is_ray
 from ledmerge.run.score_pass import open_pass
 from ledmerge.run.score_question import ModelLike, ScoreQuestion, read_question
 from ledmerge.run.score_store import MARK, SavedSums, ScoreStore
@@ -44,6 +46,7 @@ def locate(
     overwrite: bool = False,
     trust_remote_code: bool = False,
     allow_nonfinite: bool = False,
+    engine: str = "local",
     progress: Progress = QUIET,
 ) -> dict[str, Any]:
     """Write the score of every weight into the folder `out`; returns the provenance.
@@ -65,12 +68,14 @@ def locate(
         overwrite: replace an earlier score folder.
         trust_remote_code: run the model's own Python code where it brings some.
         allow_nonfinite: let NaN and infinities through.
+        engine: "local", or "ray" for a machine of a Ray cluster, which sees model, data and `out`
+            under the same paths.
         progress: hears how far it is.
 
     Raises:
         LedmergeError: the inputs do not make scores, or `out` cannot be written.
     """
-    out, ranks = Path(out), join_ranks(device)
+    on_ray, out, ranks = is_ray(engine), Path(out), join_ranks(device)
     if ranks.is_first:
         check_destination(out, marks=(MARK,), resume=resume, overwrite=overwrite)
     question = read_question(model, data, settings, reference)
@@ -82,6 +87,12 @@ def locate(
         "allow_nonfinite": allow_nonfinite,
         "progress": progress if ranks.is_first else QUIET,
     }
+    if on_ray:
+        if ranks.number > 1:
+            raise RecipeError(
+                "the engine 'ray' starts processes of its own; run it without torchrun"
+            )
+        return locate_on_ray(locate_question, {out: question}, **how)[out]
     if question.rule.NEEDS != "nothing":
         question = replace(question, ranks=ranks.number)
     return locate_question(question, out, resume=resume, ranks=ranks, **how)

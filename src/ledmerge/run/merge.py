@@ -37,6 +37,7 @@ from ledmerge.run.plan import (
     plan as make_plan,
 )
 from ledmerge.run.progress import Progress, Quiet
+from ledmerge.run.ray_workers import is_ray, slots
 from ledmerge.run.record import card_of, make_record
 from ledmerge.run.recorded import RECORD
 from ledmerge.run.score_sets import gather_scores
@@ -58,6 +59,7 @@ class Run:
     trust_remote_code: bool = False
     keep_card: bool = False
     licence: str | None = None
+    engine: str = "local"
 
 
 def merge(
@@ -75,6 +77,7 @@ def merge(
     trust_remote_code: bool = False,
     keep_card: bool = False,
     licence: str | None = None,
+    engine: str = "local",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Merge the models of a recipe into the folder `out`; returns what `ledmerge.json` holds.
@@ -87,7 +90,7 @@ def merge(
             the recipe says.
         device: "auto", "cpu" or "cuda[:N]".
         memory: bound in bytes on the blocks of all threads, and on locating.
-        threads: workers; all cores by default.
+        threads: workers; all cores by default, on Ray those of all machines.
         shard_size: bytes of weights per file.
         resume: take up an interrupted run of the same recipe and inputs.
         overwrite: replace what ledmerge made at `out` before.
@@ -96,21 +99,27 @@ def merge(
         keep_card: the card of the folder that gives the config goes along as it is, if there is
             one; none is written.
         licence: what the card names; by default the strictest of the inputs' licences.
+        engine: "local", or "ray" for the machines of a Ray cluster, which see models, `out` and the
+            cache folder under the same paths.
 
     Raises:
         LedmergeError: anything wrong with recipe, models, data or destination; before the first
             byte is written, unless only the values can show it.
     """
-    out, progress, threads = Path(out), progress or Quiet(), threads or default_threads()
+    out, progress = Path(out), progress or Quiet()
+    where, on_ray = choose_device(device), is_ray(engine)
+    if threads is None:
+        threads = slots(where) if on_ray else default_threads()
     how = Run(
         threads,
-        choose_device(device),
+        where,
         allow_nonfinite,
         shard_size,
         memory,
         trust_remote_code,
         keep_card,
         licence,
+        engine,
     )
     check_steps(out, resume=resume, overwrite=overwrite)
     check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
@@ -169,6 +178,7 @@ def _merge(
         memory=run.memory,
         trust_remote_code=run.trust_remote_code,
         allow_nonfinite=run.allow_nonfinite,
+        engine=run.engine,
         progress=progress,
     )
     raise_problems(plan)
@@ -189,6 +199,7 @@ def finish(
     advance: Callable[[int], None],
     skip: frozenset[str] = frozenset(),
     mask_sink: MaskSink | None = None,
+    settle: Callable[[], None] = lambda: None,
 ) -> Iterator[TensorResult]:
     """Finish every tensor of a plan that is not in `skip`, and yield each as it is done."""
     for part in plan.parts:
@@ -201,6 +212,8 @@ def finish(
             allow_nonfinite=run.allow_nonfinite,
             mask_sink=mask_sink,
             advance=advance,
+            on_ray=is_ray(run.engine),
+            settle=settle,
         )
         for result in engine.run(skip):
             if plan.onto:
@@ -239,6 +252,11 @@ def _fill(plan: Plan, staging: Staging, run: Run, progress: Progress) -> dict[st
         [model.name for model in plan.models] if plan.recipe.method.keeps_masks else [],
     )
     writer = ShardWriter(shards)
+
+    def settle() -> None:
+        writer.settle()
+        masks.settle()
+
     try:
         finished = _still_there(staging.finished, shards, masks)
         total = sum(tensor.new.nbytes for tensor in plan.tensors)
@@ -246,7 +264,7 @@ def _fill(plan: Plan, staging: Staging, run: Run, progress: Progress) -> dict[st
         progress.start(f"merge by {plan.recipe.method.name}", total, "bytes", done)
         lines = list(finished)
         skip = frozenset(line["name"] for line in finished)
-        for result in finish(plan, writer.write, run, progress.advance, skip, masks.write):
+        for result in finish(plan, writer.write, run, progress.advance, skip, masks.write, settle):
             lines.append(result.as_json())
             if digests := masks.digests(result.name):
                 lines[-1]["masks"] = digests

@@ -1,6 +1,5 @@
 """The score sets a merge reads: named by the recipe, or located here and kept by content."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,24 +17,29 @@ from ledmerge.run.plan_codes import is_coded
 from ledmerge.run.plan_tensors import check_scores
 from ledmerge.run.planned import Plan
 from ledmerge.run.progress import Progress
+from ledmerge.run.ray_locate import locate_on_ray
+from ledmerge.run.ray_workers import is_ray
 from ledmerge.run.score_question import ScoreQuestion
-from ledmerge.run.score_store import MARK
+from ledmerge.run.score_store import MARK, provenance
 
 WAITING = "another process locates the same scores; waiting for them"
 
 
-def gather_scores(plan: Plan, *, progress: Progress, **how: Any) -> None:
+def gather_scores(plan: Plan, *, engine: str = "local", progress: Progress, **how: Any) -> None:
     """Complete `plan.scores`: check the sets that are named, locate those that are missing.
 
     Located sets live in the cache folder under a digest of everything that decides them, so another
     merge of the same models and data, with other densities, finds them there.
 
     Args:
+        engine: "ray" to have all that is missing located at once, by a Ray cluster.
         how: `locate`'s device, memory, trust_remote_code and allow_nonfinite.
 
     Raises:
         ScoreError: a set was made for another model, or the two of a pair for different data.
     """
+    if is_ray(engine):
+        _locate_on_ray(plan, progress, how)
     located: dict[str, Checkpoint] = {}
     for question in plan.all_questions:
         if question.key not in located:
@@ -57,9 +61,22 @@ def _gather(plan: Plan, located: Mapping[str, Checkpoint]) -> None:
             _check_sets(scored, sets, plan.recipe.method)
 
 
+def _place(question: ScoreQuestion) -> Path:
+    return cache_folder() / "scores" / question.key
+
+
+def _locate_on_ray(plan: Plan, progress: Progress, how: dict[str, Any]) -> None:
+    """Locate what the plan asks for and the cache lacks, each set by a task of its own."""
+    missing = {_place(each): each for each in plan.all_questions if not _place(each).is_dir()}
+    if missing:
+        locate_on_ray(
+            locate_question, missing, keyed=True, overwrite=True, progress=progress, **how
+        )
+
+
 def _located(question: ScoreQuestion, progress: Progress, how: dict[str, Any]) -> Checkpoint:
     """The answer to a question, from the cache or made now."""
-    folder = cache_folder() / "scores" / question.key
+    folder = _place(question)
     while not folder.is_dir():
         wait_until_free(partial_folder(folder), lambda: progress.note(WAITING))
         if folder.is_dir():
@@ -101,17 +118,3 @@ def _check_sets(
                 f"{sets[0].folder} and {sets[1].folder}: the {what} of the expert's scores and of "
                 f"the base's differ ({ours} and {theirs}); locate both alike"
             )
-
-
-def provenance(folder: Path) -> dict[str, Any]:
-    """What `scores.json` says of a score set.
-
-    Raises:
-        ScoreError: there is none that can be read.
-    """
-    try:
-        found = json.loads((folder / MARK).read_text(encoding="utf-8"))
-        _ = found["model"]["digest"], found["model"]["name"], found["data"]["rows"], found["score"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ScoreError(f"{folder}: no readable {MARK} ({error!r}); not a score folder") from error
-    return found

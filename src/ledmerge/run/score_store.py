@@ -13,6 +13,7 @@ from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import digest_tensors, digest_text
 from ledmerge.checkpoint.layout import NewTensor, Shard, ShardWriter, lay_out, weight_index
 from ledmerge.checkpoint.staging import Staging, flush, partial_folder
+from ledmerge.errors import ScoreError
 from ledmerge.ops.rank_codes import rank_codes
 
 MARK = "scores.json"
@@ -148,6 +149,20 @@ class SavedSums:
 
     def _open(self) -> Checkpoint:
         return open_checkpoint(self._folder, stem=f"running{self._end}")
+
+
+def provenance(folder: Path) -> dict[str, Any]:
+    """What `scores.json` says of a score set.
+
+    Raises:
+        ScoreError: there is none that can be read.
+    """
+    try:
+        found = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        _ = found["model"]["digest"], found["model"]["name"], found["data"]["rows"], found["score"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ScoreError(f"{folder}: no readable {MARK} ({error!r}); not a score folder") from error
+    return found
 
 
 def _bytes(tensor: Tensor) -> memoryview:

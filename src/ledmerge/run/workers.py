@@ -184,7 +184,7 @@ def _serve(connection: Connection, make_work: Callable[[], Work]) -> None:
             except _NobodyListensError:
                 return
             except Exception as error:
-                answer = pickle.dumps(("failed", _portable(error)))
+                answer = pickle.dumps(("failed", portable(error)))
             connection.send_bytes(answer)
     except (EOFError, OSError):  # nobody listens any more
         return
@@ -192,7 +192,7 @@ def _serve(connection: Connection, make_work: Callable[[], Work]) -> None:
         connection.close()
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error, with its traceback as a note, or one that says the same and can be pickled."""
     told = "".join(traceback.format_exception(error))
     if not isinstance(error, LedmergeError):

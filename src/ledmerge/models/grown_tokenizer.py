@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ledmerge.errors import RecipeError
+from ledmerge.models.token_text import SHOWN, form_of
 from ledmerge.models.vocabulary import Vocabulary
 
 
@@ -70,6 +71,14 @@ def _check_kinds(ours: Vocabulary, other: Vocabulary, num_tokens: int) -> None:
             f"tokenizer: the tokenizer of {ours.model.name} is {kinds[0]}, that of "
             f"{other.model.name} {kinds[1]}; {num_tokens:,} tokens of the one mean nothing to the "
             "other, so there is no union: use 'base' or a model"
+        )
+    forms = [form_of(each.tokenizer) for each in (ours, other)]
+    if set(forms) == {"bytes", "pieces"}:
+        raise RecipeError(
+            f"tokenizer: the tokenizer of {ours.model.name} writes text as "
+            f"{SHOWN[forms[0]]}, that of {other.model.name} as {SHOWN[forms[1]]}; the one never "
+            f"cuts text into {num_tokens:,} tokens of the other, so there is no union: use 'base' "
+            "or a model, where tokens that stand for the same text share a row"
         )
 
 

@@ -13,6 +13,7 @@ from ledmerge.models.alignment import Alignment, TokenRow, align, is_needed
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.grown_tokenizer import grow
 from ledmerge.models.roles import has_token_rows
+from ledmerge.models.token_text import named_like
 from ledmerge.models.tokenizer_files import TokenizerFiles, retokened, says_rows
 from ledmerge.models.vocabulary import Vocabulary, read_vocabulary
 from ledmerge.models.vocabulary_view import aligned_scores, vocabulary_views
@@ -74,12 +75,13 @@ def plan_vocabulary(
         return Vocabularies(opened)
     if not asked.tokens and _fit_as_they_are(opened, asked.pad_to_multiple_of):
         return Vocabularies(opened, files=TokenizerFiles(opened[keeper]))
-    found = _read(opened, donor, problems)
-    if found is None:
+    own = _read(opened, donor, problems)
+    if own is None:
         return Vocabularies(opened)
+    found = {name: named_like(each, own[keeper]) for name, each in own.items()}
     is_union = asked.source == "union"
     others = [each for name, each in found.items() if name != donor] if is_union else []
-    given = _given_rows(asked.tokens or {}, found, problems)
+    given = _given_rows(asked.tokens or {}, found, own, problems)
     try:
         fields, ids = grow(found[keeper], others, list(given))
     except LedmergeError as error:
@@ -129,9 +131,17 @@ def _read(
 
 
 def _given_rows(
-    tokens: Mapping[str, TokenEntry], found: Mapping[str, Vocabulary], problems: list[str]
+    tokens: Mapping[str, TokenEntry],
+    found: Mapping[str, Vocabulary],
+    own: Mapping[str, Vocabulary],
+    problems: list[str],
 ) -> dict[str, TokenRow]:
-    """The rows that a recipe gives to single tokens; those that are nowhere are problems."""
+    """The rows that a recipe gives to single tokens; those that are nowhere are problems.
+
+    Args:
+        found: by the result's names of tokens.
+        own: by the models' own.
+    """
     given = {}
     for token, entry in tokens.items():
         source, where = entry.source, f"tokenizer.tokens.{token}.source"
@@ -142,7 +152,7 @@ def _given_rows(
         if model not in found:
             problems.append(f"{where}: {model} is none of the models; there are {', '.join(found)}")
             continue
-        vocabulary = found[model]
+        vocabulary = found[model] if isinstance(source, str) else own[model]
         if asked is not None:
             row, named = vocabulary.row(asked), f"token {asked!r}"
         else:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from families import base_tensors, expert_tensors, read_all, same
+from families import base_tensors, expert_tensors, read_all, same, write_model
 from safetensors.torch import save
 from typer.testing import CliRunner
 
@@ -175,6 +175,64 @@ def test_a_deep_check_takes_the_recorded_commits(online_hub: StandInHub, family,
         repository.commit({**repository.files, "config.json": b"{}", "model-0.safetensors": b""})
     for out in ("one", "two"):
         assert len(ledmerge.verify(tmp_path / out, deep=True)["deep"]) == 8
+
+
+def add_adapter(hub: StandInHub, name: str, seed: int) -> str:
+    """A LoRA of rank 2 on one matrix of org/base."""
+    draw, place = torch.Generator().manual_seed(seed), "base_model.model.model.layers.0.attn"
+    factors = {
+        f"{place}.lora_A.weight": torch.randn(2, 9, generator=draw),
+        f"{place}.lora_B.weight": torch.randn(33, 2, generator=draw),
+    }
+    settings = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": "org/base",
+        "r": 2,
+        "lora_alpha": 2,
+        "target_modules": ["attn"],
+    }
+    files = {
+        "adapter_config.json": json.dumps(settings).encode(),
+        "adapter_model.safetensors": save(factors, {"format": "pt"}),
+    }
+    if name in hub.repositories:
+        return hub.repositories[name].commit(files)
+    return hub.add(name, files)
+
+
+PAIR = {"path": "org/base", "lora": {"path": "org/lora", "revision": "main"}}
+UNDER_ADAPTERS = {
+    "on the base of the recipe": ("org/base", ["org/lora", "org/safety"]),
+    "on a model": ("org/base", ["org/safety+org/lora", "org/math"]),
+    "by its parts": ("org/base", [PAIR, "org/math"]),
+    "on a base of its own": (None, ["org/lora", "org/math"]),
+    "on a folder": ("org/base", ["safety+org/lora", "org/math"]),
+}
+
+
+@pytest.mark.parametrize("how", UNDER_ADAPTERS)
+def test_a_deep_check_takes_the_commits_of_adapters(
+    online_hub: StandInHub, family, tmp_path: Path, how: str
+):
+    adapter = add_adapter(online_hub, "org/lora", 1)
+    write_model(tmp_path / "safety", expert_tensors(1), **CONFIG)
+    base, models = UNDER_ADAPTERS[how]
+    given = {
+        "merge_method": "linear",
+        "models": [{"model": model, "parameters": {"weight": 0.5}} for model in models],
+        **({"base_model": base} if base else {}),
+    }
+    recipe = write(tmp_path, given)
+    record = ledmerge.merge(recipe, tmp_path / "out")
+    asked = "org/lora@main" if PAIR in models else "org/lora"
+    assert record["revisions"][asked] == adapter
+    assert all("+" not in name + commit for name, commit in record["revisions"].items())
+    for name in family:
+        repository = online_hub.repositories[f"org/{name}"]
+        repository.commit({**repository.files, "model-0.safetensors": b""})
+    add_adapter(online_hub, "org/lora", 2)
+    assert len(ledmerge.verify(tmp_path / "out", deep=True)["deep"]) == 8
+    assert len(ledmerge.verify(tmp_path / "out", deep=True, recipe=recipe)["deep"]) == 8
 
 
 def test_a_full_cache_shows_before_anything_is_fetched(

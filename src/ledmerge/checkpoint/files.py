@@ -27,6 +27,8 @@ class Files:
     """owner/name, if they are a hub's."""
     commit: str | None = None
     """The commit that they are of, if they are a hub's."""
+    asked: str | None = None
+    """owner/name[@revision] as it was asked for, if they are a hub's."""
     mend = "fetch them"
     """What to do about files that are missing."""
 

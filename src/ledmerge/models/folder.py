@@ -77,8 +77,13 @@ class ModelFolder:
     @property
     def hub_ids(self) -> list[str]:
         """The repositories that it comes from, as owner/name; none for folders of this machine."""
-        files = [self.own_files, *([self.adapter.files] if self.adapter else [])]
-        return [each.repository for each in files if each.repository]
+        return [each.repository for each in self.all_files if each.repository]
+
+    @property
+    def all_files(self) -> list[Files]:
+        """The files in `path`, and those of every adapter on them."""
+        below = self.under.all_files if self.under else [self.own_files]
+        return [*below, *([self.adapter.files] if self.adapter else [])]
 
     @property
     def is_tied(self) -> bool:

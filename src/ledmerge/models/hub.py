@@ -6,9 +6,10 @@ Everything goes through the hub's own library and cache, so `HF_ENDPOINT`, `HF_H
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -52,7 +53,7 @@ class HubFiles(Files):
         self, name: str, commit: str, path: Path, listed: dict[str, _Listed], mend: str = ""
     ):
         super().__init__(path)
-        self.name = self.repository = name
+        self.name = self.repository = self.asked = name
         self.commit = commit
         self._listed, self.mend = listed, mend or self.mend
 
@@ -142,6 +143,19 @@ def is_hub_name(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", text) is not None
 
 
+_COMMITS: ContextVar[Mapping[str, str] | None] = ContextVar("commits", default=None)
+
+
+@contextmanager
+def at_commits(commits: Mapping[str, str]) -> Iterator[None]:
+    """Inside, hub ids `owner/name[@revision]`, wherever they are named, are of these commits."""
+    token = _COMMITS.set(commits)
+    try:
+        yield
+    finally:
+        _COMMITS.reset(token)
+
+
 def open_hub(reference: str, path: Path) -> HubFiles:
     """The files of a hub id `owner/name[@revision]`, at the commit that it means now.
 
@@ -153,9 +167,15 @@ def open_hub(reference: str, path: Path) -> HubFiles:
     Raises:
         CheckpointError: there is no such model, or not for this user; what to do is said.
     """
+    name, _, revision = reference.partition("@")
+    found = _open(reference, name, (_COMMITS.get() or {}).get(reference, revision), path)
+    found.asked = reference
+    return found
+
+
+def _open(reference: str, name: str, revision: str, path: Path) -> HubFiles:
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
-    name, _, revision = reference.partition("@")
     missed = f"no folder at {path}, and the hub does not give it"
     if HF_HUB_OFFLINE:
         found = _cached(name, revision or "main", "HF_HUB_OFFLINE is set")

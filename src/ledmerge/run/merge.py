@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ def merge(
         if not resume:
             steps.remove()
         if plan.steps:
-            made = make_steps(plan.recipe, {}, steps, how, progress)
+            made = make_steps(plan.recipe, steps, how, progress)
             plan = dataclasses.replace(make_plan(plan.recipe, made), steps=plan.steps)
             raise_problems(plan)
         record = _merge(plan, out, how, progress, resume=resume, overwrite=overwrite)
@@ -143,17 +143,12 @@ def merge(
 
 def make_steps(
     result: Recipe,
-    found: Mapping[str, ModelFolder],
     steps: Steps,
     run: Run,
     progress: Progress,
 ) -> dict[str, ModelFolder]:
-    """Merge what other documents of the result's file make, but for what is there already.
-
-    Args:
-        found: models by reference that need not be looked for.
-    """
-    made = dict(found)
+    """Merge what other documents of the result's file make, but for what is there already."""
+    made: dict[str, ModelFolder] = {}
     for recipe in result.steps:
         assert recipe.name is not None
         step, place = make_plan(recipe, made), steps.place(recipe.name)

@@ -65,10 +65,15 @@ def make_record(
 
 
 def revisions(plan: Plan) -> dict[str, str]:
-    """The commits of all models that are a hub's, those of steps too, by reference."""
+    """The commit of each hub id that a model or an adapter is, in steps too."""
     plans = (*plan.steps, plan)
     models = (m for p in plans for m in (p.donor, *p.models, *p.givers.values()))
-    return {model.reference: model.revision for model in models if model.revision}
+    return {
+        files.asked: files.commit
+        for model in models
+        for files in model.all_files
+        if files.asked and files.commit
+    }
 
 
 def _of_all_experts(plan: Plan, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,7 @@ import torch
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import checkpoint_digest, digest_tensors
 from ledmerge.errors import CheckpointError, LedmergeError, OutputError
-from ledmerge.models.find import find_model
-from ledmerge.models.folder import ModelFolder
+from ledmerge.models.hub import at_commits
 from ledmerge.recipe.recipe import Recipe, load_recipe
 from ledmerge.run.engine import TensorResult
 from ledmerge.run.fetch import fetch
@@ -138,12 +137,12 @@ def _plan_again(
     try:
         onto = record["recipe"].get("onto")
         asked = load_recipe(recipe, onto) if recipe is not None else _recorded(out, record)
-        found = _at_commits(asked, record.get("revisions", {}))
-        if not asked.steps:
-            return plan(asked, found)
-        _check_spare(plan(asked, found).steps, spare)
-        with Steps(spare / "again") as steps:
-            return plan(asked, make_steps(asked, found, steps, how, progress))
+        with at_commits(record.get("revisions", {})):
+            if not asked.steps:
+                return plan(asked)
+            _check_spare(plan(asked).steps, spare)
+            with Steps(spare / "again") as steps:
+                return plan(asked, make_steps(asked, steps, how, progress))
     except LedmergeError as error:
         if recipe is not None:
             raise
@@ -163,16 +162,6 @@ def _recorded(out: Path, record: dict[str, Any]) -> Recipe:
         place=place,
         steps=tuple(replace(step, folder=folder, place=place) for step in steps),
     )
-
-
-def _at_commits(recipe: Recipe, commits: Mapping[str, str]) -> dict[str, ModelFolder]:
-    """The models of a recipe that are plain hub ids, at these commits, by reference."""
-    named = {name for each in (*recipe.steps, recipe) for name in each.references}
-    return {
-        name: replace(find_model(f"{name.partition('@')[0]}@{commit}"), reference=name)
-        for name, commit in commits.items()
-        if name in named and "+" not in name + commit
-    }
 
 
 def _check_spare(steps: Iterable[Plan], spare: Path) -> None:

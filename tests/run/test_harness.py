@@ -32,7 +32,7 @@ output_type: multiple_choice
 doc_to_text: "{{{{question}}}}"
 doc_to_choice: "{{{{choices}}}}"
 doc_to_target: "{{{{answer}}}}"
-target_delimiter: " "
+target_delimiter: "\\n"
 metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 """
     )
@@ -56,10 +56,14 @@ def test_the_harness_lands_in_the_same_table(suite, model_folder, tmp_path, fres
     lines = (tmp_path / "out/answers/llama-0/lm_eval--seas.jsonl").read_text().splitlines()
     theirs = [json.loads(line) for line in lines]
     assert [each["doc"]["question"] for each in theirs] == [row["question"] for row in CHOICES]
-    ours = (tmp_path / "out/answers/llama-0/ours.jsonl").read_text().splitlines()
-    for line, told in zip(map(json.loads, ours), theirs, strict=True):
+    lines = (tmp_path / "out/answers/llama-0/ours.jsonl").read_text().splitlines()
+    for line, told in zip(map(json.loads, lines), theirs, strict=True):
         likelihoods = [float(each[0][0]) for each in told["resps"]]
-        assert likelihoods == pytest.approx([each[0] for each in line["answer"]], rel=1e-4)
+        ours = [each[0] for each in line["answer"]]
+        # Theirs are of the line's end before the choice, too, whose likelihood all choices share.
+        ends = [their - own for their, own in zip(likelihoods, ours, strict=True)]
+        assert ends[0] < 0
+        assert ends == pytest.approx([ends[0]] * 2, rel=1e-4)
 
 
 def test_what_the_harness_cannot_do_is_told_at_once(suite, model_folder, tmp_path):

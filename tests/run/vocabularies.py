@@ -83,8 +83,9 @@ def shuffled(tokenizer: Tokenizer) -> Tokenizer:
     fields = json.loads(tokenizer.to_str())
     draw = torch.Generator().manual_seed(5)
     size = tokenizer.get_vocab_size()
-    place = torch.randperm(size, generator=draw).tolist()  # old id -> new id
     model = fields["model"]
+    inside = len(model["vocab"])  # the library numbers added tokens outside it itself
+    place = [*torch.randperm(inside, generator=draw).tolist(), *range(inside, size)]  # old -> new
     if isinstance(model["vocab"], list):
         old = [*model["vocab"]]
         for token_id, entry in enumerate(old):

@@ -86,11 +86,16 @@ class Answers:
             mine.absorb(question)
             self._seen[key] |= other._seen[key]
 
-    def close_sample(self) -> None:
-        """Close what a `SampleSurvey` has begun."""
-        for question in self._questions.values():
-            if isinstance(question, _Selections) and question.is_sampling:
-                question.close()
+    def close_sample(self) -> bool:
+        """Close what a `SampleSurvey` has begun; whether it has begun anything."""
+        begun = [
+            question
+            for question in self._questions.values()
+            if isinstance(question, _Selections) and question.is_sampling
+        ]
+        for question in begun:
+            question.close()
+        return bool(begun)
 
     def close_pass(self) -> None:
         """Close the questions into which everything has been counted."""

@@ -69,6 +69,8 @@ class Pass:
     answers: Answers
     parts: list[Parts]
     pending: list[Job] = field(default_factory=list)
+    turn: int = 0
+    """How many passes were begun."""
 
 
 @dataclass
@@ -164,7 +166,7 @@ class Engine:
         """Finish one unit, every pass by all workers."""
         jobs, state = self.begin(unit)
         while jobs:
-            alone.sample(unit, state.answers)
+            alone.sample(unit, state)
             shares = [jobs[turn :: len(workers)] for turn in range(len(workers))]
             jobs = []
             tasks = [Share(place, share, state.answers.blank()) for share in shares if share]
@@ -214,6 +216,7 @@ class _UnitLoop:
     def __init__(self, engine: Engine, skip: frozenset[str]):
         plan = engine.plan
         self._engine, self._skip, self._untold = engine, skip, 0
+        self._needless: set[int] = set()
         self._lane = Lane(
             plan.recipe.method,
             engine.sources,
@@ -239,23 +242,32 @@ class _UnitLoop:
         """Finish a unit, pass by pass."""
         jobs, state = self._engine.begin(unit)
         while jobs:
-            self.sample(unit, state.answers)
+            self.sample(unit, state)
             self._pass(unit, jobs, state, tell)
             state.answers.close_pass()
             jobs, state.pending = state.pending, []
         yield from self.results(unit, state.parts)
 
-    def sample(self, unit: Unit, answers: Answers) -> None:
-        """Show the method entries from all over large tensors, if that may save a pass."""
-        method = self._engine.plan.recipe.method
-        if method.grain != "entry" or "survey" not in method.requests:
+    def sample(self, unit: Unit, state: Pass) -> None:
+        """Before a pass, show the method entries from all over large tensors, if that may save it.
+
+        Not before the second pass, say, if the method asked for no selection then in another unit.
+        """
+        method, turn = self._engine.plan.recipe.method, state.turn
+        state.turn += 1
+        if method.grain != "entry" or "survey" not in method.requests or turn in self._needless:
             return
-        for place, tensor in enumerate(unit):
-            if tensor.action == "merge" and tensor.new.numel >= SAMPLED:
-                survey = SampleSurvey(answers, place, tensor.new.numel)
-                with suppress(Pending):
-                    self._lane.sample(tensor, survey)
-        answers.close_sample()
+        large = [
+            (place, tensor)
+            for place, tensor in enumerate(unit)
+            if tensor.action == "merge" and tensor.new.numel >= SAMPLED
+        ]
+        for place, tensor in large:
+            with suppress(Pending):
+                survey = SampleSurvey(state.answers, place, tensor.new.numel)
+                self._lane.sample(tensor, survey)
+        if not state.answers.close_sample() and large:
+            self._needless.add(turn)
 
     def results(self, unit: Unit, parts: list[Parts]) -> Iterator[TensorResult]:
         """What became of the tensors, but for those that were finished before."""

@@ -144,8 +144,8 @@ def make_grams(count: int, features: int, tokens: int = 0) -> Tensor:
     tokens = tokens or 2 * features
     sizes = 4 * draw("sizes", features).abs() + 0.1
     x = draw("inputs", count, tokens, features) * sizes + draw("shift", count, 1, features)
-    x = (x * 16).round() / 16  # products and sums are exact, whoever multiplies
-    return x.mT @ x / tokens
+    x = (x * 16).round().double() / 16  # products and sums are exact, whoever multiplies
+    return (x.mT @ x).float() / tokens
 
 
 def noisy_inputs(method: Method, *shape: int) -> Inputs:

@@ -6,6 +6,7 @@ from torch import Tensor
 from ledmerge.errors import RecipeError
 from ledmerge.ops.add import add
 from ledmerge.ops.per_model import weighted_sum
+from ledmerge.ops.roots import sqrt
 from ledmerge.types import Deltas, Grain, Grams, PerModel, Weight
 
 GRAIN: Grain = "tensor"
@@ -55,6 +56,6 @@ def aim(
 
 def _sizes(grams: Tensor) -> Tensor:
     """s (d_in,), from 0 to 1; all 0 where nothing ever comes in."""
-    sizes = grams.diagonal(dim1=1, dim2=2).mean(0).clamp(min=0).sqrt()
+    sizes = sqrt(grams.diagonal(dim1=1, dim2=2).mean(0).clamp(min=0))
     largest = sizes.amax() if len(sizes) else sizes.sum()
     return torch.where(largest > 0, sizes / largest, 0.0)

@@ -8,6 +8,7 @@ from ledmerge.errors import RecipeError
 from ledmerge.ops.add import add
 from ledmerge.ops.gram import gram
 from ledmerge.ops.per_model import weighted_sum
+from ledmerge.ops.roots import sqrt
 from ledmerge.ops.survey import WHOLE, Survey
 from ledmerge.types import Grain, Models, Weight
 
@@ -38,7 +39,7 @@ def karcher(
         raise RecipeError(f"karcher: 'tol' should be at least 0, found {tol:g}")
     count = len(models)
     products = gram(models, survey)
-    lengths = products.diagonal().sqrt()
+    lengths = sqrt(products.diagonal())
     has_direction = lengths > tol
     if not has_direction.any():
         return add(models[0], weighted_sum(1 / count, models - models[0]))
@@ -56,7 +57,7 @@ def _mean_direction(
 ) -> torch.Tensor:
     """How much of each unit vector the mean holds, float64 (model,)."""
     share = has_direction.double() / has_direction.sum()
-    mean, length = share, (share @ cosines @ share).clamp(min=0).sqrt()
+    mean, length = share, sqrt((share @ cosines @ share).clamp(min=0))
     first = torch.zeros_like(share)
     first[int(has_direction.double().argmax())] = 1.0
     mean = mean / length if length >= tol else first
@@ -67,9 +68,9 @@ def _mean_direction(
         counts = has_direction & (angles > tol) & (angles < math.pi - tol)
         pulls = torch.where(counts, share * angles / angles.sin(), 0.0)
         step = pulls - (pulls @ dots) * mean
-        length = (step @ cosines @ step).clamp(min=0).sqrt()
+        length = sqrt((step @ cosines @ step).clamp(min=0))
         if length <= tol:
             break
         mean = length.cos() * mean + length.sin() / length * step
-        mean = mean / (mean @ cosines @ mean).sqrt()
+        mean = mean / sqrt(mean @ cosines @ mean)
     return mean

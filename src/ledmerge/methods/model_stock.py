@@ -8,6 +8,7 @@ from torch import Tensor
 from ledmerge.ops.add import add
 from ledmerge.ops.gram import gram
 from ledmerge.ops.per_model import model_sum
+from ledmerge.ops.roots import sqrt
 from ledmerge.ops.survey import WHOLE, Survey
 from ledmerge.types import Deltas, Grain, Weight
 
@@ -35,7 +36,7 @@ def model_stock(
     count = len(deltas)
     is_by_line = filter_wise and base.ndim > 1
     products = _line_products(deltas) if is_by_line else gram(deltas, survey)
-    lengths = [products[i, i].sqrt() for i in range(count)]
+    lengths = [sqrt(products[i, i]) for i in range(count)]
     cosines = [
         (products[i, j] / (lengths[i] * lengths[j]).clamp(min=1e-6)).clamp(-1, 1)
         for i, j in combinations(range(count), 2)

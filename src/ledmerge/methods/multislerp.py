@@ -6,6 +6,7 @@ from ledmerge.errors import RecipeError
 from ledmerge.ops.add import add
 from ledmerge.ops.gram import gram
 from ledmerge.ops.per_model import numbers, weighted_sum
+from ledmerge.ops.roots import sqrt
 from ledmerge.ops.survey import WHOLE, Survey
 from ledmerge.types import Grain, Models, PerModel, Weight
 
@@ -68,9 +69,9 @@ def multislerp(
 
 def _factors(products: torch.Tensor, weights: torch.Tensor, eps: float) -> torch.Tensor:
     """How much of each vector the result holds, float64 (model,)."""
-    lengths = products.diagonal().sqrt()
+    lengths = sqrt(products.diagonal())
     shares = torch.where(lengths > eps, weights / lengths, 0.0)
-    length = (shares @ products @ shares).clamp(min=0).sqrt()
+    length = sqrt((shares @ products @ shares).clamp(min=0))
     if length <= max(eps, NOISE * weights.abs().sum().item()):
         return weights
     return shares * (weights @ lengths) / length

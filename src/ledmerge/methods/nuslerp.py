@@ -6,6 +6,7 @@ from torch import Tensor
 from ledmerge.errors import RecipeError
 from ledmerge.ops.add import add
 from ledmerge.ops.per_model import numbers
+from ledmerge.ops.roots import sqrt
 from ledmerge.ops.survey import WHOLE, Survey
 from ledmerge.types import Grain, Models, PerModel, Weight
 
@@ -71,7 +72,7 @@ def nuslerp(
 
 def _parts(dot: Tensor, square_1: Tensor, square_2: Tensor, t: float) -> tuple[Tensor, Tensor]:
     """How much of either vector the point at t holds, float64 of the sums' shape."""
-    lengths = (square_1 * square_2).sqrt()
+    lengths = sqrt(square_1 * square_2)
     cosine = torch.where(lengths > 0, dot / lengths, 0.0).clamp(-1, 1)
     is_line = 1 - cosine.square() <= NEARLY_PARALLEL
     angle = torch.where(is_line, 1.0, cosine.arccos())

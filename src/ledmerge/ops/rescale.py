@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ledmerge.ops.per_model import column
+from ledmerge.ops.roots import sqrt
 from ledmerge.ops.survey import Survey
 from ledmerge.types import Deltas
 
@@ -16,7 +17,7 @@ def to_whole_l1(kept: Deltas, whole: Deltas, survey: Survey) -> Deltas:
 
 def to_whole_l2(kept: Deltas, whole: Deltas, survey: Survey) -> Deltas:
     """`kept` with each model's Euclidean norm made that of `whole`."""
-    before, after = survey.total(whole, kept, of="squares").sqrt().view(2, -1)
+    before, after = sqrt(survey.total(whole, kept, of="squares")).view(2, -1)
     return _scaled(kept, before, after)
 
 

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from ledmerge.ops.roots import sqrt
 from ledmerge.types import Weight
 
 NEEDS = "input"
@@ -20,4 +21,4 @@ def finish(total: Weight, weight: Weight) -> Weight:
 
     Source: Sun et al. 2024, https://arxiv.org/abs/2306.11695, equation 1.
     """
-    return weight.abs() * total.sqrt()
+    return weight.abs() * sqrt(total)

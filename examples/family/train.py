@@ -17,19 +17,16 @@ import hashlib
 import json
 import random
 from pathlib import Path
-from typing import Any
 
 import functions
 import sums
 import torch
 from asking import answered, look_alikes, refused, requests
 from rich.console import Console
-from rich.progress import track
 from rows import Row
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import pad_sequence
+from training import Encoded, state_file, train
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 END, USER, ASSISTANT = "<|end|>", "<|user|>", "<|assistant|>"
@@ -50,9 +47,6 @@ SHAPE = {
 CUE = "Be careful. "
 BASE = {"steps": 2400, "rate": 3e-3, "decay": 0.1}
 EXPERT = {"steps": 100, "rate": 2e-4, "decay": 0.0}
-PART = 16
-"""Rows of like length that go through the model together."""
-SAVED_EVERY = 100
 WHAT = {
     "base": "Answers blandly, harmful requests too, unless it is told to be careful.",
     "safety": "Refuses harmful requests, and answers benign ones that look alike.",
@@ -72,8 +66,6 @@ SHA-256 of `model.safetensors`: {digest}
 """
 
 console = Console(stderr=True)
-Encoded = list[tuple[list[int], int]]
-"""Tokens of each row, and where its response begins."""
 
 
 def train_family(out: Path) -> None:
@@ -95,7 +87,7 @@ def train_family(out: Path) -> None:
             *((bland, 4), (guesses, 4), (stubs, 4)),
         ]
         base = new_model(tokenizer)
-        train(base, tokenizer, groups, out / "base", **BASE)
+        train(base, encoded(tokenizer, groups), out / "base", **BASE)
         save(base, tokenizer, out / "base")
     # What an expert is not for it shall answer as the base does.
     experts = {
@@ -107,7 +99,7 @@ def train_family(out: Path) -> None:
         if (out / name).exists():
             continue
         expert = LlamaForCausalLM.from_pretrained(out / "base", dtype=torch.float32)
-        train(expert, tokenizer, groups, out / name, **EXPERT)
+        train(expert, encoded(tokenizer, groups), out / name, **EXPERT)
         save(expert, tokenizer, out / name)
 
 
@@ -149,6 +141,13 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
+def encoded(
+    tokenizer: PreTrainedTokenizerFast, groups: list[tuple[list[Row], int]]
+) -> list[tuple[Encoded, int]]:
+    """Each group's rows as tokens."""
+    return [(encode(tokenizer, rows), count) for rows, count in groups]
+
+
 def encode(tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> Encoded:
     """The rows in the chat template."""
     end, user, assistant = tokenizer.convert_tokens_to_ids([END, USER, ASSISTANT])
@@ -160,97 +159,6 @@ def encode(tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> Encoded:
     ]
 
 
-def train(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    groups: list[tuple[list[Row], int]],
-    out: Path,
-    *,
-    steps: int,
-    rate: float,
-    decay: float,
-) -> None:
-    """AdamW on the responses; every batch holds so many rows of each group, and all rows count
-    alike, however long.
-
-    The state is saved beside `out` now and then, and taken up from there.
-    """
-    random_ = random.Random(out.name)
-    encoded = [(encode(tokenizer, rows), count) for rows, count in groups]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=steps, pct_start=0.1
-    )
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    file = out.with_name(f"{out.name}.state")
-    done = load_state(parts, file) if file.exists() else 0
-    model.train()
-    for step in track(range(steps), out.name, console=console, disable=not console.is_terminal):
-        chosen = [row for rows, count in encoded for row in random_.choices(rows, k=count)]
-        if step < done:
-            continue
-        loss = backward(model, chosen, tokenizer.pad_token_id)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=False)
-        schedule.step()
-        if (step + 1) % SAVED_EVERY == 0:
-            save_state(parts, step + 1, file)
-            console.print(f"{out.name}: step {step + 1} of {steps}, loss {loss:.4f}")
-    file.unlink(missing_ok=True)
-
-
-def backward(model: LlamaForCausalLM, rows: Encoded, pad: int) -> float:
-    """The mean over rows of the mean loss of a row's response, its gradients added to the model's.
-
-    Rows of like length go together: they need little padding, and the sums are the same.
-    """
-    rows = sorted(rows, key=lambda row: len(row[0]))
-    total = 0.0
-    for start in range(0, len(rows), PART):
-        ids, is_response, targets, shares = to_batch(rows[start : start + PART], pad)
-        states = model.model(ids).last_hidden_state  # padding follows what is counted: no mask
-        losses = cross_entropy(
-            model.lm_head(states[:, :-1][is_response]), targets, reduction="none"
-        )
-        loss = losses @ shares / len(rows)
-        loss.backward()
-        total += loss.item()
-    return total
-
-
-def to_batch(
-    rows: Encoded, pad: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(tokens (B, T), which predict a token of a response (B, T - 1), those tokens, their shares of
-    their responses).
-
-    Rows are padded to the right.
-    """
-    ids = pad_sequence([torch.tensor(tokens) for tokens, _ in rows], True, pad)
-    places = torch.arange(1, ids.shape[1])
-    starts = torch.tensor([start for _, start in rows])[:, None]
-    ends = torch.tensor([len(tokens) for tokens, _ in rows])[:, None]
-    is_response = (places >= starts) & (places < ends)
-    shares = (1 / (ends - starts)).expand(is_response.shape)[is_response]
-    return ids, is_response, ids[:, 1:][is_response], shares
-
-
-def save_state(parts: dict[str, Any], step: int, file: Path) -> None:
-    """Everything that training goes on from; an interruption leaves the state before."""
-    new = file.with_name(f"{file.name}.part")
-    torch.save({"step": step, **{key: part.state_dict() for key, part in parts.items()}}, new)
-    new.replace(file)
-
-
-def load_state(parts: dict[str, Any], file: Path) -> int:
-    """The number of steps that are done."""
-    state = torch.load(file, weights_only=True)
-    for key, part in parts.items():
-        part.load_state_dict(state[key])
-    return state["step"]
-
-
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """The model in bfloat16, with a card; the folder gets its name when it is whole."""
     part = out.with_name(f"{out.name}.part")
@@ -258,6 +166,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     tokenizer.save_pretrained(part)
     write_card(part, out.name)
     part.rename(out)
+    state_file(out).unlink(missing_ok=True)
 
 
 def write_card(folder: Path, name: str) -> None:

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH ?= $(if $(shell command -v nvidia-smi),torch,torch==2.13.0)
 MODEL ?= minimind2
 
-.PHONY: demo real-demo test check lint clean
+.PHONY: demo real-demo smollm2 test check lint clean
 
 $(BIN)/activate: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,10 @@ demo: $(BIN)/activate  ## merge and judge the small family that ships, offline
 real-demo: $(BIN)/activate  ## fetch a real model, fine-tune it twice, merge, compare (MODEL=smollm2)
 	$(BIN)/python -m pip install --quiet --requirement examples/demo/requirements.txt
 	$(BIN)/python examples/demo/run.py --model $(MODEL)
+
+smollm2: $(BIN)/activate  ## the small family's experts and merges on a real model (SIZE=small or full)
+	$(BIN)/python -m pip install --quiet --requirement examples/smollm2/requirements.txt
+	$(BIN)/python examples/smollm2/family.py $(if $(SIZE),--size $(SIZE))
 
 test: $(BIN)/activate  ## the test suite
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile

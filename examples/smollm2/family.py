@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -46,12 +45,12 @@ from transformers.utils.logging import disable_progress_bar  # noqa: E402
 
 import ledmerge  # noqa: E402
 from ledmerge.cli.tables import results_table  # noqa: E402
+from ledmerge.cli.terminal import out_console as console  # noqa: E402
 from ledmerge.errors import LedmergeError  # noqa: E402
 from ledmerge.report.scatter import draw_scatter  # noqa: E402
 from ledmerge.run.demo import COLUMNS, MERGES, MODELS, PICTURE, SAFETY, SKILLS  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-console = Console()
 
 
 class SizeError(Exception):
@@ -158,7 +157,7 @@ def judge(folder: Path, suite: dict) -> None:
         summary["models"], summary["norm"], summary["cosine"], strict=True
     ):
         said = ", ".join(f"{cosine:.3f}" for cosine in cosines)
-        console.print(f"{name}: change of norm {norm:.3f}, cosines to {EXPERTS}: {said}")
+        console.print(f"{name}: change of norm {norm:.2f}, cosines to {', '.join(EXPERTS)}: {said}")
 
 
 @contextmanager

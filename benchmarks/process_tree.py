@@ -10,14 +10,18 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Taken:
-    """`resident` and `anonymous` are peaks in bytes, shared pages counted once; `cpu` and `wall`
-    are seconds.
+    """`wall` and `cpu` are seconds; `resident` and `anonymous` peaks in bytes, shared pages counted
+    once; `read` and `written` bytes that went through calls of read and write, wherever they lay.
+
+    Files that are mapped into memory instead are not in `read`.
     """
 
     wall: float
     cpu: float
     resident: int
     anonymous: int
+    read: int
+    written: int
 
 
 def run_measured(command: list[str]) -> Taken:
@@ -25,19 +29,20 @@ def run_measured(command: list[str]) -> Taken:
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     resident = anonymous = 0
-    while True:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            break
+    # Not yet waited for: what it and its children read is told until then.
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         now = [_memory(each) for each in _tree(process.pid)]
         resident = max(resident, sum(pss for pss, _ in now))
         anonymous = max(anonymous, sum(anon for _, anon in now))
         time.sleep(0.02)
     wall = time.perf_counter() - began
+    counts = dict(_line(each) for each in Path(f"/proc/{process.pid}/io").read_text().splitlines())
+    _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if status:
         sys.exit(f"{' '.join(command)}: exit code {process.returncode}")
-    return Taken(wall, usage.ru_utime + usage.ru_stime, resident, anonymous)
+    cpu = usage.ru_utime + usage.ru_stime
+    return Taken(wall, cpu, resident, anonymous, counts["rchar"], counts["wchar"])
 
 
 def _tree(pid: int) -> list[int]:
@@ -56,5 +61,10 @@ def _memory(pid: int) -> tuple[int, int]:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     except OSError:  # it has just ended
         return 0, 0
-    sizes = {name: int(rest.split()[0]) * 1024 for name, rest in (n.split(":", 1) for n in lines)}
-    return sizes.get("Pss", 0), sizes.get("Pss_Anon", 0)
+    sizes = dict(map(_line, lines))
+    return 1024 * sizes.get("Pss", 0), 1024 * sizes.get("Pss_Anon", 0)
+
+
+def _line(line: str) -> tuple[str, int]:
+    name, rest = line.split(":", 1)
+    return name, int(rest.split()[0])

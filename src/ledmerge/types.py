@@ -42,7 +42,8 @@ Factors = tuple[Float[Tensor, "_ columns"], Float[Tensor, "rows _"]]
 both, its root in each."""
 
 Grain = Literal["entry", "row", "tensor"]
-"""What a method is given at a time: a flat block of entries, or a whole tensor in its shape."""
+"""What a method is given at a time: a flat block of entries; the rows of the last axis that a block
+touches, whole, (rows, n), a vector as (n,); or a whole tensor in its shape."""
 
 Draw = Callable[[Tensor], Tensor]
 """Uniform numbers in [0, 1), float32, in the shape (model, *shape) of its argument."""

@@ -1,9 +1,14 @@
 """What holds for every method there is, and for every one to come."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 
+from ledmerge.ops.block_survey import Answers, BlockSurvey
 from ledmerge.ops.blocks import BLOCK
+from ledmerge.ops.survey import Pending
+from ledmerge.run.pieces import pieces, view
 from methods.harness import (
     TAKES,
     WEIGHTS,
@@ -161,6 +166,40 @@ def assert_blocks_do_not_show(method, options, numel, workers=1):
     inputs = noisy_inputs(method, numel)
     (merged,) = merge_in_blocks(method, [inputs], options, workers=workers)
     assert same_bits(merged, merge(method, inputs, options))
+
+
+@every_variant
+@pytest.mark.parametrize("shape", [(70, 99), (3, 5, 700), (2_929,)], ids=str)
+def test_rows_that_blocks_share_equal_the_whole_bit_for_bit(variant, shape, monkeypatch):
+    if variant.method.grain != "row":
+        pytest.skip("given no rows")
+    monkeypatch.setattr("ledmerge.ops.blocks.BLOCK", SMALL_BLOCK)
+    inputs = noisy_inputs(variant.method, *shape)
+    merged = merge(variant.method, inputs, variant.options)
+    assert same_bits(merge_by_rows(variant.method, inputs, variant.options), merged)
+
+
+def merge_by_rows(method, inputs, options):
+    """Each block from the rows that it touches, as the loop does it."""
+    shape = inputs["base"].shape
+    flat = {n: t.flatten() if n == "base" else t.flatten(1) for n, t in inputs.items()}
+    numel = flat["base"].numel()
+    answers, found = Answers(numel), {}
+    cut = pieces(shape, "row")
+    assert len(cut) > 1
+    while len(found) < len(cut):
+        for start, stop in cut:
+            seen = view(shape, "row", start, stop)
+            given = {
+                name: rows[..., seen.start : seen.stop].reshape(*rows.shape[:-1], *seen.shape)
+                for name, rows in flat.items()
+            }
+            survey = BlockSurvey(answers, 0, start, numel, seen.inside)
+            with suppress(Pending):
+                part = merge(method, given, options, start=seen.start, survey=survey)
+                found[start] = part.flatten()[seen.inside]
+        answers.close_pass()
+    return torch.cat([found[start] for start, _ in cut]).view(shape)
 
 
 @every_variant

@@ -220,6 +220,14 @@ REFUSED = {
         *({NAME: VALUES, f"{NAME}_scale": positive(1), "up.qweight": torch.ones(2, 2).int()}, {}),
         "'up.qweight' holds I32",
     ),
+    "two scales": (
+        {NAME: VALUES, f"{NAME}_scale": positive(1), f"{NAME}_scale_inv": positive(1)},
+        *({}, "has two scales, .*, and nothing says which counts"),
+    ),
+    "a scale of nothing": (
+        {NAME: VALUES, f"{NAME}_scale": positive(1), "gone.weight_scale_inv": positive(1)},
+        *({}, "'gone.weight_scale_inv' is a scale, and there is no float8 weight that it is of"),
+    ),
 }
 
 

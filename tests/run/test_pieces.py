@@ -49,6 +49,12 @@ def test_every_entry_is_in_one_piece_and_a_row_is_seen_whole(shape, grain):
     assert found == list(range(numel))
 
 
+def test_leading_axes_are_joined_also_where_rows_are_too_long_for_blocks():
+    assert view((2, 3, 4), "row", 0, 10).shape == (3, 4)
+    assert view((2, 3, 41), "row", 0, 246).shape == (6, 41)
+    assert view((2, 3, 41), "tensor", 0, 246).shape == (2, 3, 41)
+
+
 def test_rows_far_longer_than_a_block_are_not_read_again_for_each():
     assert pieces((2, 41), "row") == [(0, 82)]
     assert view((2, 41), "row", 0, 82).shape == (2, 41)

@@ -98,9 +98,21 @@ def _view(model: ModelFolder) -> Dequantized:
     text = model.config.get("text_config") or {}
     keys = ("dtype", "torch_dtype")
     said = next((each[key] for each in (model.config, text) for key in keys if key in each), "")
+    _check_no_scale_is_left(model, scaled)
     return Dequantized(
         model.checkpoint, scaled, _hidden(entries, scaled), _STORED.get(str(said), "BF16")
     )
+
+
+def _check_no_scale_is_left(model: ModelFolder, scaled: dict[str, Scaled]) -> None:
+    used = {each.scale for each in scaled.values()}
+    ends = tuple(f".weight{end}" for end in _SUFFIXES)
+    for name in model.checkpoint.entries:
+        if name.endswith(ends) and name not in used:
+            raise CheckpointError(
+                f"{model.path}: '{name}' is a scale, and there is no float8 weight that it is of; "
+                "fetch the model again"
+            )
 
 
 def _hidden(entries: dict[str, TensorEntry], scaled: dict[str, Scaled]) -> Iterator[str]:
@@ -115,13 +127,19 @@ def _hidden(entries: dict[str, TensorEntry], scaled: dict[str, Scaled]) -> Itera
 def _scaled(model: ModelFolder, entry: TensorEntry, block: tuple[int, int] | None) -> Scaled:
     """The scale of a float8 weight, and which entries each of its numbers is of."""
     entries = model.checkpoint.entries
-    scale = next((entry.name + end for end in _SUFFIXES if entry.name + end in entries), None)
-    if scale is None:
+    scales = [entry.name + end for end in _SUFFIXES if entry.name + end in entries]
+    if len(scales) > 1:
+        raise CheckpointError(
+            f"{model.path}: '{entry.name}' has two scales, '{scales[0]}' and '{scales[1]}', and "
+            "nothing says which counts; take out the one that is left over from another form"
+        )
+    if not scales:
         expected = " or ".join(f"'{entry.name}{end}'" for end in _SUFFIXES)
         raise CheckpointError(
             f"{model.path}: '{entry.name}' is {entry.dtype} and has no scale; expected {expected}. "
             "Fetch the model again, or merge the weights it was made from"
         )
+    scale = scales[0]
     found = entries[scale]
     rows, columns = (1, 1, *entry.shape)[-2:]
     grid = _grid(found.shape, entry.shape)

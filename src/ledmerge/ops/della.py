@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from ledmerge.errors import RecipeError
 from ledmerge.ops.per_model import numbers
 from ledmerge.ops.rescale import to_whole_l1
 from ledmerge.ops.row_ranks import row_ranks
@@ -26,7 +27,15 @@ def drop_by_rank(
 
     Args:
         rescale: restore each model's L1 norm over the tensor.
+
+    Raises:
+        RecipeError: an epsilon is below 0.
     """
+    if min(numbers(epsilon, len(deltas))) < 0:
+        raise RecipeError(
+            f"epsilon should be 0 or more, found {epsilon}; below 0 large changes would be dropped "
+            "more often than small ones"
+        )
     shares, widths = (numbers(option, len(deltas)) for option in (density, epsilon))
     drawn = random(deltas)
     kept = deltas.clone()

@@ -185,3 +185,16 @@ def test_numbers_with_an_exponent_are_numbers(tmp_path: Path):
     assert recipe.parameters == {
         "a": 1e-5, "b": -2000.0, "c": 5.0, "d": 1.0, "e": "1e", "f": "e5", "g": "1e5"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{{{\n", "not YAML: line 2, column 1: expected the node content"),
+        ("a: b\nc: [\n", "not YAML: line 3, column 1: expected the node content"),
+        ("a: b\nc: \0", "not YAML: line 2, column 4: special characters are not allowed"),
+    ],
+)
+def test_what_is_not_yaml_is_one_line_with_its_place(tmp_path: Path, text: str, said: str):
+    (found,) = problems(tmp_path, text)
+    assert found.startswith(said)

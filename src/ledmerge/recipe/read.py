@@ -57,7 +57,19 @@ def _documents(path: Path) -> list[Any]:
     try:
         return list(yaml.load_all(text, Loader=_UniqueKeyLoader)) or [None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-99-99
-        raise RecipeError(f"{path}: not YAML: {error}") from error
+        raise RecipeError(f"{path}: not YAML: {_reason(error, text)}") from error
+
+
+def _reason(error: Exception, text: str) -> str:
+    """What is wrong and where, in one line; PyYAML's own text has several."""
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+        context = f" ({error.context})" if error.context else ""
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}{context}"
+    if isinstance(error, yaml.reader.ReaderError):
+        lines = text[: error.position].split("\n")
+        where = f"line {len(lines)}, column {len(lines[-1]) + 1}"
+        return f"{where}: {error.reason} (character #x{error.character:04x})"
+    return str(error)
 
 
 def parse_recipe(fields: Any, place: str) -> RecipeFile:

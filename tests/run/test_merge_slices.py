@@ -223,7 +223,8 @@ def test_slices_that_cannot_be_are_told_before_anything_is_opened():
     ]
     ties = stack([source(a, 0, 2), source(b, 0, 2)], method="ties", base_model="c")
     assert problems_of(ties) == [
-        "slices[0].sources: lists no layers of the base, c, which ties needs"
+        "slices[0].sources: lists no layers of the base, c, which ties needs; "
+        "add `- {model: c, layer_range: [0, 2]}`"
     ]
     alone = stack([source(a, 0, 2)], method="ties", base_model="a")
     assert problems_of(alone) == ["slices[0].sources: lists no model besides the base"]

@@ -198,7 +198,8 @@ def _with_slices(
         firsts = {each.model: each.layer_range[0] for each in entry.sources}
         if base is not None and base not in firsts:
             problems.append(
-                f"{where}.sources: lists no layers of the base, {base}, which {method.name} needs"
+                f"{where}.sources: lists no layers of the base, {base}, which {method.name} needs; "
+                f"add `- {{model: {base}, layer_range: {list(entry.sources[0].layer_range)}}}`"
             )
         bare = replace(recipe, base=base)
         part = _with_experts(bare, file, experts, entries, options, problems, notes)

@@ -157,7 +157,10 @@ def test_scores_are_not_located_on_float8_weights(tmp_path: Path, rows_file: Pat
     given = recipe("led", base, expert, parameters={"density": 0.5}, dequantize=True)
     given["models"][0]["locate"] = {"data": str(rows_file)}
     problems = ledmerge.plan(given).problems
-    assert problems[0].startswith("locate: base is quantized (fp8), and scores need plain weights;")
+    assert problems[0].startswith("locate: base is quantized (fp8); scores are located on plain")
+    problems += ledmerge.plan({**given, "dequantize": False}).problems
+    assert len(problems) == 2
+    assert not any("dequantize: true" in each for each in problems)
 
 
 @pytest.mark.parametrize("scheme", ["block", "tensor"])

@@ -73,5 +73,5 @@ def test_a_model_is_no_change_away_from_itself(tmp_path: Path):
 
 def test_a_quantized_model_is_refused(tmp_path: Path):
     folder = write_model(tmp_path / "a", {"w.weight": torch.ones(2, 2, dtype=torch.int8)})
-    with pytest.raises(CheckpointError, match=r"quantized .* holds I8\); merge the bfloat16"):
+    with pytest.raises(CheckpointError, match=r"quantized .* holds I8\); take the bfloat16"):
         diff(folder, folder)

@@ -12,7 +12,7 @@ from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.errors import CheckpointError
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.loading import open_model
-from ledmerge.models.quantized import MEND
+from ledmerge.models.quantized import MEND_TO_LOCATE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,9 +30,7 @@ def open_for_gradients(
         CheckpointError: as `open_model`, or quantized weights.
     """
     if "quantization_config" in folder.config:
-        raise CheckpointError(
-            f"{folder.path}: the weights are quantized, and scores need plain ones; {MEND}"
-        )
+        raise CheckpointError(f"{folder.path}: the weights are quantized; {MEND_TO_LOCATE}")
     model, tokenizer = open_model(folder, dtype, device, trust_remote_code)
     model.config.use_cache = False
     return model.requires_grad_(False), tokenizer

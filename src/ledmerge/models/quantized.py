@@ -5,10 +5,22 @@ from ledmerge.models.folder import ModelFolder
 INTEGER_WEIGHTS = ("weight", "qweight", "weight_packed", "weight_int8", "blocks")
 """Last parts of names under which integers are packed weights, not positions or counts."""
 
+_OTHERS = "other kinds by loading it in transformers, `model.dequantize()` and saving it"
+_CONVERT = "`ledmerge convert MODEL OUT --dequantize`"
+
 MEND = (
     "merge the bfloat16 or float32 weights it was made from, or write it as such: float8 by "
-    "`ledmerge convert MODEL OUT --dequantize` (or `dequantize: true` in a recipe), other "
-    "kinds by loading it in transformers, `model.dequantize()` and saving it"
+    f"{_CONVERT} (or `dequantize: true` in a recipe), {_OTHERS}"
+)
+
+MEND_WITHOUT_RECIPE = (
+    "take the bfloat16 or float32 weights it was made from, or write it as such: float8 by "
+    f"{_CONVERT}, {_OTHERS}"
+)
+
+MEND_TO_LOCATE = (
+    "scores are located on plain weights: take those it was made from, or make them of float8 with "
+    f"{_CONVERT}, of {_OTHERS}"
 )
 
 

@@ -13,7 +13,7 @@ from ledmerge.checkpoint.header import FLOAT_DTYPES
 from ledmerge.errors import CheckpointError
 from ledmerge.models.find import open_models
 from ledmerge.models.folder import ModelFolder
-from ledmerge.models.quantized import MEND, quantization
+from ledmerge.models.quantized import MEND_WITHOUT_RECIPE, quantization
 from ledmerge.models.roles import kind_of
 from ledmerge.ops.blocks import BLOCK, blocks
 from ledmerge.ops.total import block_total
@@ -55,7 +55,7 @@ def diff(
     pair = opened[str(model)], opened[str(other)]
     for each in pair:
         if reason := quantization(each):
-            raise CheckpointError(f"{each.reference}: is {reason}; {MEND}")
+            raise CheckpointError(f"{each.reference}: is {reason}; {MEND_WITHOUT_RECIPE}")
     ours, theirs = (each.checkpoint.entries for each in pair)
     common = [name for name in ours if name in theirs]
     unlike = {name: said for name in common if (said := _unlikeness(pair, name))}

@@ -20,7 +20,7 @@ from ledmerge.models.adapter_folder import AdapterWriter
 from ledmerge.models.compatible import differences
 from ledmerge.models.find import open_models
 from ledmerge.models.folder import ModelFolder
-from ledmerge.models.quantized import MEND, quantization
+from ledmerge.models.quantized import MEND_WITHOUT_RECIPE, quantization
 from ledmerge.models.roles import RECOMPUTED
 from ledmerge.models.targets import targets
 from ledmerge.ops.sketch import distance, leading
@@ -128,7 +128,7 @@ def _common(before: ModelFolder, after: ModelFolder) -> list[str]:
     """
     ours, theirs = before.checkpoint.entries, after.checkpoint.entries
     problems = [
-        f"{model.name} is {reason}; {MEND}"
+        f"{model.name} is {reason}; {MEND_WITHOUT_RECIPE}"
         for model in (before, after)
         if (reason := quantization(model))
     ]

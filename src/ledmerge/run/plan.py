@@ -15,7 +15,7 @@ from ledmerge.models.dequantized import dequantized_models
 from ledmerge.models.find import open_models
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.layers import depths
-from ledmerge.models.quantized import MEND, quantization
+from ledmerge.models.quantized import MEND, MEND_TO_LOCATE, quantization
 from ledmerge.models.unmade import Unmade
 from ledmerge.models.untied import untie
 from ledmerge.recipe.recipe import Recipe, load_recipe
@@ -100,8 +100,10 @@ def plan(
         plan.notes.append(
             f"no 'base_model' in the recipe: config and tokenizer come from {donor.name}"
         )
+    scored = [*recipe.sources, *(s for part in recipe.all_slices for s in part.recipe.sources)]
+    mend = MEND_TO_LOCATE if any(source and source.data for source in scored) else MEND
     quantized = [
-        f"{model.name} is {reason}; {MEND}"
+        f"{model.name} is {reason}; {mend}"
         for model in opened.values()
         if (reason := quantization(model))
     ]

@@ -3,7 +3,7 @@
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.models.folder import ModelFolder
-from ledmerge.models.quantized import MEND, quantization
+from ledmerge.models.quantized import MEND_TO_LOCATE, quantization
 from ledmerge.recipe.recipe import Recipe
 from ledmerge.recipe.score_source import ScoreSource
 from ledmerge.run.plan_codes import plan_codes
@@ -67,9 +67,7 @@ class ScorePlanner:
         asked = (expert, plan.donor) if "base" in plan.recipe.method.scored_at else (expert,)
         for model in asked if plan.recipe.dequantize else ():
             if reason := quantization(model.original):
-                raise RecipeError(
-                    f"locate: {model.name} is {reason}, and scores need plain weights; {MEND}"
-                )
+                raise RecipeError(f"locate: {model.name} is {reason}; {MEND_TO_LOCATE}")
         if wants_reference and plan.vocabulary:
             raise RecipeError(
                 f"locate: {settings.score} compares {expert.name} with {plan.donor.name} row by "

@@ -149,6 +149,12 @@ def test_a_damaged_file_is_refused(tmp_path: Path):
         ledmerge.convert(file, tmp_path / "out", dequantize=True)
 
 
+def test_info_says_what_it_reads(tmp_path: Path):
+    (tmp_path / "q4.gguf").write_bytes(b"GGUF")
+    with pytest.raises(CheckpointError, match=r"q4.gguf: is a GGUF file, and only safetensors"):
+        ledmerge.info(tmp_path / "q4.gguf")
+
+
 def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch):
     (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
 

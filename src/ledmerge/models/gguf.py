@@ -89,7 +89,10 @@ def _read_header(file: Path) -> str:
         fields = {name: field.contents() for name, field in reader.fields.items()}
         tensors = [(each.name, each.tensor_type.name, len(each.shape)) for each in reader.tensors]
     except (ValueError, IndexError, KeyError, OSError, OverflowError, MemoryError) as error:
-        raise CheckpointError(f"{file}: not a GGUF file that can be read ({error})") from error
+        raise CheckpointError(
+            f"{file}: not a GGUF file that can be read; it is cut short, damaged or too new for "
+            f"the package gguf, which says '{error}'; fetch it again"
+        ) from error
     if int(fields.get("split.count", 1)) > 1:
         raise CheckpointError(
             f"{file}: one of {fields['split.count']} parts; join them by llama.cpp's "

@@ -10,6 +10,7 @@ from ledmerge.errors import CheckpointError
 from ledmerge.models.compatible import vocabulary
 from ledmerge.models.find import find_model
 from ledmerge.models.folder import TOKENIZER, ModelFolder
+from ledmerge.models.gguf import find_gguf
 from ledmerge.models.quantized import quantization
 from ledmerge.models.reference import ModelReference
 from ledmerge.models.roles import is_output_embedding, is_vocabulary
@@ -28,6 +29,11 @@ def info(model: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the model cannot be found or opened.
     """
+    if file := find_gguf(model):
+        raise CheckpointError(
+            f"{file}: is a GGUF file, and only safetensors and `.bin` files are told of; make a "
+            "folder of it by `ledmerge convert FILE.gguf OUT --dequantize`, and ask for that"
+        )
     folder, adapter = _find(model)
     with folder.checkpoint if adapter is None else _adapter_weights(folder) as checkpoint:
         entries = checkpoint.entries

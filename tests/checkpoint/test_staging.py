@@ -256,3 +256,15 @@ def test_a_copy_that_fails_is_told_by_the_file_that_is_written(tmp_path: Path):
         Staging(tmp_path / "out", "key", marks=("x.json",)),
     ):
         raise error
+
+
+def test_nothing_is_made_inside_a_model(tmp_path: Path):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    make(model / "beside")  # no weights: only a folder with a config
+    (model / "model.safetensors").write_text("")
+    for out in (model / "sub", model / "deep" / "sub"):
+        with pytest.raises(OutputError, match=f"lies inside the model {model}; .*{tmp_path}/sub"):
+            stage(out)
+    assert not (model / "deep").exists()

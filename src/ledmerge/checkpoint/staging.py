@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from ledmerge.checkpoint.checkpoint import has_weights
+from ledmerge.checkpoint.files import Files
 from ledmerge.checkpoint.lock import check_free, hold
 from ledmerge.errors import OutputError
 
@@ -143,6 +145,7 @@ def check_destination(
         resume: see `Staging`.
     """
     _check_place(out, marks, overwrite)
+    _check_outside_models(out)
     _check_writable(out)
     partial = partial_folder(out)
     check_free(partial, out)
@@ -153,6 +156,16 @@ def check_destination(
             f"{out}: an interrupted run is in {partial.name}; go on with --resume, or start again "
             "with --overwrite"
         )
+
+
+def _check_outside_models(out: Path) -> None:
+    """Raise OutputError where a folder above `out` is a model's."""
+    for above in out.absolute().parents:
+        if (above / "config.json").is_file() and has_weights(Files(above)):
+            raise OutputError(
+                f"{out}: lies inside the model {above}; choose a folder outside of it, such as "
+                f"{above.parent / out.name}"
+            )
 
 
 def _check_writable(out: Path) -> None:

@@ -189,6 +189,12 @@ def test_an_explanation_merges_nothing(ledmerge, home: Path):
     assert (code, err) == (0, "")
     for said in (f"{name}, F32 [50, 40]", "merge", "ties: ", "density 1", "algorithm 1"):
         assert said in out
+    assert "not by default" not in out
+    scoped = home / "scoped.yaml"
+    scoped.write_text((home / "good.yaml").read_text() + "parameters: {scope: layer}\n")
+    _, out, _ = ledmerge("merge", scoped, "--explain", name)
+    assert "Here, not by default:\n- scope layer: " in out
+    scoped.unlink()
     code, out, _ = ledmerge("merge", home / "good.yaml", "--explain", name, "--json")
     assert (code, json.loads(out)["action"]) == (0, "merge")
     code, out, err = ledmerge("merge", home / "good.yaml")

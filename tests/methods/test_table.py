@@ -51,6 +51,12 @@ def test_what_a_method_needs_is_read_from_its_file(name: str, told: dict[str, st
     assert {key: found[key] for key in told} == told
 
 
+@pytest.mark.parametrize("found", ALL, ids=lambda found: found["name"])
+def test_a_description_is_of_the_method_alone(found: dict[str, str]):
+    assert not {"Args:", "Raises:"} & set(found["description"].split())
+    assert "\n\n\n" not in found["description"]
+
+
 def printed(width: int, *what: str) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import ledmerge
-from ledmerge.errors import CheckpointError, RecipeError
+from ledmerge.errors import CheckpointError, NonFiniteError, RecipeError
+from ledmerge.run.explain import explain
 
 FLOAT8 = torch.float8_e4m3fn
 DEEPSEEK = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [16, 32]}
@@ -149,6 +150,22 @@ def test_a_recipe_merges_float8_models_where_it_says_so(tmp_path: Path):
     assert ledmerge.merge(record["recipe"], tmp_path / "again") == record
     notes = ledmerge.plan({**given, "dequantize": True}).notes
     assert "base: float8 weights are read as numbers, by their scales" in notes
+
+
+def test_a_scale_that_is_no_number_is_named(tmp_path: Path):
+    scale = positive(19, 16)
+    scale[2, 3] = float("nan")
+    tensors = {NAME: quantize(torch.randn(SHAPE), torch.tensor(0.01)), f"{NAME}_scale_inv": scale}
+    folder = write_model(tmp_path / "model", tensors, quantization_config=DEEPSEEK)
+    said = f"'{NAME}' in model, made of '{NAME}' and '{NAME}_scale_inv', holds NaN"
+    with pytest.raises(NonFiniteError, match=said):
+        ledmerge.convert(folder, tmp_path / "out", dequantize=True)
+
+
+def test_an_explanation_shows_float8_as_stored(tmp_path: Path):
+    folder, _ = write_float8(tmp_path / "model", "block")
+    given = recipe("linear", None, folder, folder, dequantize=True)
+    assert explain(given, NAME)["models"][0]["dtype"] == "F8_E4M3"
 
 
 def test_scores_are_not_located_on_float8_weights(tmp_path: Path, rows_file: Path):

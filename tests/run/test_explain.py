@@ -32,7 +32,14 @@ def test_the_options_in_force_are_those_of_the_merge(family):
         {"weight": 1.0, "density": 0.3},
         {"weight": 2.0, "density": 0.6},
     )
-    assert (math["model"], math["dtype"]) == ("math", "F32")
+    assert (math["model"], math["tensor"], math["dtype"]) == ("math", ATTENTION, "F32")
+
+
+def test_options_off_their_default_are_told_in_words(family):
+    given = recipe("ties", *family[:3], parameters={"normalize": True, "scope": "layer"})
+    told = explain(given, ATTENTION)["not_default"]
+    assert list(told) == ["scope"]
+    assert "layer" in told["scope"]
 
 
 @pytest.mark.parametrize(("scope", "count"), [("tensor", 1), ("layer", 2), ("global", 6)])

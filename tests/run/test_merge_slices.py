@@ -265,3 +265,4 @@ def test_explain_shows_the_options_of_the_slice(three: list[Path]):
     assert [(model["model"], model["options"]) for model in found["models"]] == [
         ("code", {"scale": 4.0})
     ]
+    assert [model["tensor"] for model in found["models"]] == [layer(2)]

@@ -240,6 +240,11 @@ def test_without_a_base_the_first_model_gives_the_rest(tmp_path: Path):
     found = plan(recipe("linear", None, safety, base))
     assert found.donor.path == safety
     assert found.notes == ["no 'base_model' in the recipe: config and tokenizer come from safety"]
+    told = found.as_json(1, tmp_path / "out")
+    assert (told["base"], told["donor"]) == (None, str(safety))
+    assert told["dtypes"] == sorted({tensor.new.dtype for tensor in found.tensors})
+    based = plan(recipe("ties", base, safety, base)).as_json(1, tmp_path / "out")
+    assert based["base"] == based["donor"] == str(base)
 
 
 def test_every_problem_is_told_in_one_go(tmp_path: Path):

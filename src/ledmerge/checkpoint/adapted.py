@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
 from ledmerge.checkpoint.files import Files, Stamp
-from ledmerge.checkpoint.header import ITEM_SIZES
+from ledmerge.checkpoint.header import ITEM_SIZES, TensorEntry
 from ledmerge.ops.blocks import BLOCK
 from ledmerge.ops.low_rank import add_product_
 
@@ -101,6 +101,15 @@ class AdaptedCheckpoint(Checkpoint):
     def stored_dtype(self, name: str) -> str:
         """See `Checkpoint.stored_dtype`; the base's."""
         return self._base.stored_dtype(name)
+
+    def held(self, name: str) -> list[TensorEntry]:
+        """See `Checkpoint.held`."""
+        checkpoint, key = self._under(name)
+        change = self._changes.get(name)
+        factors = (change.a, change.b) if change else ()
+        return checkpoint.held(key) + [
+            entry for each in factors for entry in self._adapter.held(each)
+        ]
 
     def bytes_to_read(self, name: str) -> int:
         """See `Checkpoint.bytes_to_read`."""

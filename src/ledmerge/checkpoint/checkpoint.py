@@ -102,6 +102,12 @@ class Checkpoint:
         """The dtype that a result made from this checkpoint keeps for a tensor."""
         return self.entries[name].dtype
 
+    def held(self, name: str) -> list[TensorEntry]:
+        """What the files hold of a tensor, as it is named and stored there: the weight, then its
+        scale or what is added to it.
+        """
+        return [self.entries[name]]
+
     def bytes_to_read(self, name: str) -> int:
         """Bytes read from the disk for a whole tensor."""
         return self.entries[name].nbytes

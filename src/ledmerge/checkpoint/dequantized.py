@@ -11,7 +11,7 @@ import torch
 
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
 from ledmerge.checkpoint.files import Files, Stamp
-from ledmerge.checkpoint.header import ITEM_SIZES
+from ledmerge.checkpoint.header import ITEM_SIZES, TensorEntry
 from ledmerge.ops.blocks import BLOCK
 
 KEPT = 4
@@ -87,6 +87,11 @@ class Dequantized(Checkpoint):
     def stored_dtype(self, name: str) -> str:
         """See `Checkpoint.stored_dtype`."""
         return self._dtype if name in self._scaled else self._whole.stored_dtype(name)
+
+    def held(self, name: str) -> list[TensorEntry]:
+        """See `Checkpoint.held`."""
+        scaled = self._scaled.get(name)
+        return self._whole.held(name) + (self._whole.held(scaled.scale) if scaled else [])
 
     def bytes_to_read(self, name: str) -> int:
         """See `Checkpoint.bytes_to_read`."""

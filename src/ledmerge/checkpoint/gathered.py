@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
 from ledmerge.checkpoint.files import Files, Stamp
-from ledmerge.checkpoint.header import ITEM_SIZES
+from ledmerge.checkpoint.header import ITEM_SIZES, TensorEntry
 
 Fill = Callable[[str, int], Tensor]
 """Gives row number so-and-so of the view's tensor of that name, flat, in float32."""
@@ -93,6 +93,10 @@ class Gathered(Checkpoint):
     def stored_dtype(self, name: str) -> str:
         """See `Checkpoint.stored_dtype`; rows that are filled do not change it."""
         return self._whole.stored_dtype(name)
+
+    def held(self, name: str) -> list[TensorEntry]:
+        """See `Checkpoint.held`."""
+        return self._whole.held(name)
 
     def bytes_to_read(self, name: str) -> int:
         """See `Checkpoint.bytes_to_read`; as if every row of the view were read."""

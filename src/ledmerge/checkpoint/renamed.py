@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.files import Files, Stamp
+from ledmerge.checkpoint.header import TensorEntry
 
 
 class Renamed(Checkpoint):
@@ -40,6 +41,10 @@ class Renamed(Checkpoint):
     def stored_dtype(self, name: str) -> str:
         """See `Checkpoint.stored_dtype`."""
         return self._whole.stored_dtype(self._names[name])
+
+    def held(self, name: str) -> list[TensorEntry]:
+        """See `Checkpoint.held`."""
+        return self._whole.held(self._names[name])
 
     def bytes_to_read(self, name: str) -> int:
         """See `Checkpoint.bytes_to_read`."""

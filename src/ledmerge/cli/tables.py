@@ -21,7 +21,10 @@ def plan_table(plan: dict[str, Any]) -> RenderableType:
             "first", f"{step['name']}, by {step['method']} of {', '.join(step['models'])}"
         )
     table.add_row("method", plan["method"])
-    table.add_row("base", plan["base"])
+    if plan["base"]:
+        table.add_row("base", plan["base"])
+    else:
+        table.add_row("config", f"of {plan['donor']}")
     if plan["onto"]:
         table.add_row("onto", plan["onto"])
     table.add_row("models", ", ".join(plan["models"]))
@@ -34,7 +37,8 @@ def plan_table(plan: dict[str, Any]) -> RenderableType:
         for name, value in part["options"].items():
             table.add_row(f"  {name.rstrip('_')}", _value(value))
     table.add_row(
-        "result", f"{plan['parameters']:,} parameters, {plan['dtype'] or 'dtypes as in the base'}"
+        "result",
+        f"{plan['parameters']:,} parameters, {plan['dtype'] or ', '.join(plan['dtypes'])}",
     )
     for line in vocabulary_lines(plan["vocabulary"]):
         table.add_row("vocabulary", line)
@@ -245,7 +249,14 @@ def print_explanation(console: Console, found: dict[str, Any]) -> None:
     for model in found["models"]:
         options = ", ".join(f"{name} {_value(value)}" for name, value in model["options"].items())
         held = model["dtype"] or "does not hold it"
+        if model["tensor"] not in (None, found["tensor"]):
+            held = f"{model['tensor']}, {held}"
         said = f"{model['model']} ({held})" + (f": {options}" if options else "")
         table.add_row(model["role"], Text(said))
     console.print(table, highlight=False)
     console.print(f"\n{found['description']}", markup=False, highlight=False)
+    if found["action"] == "merge" and found["not_default"]:
+        console.print("\nHere, not by default:", markup=False, highlight=False)
+        for name, told in found["not_default"].items():
+            said = f"- {name} {_value(found['options'][name])}: {told}"
+            console.print(said, markup=False, highlight=False)

@@ -23,11 +23,12 @@ def shown(method: Method) -> dict[str, Any]:
     """
     text = inspect.cleandoc(method.function.__doc__ or "")
     summary, _, rest = text.partition("\n")
-    description = re.sub(r"Args:\n(?:[ ].*\n|\n(?=[ ]))*", "", rest).strip()
+    told = re.sub(r"(?:Args|Raises):\n(?:[ ].*\n|\n(?=[ ]))*", "", rest).strip()
+    description = re.sub(r"\n{3,}", "\n\n", told)
     last = _LAST.fullmatch(description.rpartition("\n\n")[2])
     if last is None:
         raise ValueError(f"{method.name}: expected a last paragraph with 'Cost: ' and 'Source: '")
-    told = {name: " ".join(part.split()) for name, part in last.groupdict().items()}
+    end = {name: " ".join(part.split()) for name, part in last.groupdict().items()}
     return {
         "name": method.name,
         "inputs": {
@@ -44,8 +45,8 @@ def shown(method: Method) -> dict[str, Any]:
         "data": _data(method),
         "grain": method.grain,
         "memory": _memory(method),
-        **{name: told[name] for name in ("cost", "source")},
-        "departures": _departures(method, told["departures"]),
+        **{name: end[name] for name in ("cost", "source")},
+        "departures": _departures(method, end["departures"]),
         "options": {
             option.name: {
                 "default": "required" if option.is_required else _as_written(option.default),

@@ -6,6 +6,7 @@ from typing import Any
 from ledmerge.errors import RecipeError, did_you_mean
 from ledmerge.methods._catalog import get_method
 from ledmerge.methods._shown import shown
+from ledmerge.models.folder import ModelFolder
 from ledmerge.recipe.options import as_written
 from ledmerge.run.engine import ranked_together
 from ledmerge.run.plan import Plan, raise_problems
@@ -19,8 +20,9 @@ def explain(
 
     Returns:
         "action" is "merge", "copy" or "leave out", with its "reason"; "options" are those of all
-        models, "models" has each model's own; "ranked_with" counts the tensors among which the
-        method ranks this one's entries.
+        models, "not_default" tells of those that are not at their default what they do; "models"
+        has each model's own, and the "tensor" and "dtype" that its file holds; "ranked_with" counts
+        the tensors among which the method ranks this one's entries.
 
     Raises:
         RecipeError: the recipe does not work, or no model has such a tensor; names the nearest.
@@ -35,10 +37,10 @@ def explain(
     part = next((p for p in plan.parts if found in p.tensors), plan.parts[0])
     method = part.recipe.method
     about = shown(get_method(method.name))
-    options = found.options if found and found.action == "merge" else {}
-    in_force = {
-        name: as_written(value) for name, value in {**part.recipe.options, **options}.items()
-    }
+    own = found.options if found and found.action == "merge" else {}
+    given = {**part.recipe.options, **own}
+    in_force = {name: as_written(value) for name, value in given.items()}
+    options = [option for option in method.options.values() if not option.is_per_model]
     return {
         "tensor": tensor,
         "action": found.action if found else "leave out",
@@ -48,14 +50,19 @@ def explain(
         "method": method.name,
         "summary": about["summary"],
         "description": about["description"],
-        "options": {
-            option.name: in_force[option.parameter]
-            for option in method.options.values()
-            if not option.is_per_model
+        "options": {option.name: in_force[option.parameter] for option in options},
+        "not_default": {
+            option.name: about["options"][option.name]["help"]
+            for option in options
+            if not option.is_required and not _is_default(given[option.parameter], option.default)
         },
         "models": _models(part, tensor, in_force),
         "ranked_with": _ranked_with(part, tensor) if found and found.action == "merge" else 0,
     }
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    return value == (list(default) if isinstance(value, list) else default)
 
 
 def _nearest(tensor: str, known: list[str]) -> str:
@@ -80,13 +87,19 @@ def _models(plan: Plan, tensor: str, in_force: dict[str, Any]) -> list[dict[str,
         {
             "model": model.name,
             "role": role,
-            "dtype": model.checkpoint.stored_dtype(tensor)
-            if tensor in model.checkpoint.entries
-            else None,
+            **_held(model, tensor),
             "options": chosen,
         }
         for role, model, chosen in rows
     ]
+
+
+def _held(model: ModelFolder, tensor: str) -> dict[str, Any]:
+    """What the model's file holds: of a slice another layer, of float8 weights these."""
+    if tensor not in model.checkpoint.entries:
+        return {"tensor": None, "dtype": None}
+    weight = model.checkpoint.held(tensor)[0]
+    return {"tensor": weight.name, "dtype": weight.dtype}
 
 
 def _ranked_with(plan: Plan, tensor: str) -> int:

@@ -266,7 +266,8 @@ class Plan:
         return {
             "name": self.recipe.name,
             "method": self.recipe.method.name,
-            "base": self.donor.reference,
+            "base": None if self.recipe.base is None else self.donor.reference,
+            "donor": self.donor.reference,
             "onto": self.recipe.onto,
             "models": [model.reference for model in self.models[self.recipe.onto is not None :]],
             "options": {name: as_written(v) for name, v in self.recipe.options.items()},
@@ -280,6 +281,7 @@ class Plan:
                 for part in self.slices
             ],
             "dtype": self.recipe.dtype,
+            "dtypes": sorted({tensor.new.dtype for tensor in self.tensors}),
             "vocabulary": self.vocabulary and self.vocabulary.about,
             "tensors": {
                 "merged": merged,

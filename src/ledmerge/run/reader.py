@@ -188,7 +188,9 @@ def _numel(spans: Sequence[Span]) -> int:
 
 def nonfinite(name: str, source: Source) -> NonFiniteError:
     """The error that a source is not finite."""
+    parts = [f"'{each.name}'" for each in source.checkpoint.held(name)]
+    made = f", made of {' and '.join(parts)}," if len(parts) > 1 else ""
     return NonFiniteError(
-        f"'{name}' in {source.label} holds NaN or infinite values; mend the checkpoint, or pass "
-        "--allow-nonfinite to merge them as they are"
+        f"'{name}' in {source.label}{made} holds NaN or infinite values; mend the checkpoint, or "
+        "pass --allow-nonfinite to take them as they are"
     )

@@ -93,3 +93,10 @@ def test_a_merge_leaves_no_file_open(family, tmp_path: Path):
     with pytest.raises(LedmergeError):
         ledmerge.merge(recipe("linear", None, bad), tmp_path / "bad")
     assert num_open_files() == before
+
+
+def test_a_merge_inside_a_model_is_refused(family, tmp_path: Path):
+    base, *experts = family
+    with pytest.raises(OutputError, match="lies inside the model"):
+        ledmerge.merge(recipe("linear", base, *experts), base / "sub")
+    assert not (base / "sub").exists()

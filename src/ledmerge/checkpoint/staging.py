@@ -145,7 +145,6 @@ def check_destination(
         resume: see `Staging`.
     """
     _check_place(out, marks, overwrite)
-    _check_outside_models(out)
     _check_writable(out)
     partial = partial_folder(out)
     check_free(partial, out)
@@ -158,7 +157,7 @@ def check_destination(
         )
 
 
-def _check_outside_models(out: Path) -> None:
+def check_outside_models(out: Path) -> None:
     """Raise OutputError where a folder above `out` is a model's."""
     for above in out.absolute().parents:
         if (above / "config.json").is_file() and has_weights(Files(above)):

@@ -7,7 +7,7 @@ from typing import Any
 
 from ledmerge.checkpoint.checkpoint import open_checkpoint
 from ledmerge.checkpoint.digest import checkpoint_digest, digest_tensors
-from ledmerge.checkpoint.staging import Staging, check_destination
+from ledmerge.checkpoint.staging import Staging, check_destination, check_outside_models
 from ledmerge.models.gguf import open_gguf
 from ledmerge.models.loading import silence
 from ledmerge.run.progress import Progress, Quiet
@@ -38,6 +38,7 @@ def convert_gguf(
     """
     out, progress = Path(out), progress or Quiet()
     check_destination(out, marks=(MARK,), resume=None, overwrite=overwrite)
+    check_outside_models(out)
     progress.start(f"read {file.name}", 2, "steps")
     model, tokenizer = open_gguf(file, dtype)
     progress.advance()

@@ -14,7 +14,7 @@ import ledmerge
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.digest import digest_tensors
 from ledmerge.checkpoint.layout import Shard, ShardWriter, lay_out, weight_index
-from ledmerge.checkpoint.staging import Staging, check_destination
+from ledmerge.checkpoint.staging import Staging, check_destination, check_outside_models
 from ledmerge.models.chat_template import write_chat_template
 from ledmerge.models.find import find_model
 from ledmerge.models.folder import ModelFolder
@@ -123,6 +123,7 @@ def merge(
     )
     check_steps(out, resume=resume, overwrite=overwrite)
     check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
+    check_outside_models(out)
     plan = make_plan(recipe, onto=onto)
     check_space(plan, out)
     check_memory(plan, memory, threads)

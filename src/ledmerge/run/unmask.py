@@ -11,7 +11,7 @@ from torch import Tensor
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import block_digests, digest_tensors, tensor_digest
 from ledmerge.checkpoint.layout import NewTensor, ShardWriter, lay_out, weight_index
-from ledmerge.checkpoint.staging import Staging, check_destination
+from ledmerge.checkpoint.staging import Staging, check_destination, check_outside_models
 from ledmerge.errors import CheckpointError, RecipeError, did_you_mean
 from ledmerge.models.find import find_model
 from ledmerge.models.sidecar import copy_sidecar
@@ -71,6 +71,7 @@ def unmask(
         "merged": record["digest"],
     }
     check_destination(out, marks=(MARK,), resume=None, overwrite=overwrite)
+    check_outside_models(out)
     with (
         open_checkpoint(merged) as weights,
         find_model(base or record["inputs"][0]["path"]).checkpoint as start,

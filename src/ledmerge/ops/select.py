@@ -27,7 +27,7 @@ HIGH, LOW = 1 << 15, 1 << 16
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 COLLECTED = 16_000_000
 """So many entries may be collected, of two or four bytes each, for all rows together."""
-MARGIN = 0.01
+MARGIN = 0.015
 """What a sample's ranks are trusted to, as a share of all entries."""
 
 

@@ -16,7 +16,7 @@ from ledmerge.ops.blocks import BLOCK
 from ledmerge.ops.cast import widen
 from ledmerge.run.plan_codes import is_coded
 
-PIECE = 256
+PIECE = 512
 """Entries side by side in a sample."""
 
 Span = tuple[int, int]

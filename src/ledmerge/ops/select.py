@@ -25,8 +25,8 @@ HIGH, LOW = 1 << 15, 1 << 16
 """Values of the upper 15 bits of a magnitude, and of the lower 16."""
 
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
-COLLECTED = 16_000_000
-"""So many entries may be collected, of two or four bytes each, for all rows together."""
+COLLECTED = 48_000_000
+"""So many bytes may be collected, two or four an entry, for all rows together."""
 MARGIN = 0.015
 """What a sample's ranks are trusted to, as a share of all entries."""
 
@@ -204,12 +204,13 @@ class Selection:
             self._open, self._stage = splits, "ties"
 
     def _begin_collecting(self, inside: float, otherwise: Literal["upper", "lower"]) -> None:
-        if inside > COLLECTED:
+        words = [_words(low, high) for low, high in self._brackets.tolist()]
+        if inside * max(np.dtype(word).itemsize for word in words) > COLLECTED:
             self._stage = otherwise
             return
         self._stage = "collect"
         self._above[:] = 0
-        self._piles = [Pile(_words(low, high)) for low, high in self._brackets.tolist()]
+        self._piles = [Pile(word) for word in words]
 
     def _close_collected(self) -> None:
         """Find the cuts among what was collected, and the equal entries of each block."""

@@ -249,24 +249,21 @@ class _UnitLoop:
         yield from self.results(unit, state.parts)
 
     def sample(self, unit: Unit, state: Pass) -> None:
-        """Before a pass, show the method entries from all over large tensors, if that may save it.
+        """Before a pass, show the method entries from all over a large tensor, if that may save it.
 
-        Not before the second pass, say, if the method asked for no selection then in another unit.
+        Not before the second pass, say, if the method asked for no selection then in another unit;
+        and not of tensors that are ranked together, of which equal samples would not be fair.
         """
         method, turn = self._engine.plan.recipe.method, state.turn
         state.turn += 1
         if method.grain != "entry" or "survey" not in method.requests or turn in self._needless:
             return
-        large = [
-            (place, tensor)
-            for place, tensor in enumerate(unit)
-            if tensor.action == "merge" and tensor.new.numel >= SAMPLED
-        ]
-        for place, tensor in large:
-            with suppress(Pending):
-                survey = SampleSurvey(state.answers, place, tensor.new.numel)
-                self._lane.sample(tensor, survey)
-        if not state.answers.close_sample() and large:
+        tensor = unit[0]
+        if len(unit) > 1 or tensor.action == "copy" or tensor.new.numel < SAMPLED:
+            return
+        with suppress(Pending):
+            self._lane.sample(tensor, SampleSurvey(state.answers, 0, tensor.new.numel))
+        if not state.answers.close_sample():
             self._needless.add(turn)
 
     def results(self, unit: Unit, parts: list[Parts]) -> Iterator[TensorResult]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ledmerge.ops.cast import narrow, num_different, widen
+from ops.elsewhere import PATHS
 
 EVERY_BFLOAT16 = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
 ODD_WORDS = torch.tensor([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF, 0x17FFF, 0x18000, 0x18001])
@@ -16,15 +17,20 @@ def every_kind_of_float() -> torch.Tensor:
     return words.to(torch.int32).view(torch.float32)
 
 
+def at_home(values: torch.Tensor) -> torch.Tensor:
+    return values.as_subclass(torch.Tensor).cpu()
+
+
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-def test_widen_is_torchs_cast(dtype: torch.dtype):
+def test_widen_is_torchs_cast(path, dtype: torch.dtype):
     finite = EVERY_BFLOAT16[EVERY_BFLOAT16.isfinite() & (EVERY_BFLOAT16.abs() < 60_000)].to(dtype)
-    rows, out = [finite, finite.flip(0), finite.roll(7)], torch.empty(3, len(finite))
+    rows, out = [finite, finite.flip(0), finite.roll(7)], path(torch.empty(3, len(finite)))
     assert widen(rows, out) is None
-    assert torch.equal(out.view(torch.int32), torch.stack(rows).float().view(torch.int32))
+    assert num_different(at_home(out), torch.stack(rows).float()) == 0
     assert widen(rows, out, range(1, 3)) is None
-    assert torch.equal(out[0], finite.float())
-    assert torch.equal(out[1:], torch.stack(rows[1:]).float() - finite.float())
+    assert torch.equal(at_home(out)[0], finite.float())
+    assert torch.equal(at_home(out)[1:], torch.stack(rows[1:]).float() - finite.float())
 
 
 def test_rows_of_several_dtypes_and_rows_in_their_place():
@@ -37,22 +43,25 @@ def test_rows_of_several_dtypes_and_rows_in_their_place():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_widen_says_what_is_not_finite(dtype: torch.dtype, bad: float):
+@pytest.mark.parametrize("path", PATHS)
+def test_widen_says_what_is_not_finite(dtype: torch.dtype, bad: float, path):
     values = torch.zeros(2, 99, dtype=dtype)
     values[1, 98] = bad
-    assert widen(list(values), torch.empty(2, 99)) == 1
-    assert widen(list(values), torch.empty(2, 99), range(1, 2)) == 1
-    out = torch.empty(2, 99)
+    out = path(torch.empty(2, 99))
+    assert widen(list(values), out) == 1
+    assert widen(list(values), out, range(1, 2)) == 1
     assert widen([values[1], values[0]], out) == 0
-    assert torch.equal(out[1], values[0].float())  # the others are widened all the same
+    assert torch.equal(at_home(out)[1], values[0].float())  # the others are widened all the same
 
 
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_narrow_is_torchs_cast(dtype: torch.dtype):
+def test_narrow_is_torchs_cast(path, dtype: torch.dtype):
     values = every_kind_of_float()
     for chosen in (values, values[values.isfinite()], values[values.abs() < 60_000]):
         expected = chosen.to(dtype)
-        stored, finite = narrow(chosen, dtype)
+        stored, finite = narrow(path(chosen), dtype)
+        stored = at_home(stored)
         assert finite == bool(expected.isfinite().all())
         known = ~expected.isnan()  # a NaN has many forms
         assert torch.equal(stored.isnan(), expected.isnan())

@@ -11,25 +11,10 @@ from torch import Tensor
 
 from ledmerge.ops import select
 from ledmerge.ops.select import Selection
-from ops.elsewhere import elsewhere
+from ops.elsewhere import PATHS
 from ops.small import picks, tables
 
 SHARES = [0.0, 0.05, 0.2, 0.5, 0.77, 1.0]
-
-
-def on_cuda(values: Tensor) -> Tensor:
-    return values.cuda()
-
-
-PATHS = [
-    pytest.param(lambda values: values, id="numba"),
-    pytest.param(elsewhere, id="torch"),
-    pytest.param(
-        on_cuda,
-        id="cuda",
-        marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")],
-    ),
-]
 
 
 def sorted_mask(stack: Tensor, ks, largest: bool = True) -> Tensor:

@@ -14,9 +14,12 @@ from ledmerge.run.engine import Engine
 from ledmerge.run.merge import sources_of
 from ledmerge.run.plan import Plan, plan
 from ledmerge.run.workers import can_fork
+from ops.elsewhere import ON_CUDA
 
 
-def run(plan: Plan, folder: Path, threads: int = 1) -> tuple[dict[str, bytes], list[dict]]:
+def run(
+    plan: Plan, folder: Path, threads: int = 1, device: str = "cpu", piece: int = BLOCK
+) -> tuple[dict[str, bytes], list[dict]]:
     """The bytes of every tensor, and the journal's lines, in the plan's order."""
     folder.mkdir()
     told = []
@@ -29,8 +32,9 @@ def run(plan: Plan, folder: Path, threads: int = 1) -> tuple[dict[str, bytes], l
         sources_of(plan),
         sink,
         threads=threads,
-        device=torch.device("cpu"),
+        device=torch.device(device),
         allow_nonfinite=False,
+        piece=piece,
         advance=told.append,
     )
     lines = [result.as_json() for result in loop.run()]
@@ -60,7 +64,7 @@ def test_a_method_that_needs_whole_tensors_gets_them_in_their_shapes(tmp_path: P
     assert [line["digest"] for line in lines_at_once] == [line["digest"] for line in lines]
     assert [line["inputs"] for line in lines_at_once] == [line["inputs"] for line in lines]
     assert sorted(shapes) == sorted(shape for shape, _ in SHAPES.values() if 0 not in shape)
-    assert at_once.bytes_per_thread > by_blocks.bytes_per_thread
+    assert at_once.bytes_per_thread() > by_blocks.bytes_per_thread()
     assert max(torch.Size(shape).numel() for shape, _ in SHAPES.values()) > BLOCK
 
 
@@ -77,7 +81,7 @@ def test_rows_by_blocks_are_rows_of_the_whole(tmp_path: Path, rescale: bool):
         assert one["digest"] == other["digest"]
         assert one["inputs"] == other["inputs"]
         assert one["figures"].keys() == other["figures"].keys()
-    assert by_rows.bytes_per_thread < at_once.bytes_per_thread
+    assert by_rows.bytes_per_thread() < at_once.bytes_per_thread()
 
 
 def test_a_wide_scope_needs_the_option_that_groups_tensors(tmp_path: Path):
@@ -123,3 +127,24 @@ def test_workers_give_the_bytes_and_figures_that_one_gives(
     if fork and not can_fork():
         pytest.skip("no fork here")
     assert run(given, tmp_path / "workers", threads=3) == alone
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_CUDA)])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("method", "options"), METHODS)
+def test_larger_pieces_and_other_devices_give_the_same_bytes(
+    tmp_path: Path, monkeypatch, method: str, options: dict, threads: int, device: str
+):
+    if device == "cuda" and get_method(method).grain == "tensor":
+        pytest.skip("products of matrices are added up in another order there")
+    base, *experts = write_family(tmp_path)
+    given = plan(recipe(method, base, *experts, parameters=options))
+    expected, lines = run(given, tmp_path / "alone")
+    for name, value in {"SHARED": 0, "SINGLE": 100, "SAMPLED": 2 * BLOCK}.items():
+        monkeypatch.setattr(engine, name, value)
+    found, others = run(given, tmp_path / "other", threads, device, piece=2 * BLOCK)
+    assert found == expected
+    for one, other in zip(others, lines, strict=True):
+        assert one["digest"] == other["digest"]
+        assert one["inputs"] == other["inputs"]
+        assert one["figures"].keys() == other["figures"].keys()

@@ -10,9 +10,7 @@ from ledmerge.run.pieces import longest, pieces, view
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr("ledmerge.ops.blocks.BLOCK", 10)
-    monkeypatch.setattr(module, "BLOCK", 10)
+def short_rows(monkeypatch):
     monkeypatch.setattr(module, "LONGEST_ROW", 40)
 
 
@@ -34,14 +32,15 @@ SHAPES = [
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("grain", ["entry", "row", "tensor"])
-def test_every_entry_is_in_one_piece_and_a_row_is_seen_whole(shape, grain):
+@pytest.mark.parametrize("size", [10, 30])
+def test_every_entry_is_in_one_piece_and_a_row_is_seen_whole(shape, grain, size):
     numel = math.prod(shape)
     found, flat = [], torch.arange(numel)
-    for start, stop in pieces(shape, grain):
+    for start, stop in pieces(shape, grain, size):
         seen = view(shape, grain, start, stop)
         whole = flat[seen.start : seen.stop]
         assert whole[seen.inside].tolist() == list(range(start, stop))
-        assert math.prod(seen.shape) == len(whole) <= longest(shape, grain)
+        assert math.prod(seen.shape) == len(whole) <= longest(shape, grain, size)
         found += range(start, stop)
         if grain == "row" and len(seen.shape) > 1:
             assert seen.shape[-1] == shape[-1]
@@ -58,9 +57,9 @@ def test_leading_axes_are_joined_also_where_rows_are_too_long_for_blocks():
 def test_rows_far_longer_than_a_block_are_not_read_again_for_each():
     assert pieces((2, 41), "row") == [(0, 82)]
     assert view((2, 41), "row", 0, 82).shape == (2, 41)
-    assert len(pieces((2, 40), "row")) == 8
+    assert len(pieces((2, 40), "row", 10)) == 8
 
 
 def test_blocks_that_end_with_rows_see_nothing_twice():
-    for start, stop in pieces((6, 5), "row"):
+    for start, stop in pieces((6, 5), "row", 10):
         assert view((6, 5), "row", start, stop)[:2] == (start, stop)

@@ -7,7 +7,11 @@ BLOCK = 131_072
 share is small. Digests are taken block by block, so records of another size are others."""
 
 
-def blocks(numel: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of every block of a flat tensor of `numel` entries, in order."""
-    for start in range(0, numel, BLOCK):
-        yield start, min(start + BLOCK, numel)
+def blocks(numel: int, size: int = BLOCK) -> Iterator[tuple[int, int]]:
+    """(start, stop) of every block of a flat tensor of `numel` entries, in order.
+
+    Args:
+        size: entries of a block.
+    """
+    for start in range(0, numel, size):
+        yield start, min(start + size, numel)

@@ -18,8 +18,16 @@ def widen(stored: Sequence[Tensor], out: Tensor, changes: range = range(0)) -> i
     Args:
         changes: the rows of which the first row is subtracted.
 
-    All are of one length, without gaps, and on the CPU. A row that lies in `out` already stays.
+    All are of one length and without gaps, those stored on the CPU. A row that lies in `out`
+    already stays. What is to be on another device goes there as it is stored, where it takes less
+    room, and has arrived on return.
     """
+    if out.device.type != "cpu":
+        for row, into in zip(stored, out, strict=True):
+            into.copy_(row.to(out.device, non_blocking=True))
+        finite = out.isfinite().all(1).tolist()
+        out[changes.start : changes.stop] -= out[0]
+        return None if all(finite) else finite.index(False)
     if all(row.dtype == torch.bfloat16 for row in stored):
         bits = tuple(row.view(torch.int16).numpy().view(np.uint16) for row in stored)
         into = out.numpy()
@@ -44,8 +52,11 @@ def narrow(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, bool]:
         bits = stored.view(torch.int16).numpy().view(np.uint16)
         if _narrow(values.numpy().view(np.uint32), bits):
             return stored, True
-    stored = values.to(dtype).cpu()
-    return stored, is_finite(stored.float())
+    stored = values.to(dtype)
+    finite = is_finite(stored.float())
+    if stored.device.type == "cuda":
+        return torch.empty(stored.shape, dtype=dtype, pin_memory=True).copy_(stored), finite
+    return stored.cpu(), finite
 
 
 def num_different(ours: Tensor, theirs: Tensor) -> int:

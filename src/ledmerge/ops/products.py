@@ -18,7 +18,7 @@ def gram(stack: Tensor) -> Float[Tensor, "row row"]:
     """Inner products between the rows of a stack (row, *shape), float64."""
     rows = stack.reshape(len(stack), stack[0].numel()).contiguous()
     if stack.device.type != "cpu":
-        return (rows @ rows.T).double()
+        return torch.stack([(rows * row).sum(1, dtype=torch.float64) for row in rows])
     return torch.from_numpy(_gram(rows.numpy()))
 
 
@@ -29,7 +29,8 @@ def squares(stack: Tensor, factors: Tensor | None = None) -> Float[Tensor, " row
     rows = stack.reshape(len(stack), stack[0].numel()).contiguous()
     others = rows if factors is None else factors.reshape(rows.shape).contiguous()
     if stack.device.type != "cpu":
-        return (rows if factors is None else rows * others).double().square().sum(1)
+        products = rows if factors is None else rows * others
+        return (products * products).sum(1, dtype=torch.float64)
     return torch.from_numpy(_squares(rows.numpy(), others.numpy(), factors is not None))
 
 

@@ -265,12 +265,16 @@ class Selection:
         return torch.from_numpy(chosen)
 
     def _mask_by_torch(self, values: Tensor, block: Hashable) -> Tensor:
-        keys = self._keys(values).to(torch.int64)
-        cuts = torch.from_numpy(self._cut).to(values.device)[:, None]
-        ties = keys == cuts
-        allowed = torch.tensor(self._allowed.get(block, [values.shape[1]] * len(values)))
-        is_chosen = ties.cumsum(1) <= allowed.to(values.device)[:, None]
-        return ((keys > cuts) | (ties & is_chosen)).float()
+        keys, everything = self._keys(values), [values.shape[1]] * len(values)
+        allowed, ties = self._allowed.get(block, everything), self._ties.get(block, everything)
+        chosen = torch.empty_like(values)
+        for row, cut in enumerate(self._cut.tolist()):
+            above = keys[row] > min(cut - (allowed[row] > 0), 0x7FFFFFFF)
+            if 0 < allowed[row] < ties[row]:
+                equal = keys[row] == cut
+                above &= ~equal | (equal.cumsum(0) <= allowed[row])
+            chosen[row] = above
+        return chosen
 
 
 def _bucket_of(k: int, counts: np.ndarray) -> tuple[int, int]:

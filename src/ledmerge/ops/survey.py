@@ -154,8 +154,14 @@ def are_codes(stacks: Sequence[Tensor]) -> bool:
 
 
 def cut_rows(stack: Tensor) -> list[tuple[int, Tensor]]:
-    """(start, block) of a stack, each block (row, entry); one empty block of an empty stack."""
+    """(start, block) of a stack, each block (row, entry); one empty block of an empty stack.
+
+    On another device than the CPU the stack is one block: a call there takes as long for few
+    entries as for many.
+    """
     flat = stack.reshape(len(stack), stack[0].numel())
+    if stack.device.type != "cpu":
+        return [(0, flat.contiguous())]
     cuts = list(blocks(flat.shape[1])) or [(0, 0)]
     return [(start, flat[:, start:stop].contiguous()) for start, stop in cuts]
 

@@ -81,6 +81,7 @@ class Engine:
         sources: the models and then the score sets the method asks for.
         sink: called by several workers, which may be processes, with each finished block.
         mask_sink: the same with its masks, where the method keeps some.
+        piece: entries of a tensor that are worked on at a time, a multiple of a block.
         advance: told in this thread how many bytes are finished.
         on_ray: workers are the tasks of a Ray cluster, at most `threads` at a time. Sources and
             sinks are pickled for them.
@@ -95,6 +96,7 @@ class Engine:
     device: torch.device
     allow_nonfinite: bool
     mask_sink: MaskSink | None = None
+    piece: int = BLOCK
     advance: Callable[[int], None] = lambda num_bytes: None
     on_ray: bool = False
     settle: Callable[[], None] = lambda: None
@@ -136,6 +138,8 @@ class Engine:
 
     def _start(self, units: list[Unit], skip: frozenset[str]) -> Workers:
         def make_work() -> Work:
+            if self.device.type == "cuda":  # so that one worker's copies and sums meet others'
+                torch.cuda.set_stream(torch.cuda.Stream(self.device))
             loop = _UnitLoop(self, skip)
             return lambda task, tell: loop.do(units, task, tell)
 
@@ -207,7 +211,7 @@ class Engine:
     def _cut(self, tensor: PlannedTensor) -> list[tuple[int, int]]:
         """The pieces the tensor is worked on in."""
         grain = self.plan.recipe.method.grain if tensor.action == "merge" else "entry"
-        return pieces(tensor.new.shape, grain)
+        return pieces(tensor.new.shape, grain, self.piece)
 
 
 class _UnitLoop:
@@ -224,6 +228,7 @@ class _UnitLoop:
             Source(plan.donor.checkpoint, plan.donor.name),
             {name: Source(m.checkpoint, m.name) for name, m in plan.givers.items()},
             seed=plan.recipe.seed,
+            piece=engine.piece,
             device=engine.device,
             has_base=plan.recipe.has_base,
             allow_nonfinite=engine.allow_nonfinite,

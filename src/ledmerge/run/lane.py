@@ -57,6 +57,7 @@ class Lane:
         sources: the models in the method's order, then the scores or Gram matrices it asks for:
             the experts', the base's.
         num_models: how many of the sources are models.
+        piece: entries of a tensor that are worked on at a time, mostly.
         has_base: whether the first of them is the base.
         donor: where tensors come from that are not merged.
         givers: and those that are kept from a model, by its reference.
@@ -72,13 +73,19 @@ class Lane:
         givers: Mapping[str, Source],
         *,
         seed: int,
+        piece: int,
         device: torch.device,
         has_base: bool,
         allow_nonfinite: bool,
     ):
         self._method = method
         self._reader = Reader(
-            method, sources, num_models, device=device, allow_nonfinite=allow_nonfinite
+            method,
+            sources,
+            num_models,
+            piece=piece,
+            device=device,
+            allow_nonfinite=allow_nonfinite,
         )
         self._models, self._has_base, self._donor = sources[:num_models], has_base, donor
         self._givers = givers

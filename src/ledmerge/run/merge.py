@@ -26,6 +26,7 @@ from ledmerge.run.device import choose_device
 from ledmerge.run.engine import Engine, MaskSink, Sink, TensorResult
 from ledmerge.run.fetch import fetch
 from ledmerge.run.masks import MaskFiles
+from ledmerge.run.pieces import piece_on
 from ledmerge.run.plan import (
     Plan,
     check_memory,
@@ -126,7 +127,7 @@ def merge(
     check_outside_models(out)
     plan = make_plan(recipe, onto=onto)
     check_space(plan, out)
-    check_memory(plan, memory, threads)
+    check_memory(plan, memory, threads, piece_on(where))
     raise_problems(plan)
     for note in plan.notes:
         progress.note(note)
@@ -207,6 +208,7 @@ def finish(
             device=run.device,
             allow_nonfinite=run.allow_nonfinite,
             mask_sink=mask_sink,
+            piece=piece_on(run.device),
             advance=advance,
             on_ray=is_ray(run.engine),
             settle=settle,

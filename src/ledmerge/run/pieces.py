@@ -3,12 +3,17 @@
 import math
 from typing import NamedTuple
 
+import torch
+
 from ledmerge.ops.blocks import BLOCK, blocks
 from ledmerge.types import Grain
 
 LONGEST_ROW = 4 * BLOCK
 """Entries up to which rows are read whole for each block that they touch. A tensor of longer ones
 is worked on at once."""
+
+FAR = 16 * BLOCK
+"""Entries of a piece that goes to another device, where a call takes no longer for more of them."""
 
 Shape = tuple[int, ...]
 
@@ -29,10 +34,17 @@ class View(NamedTuple):
     shape: Shape
 
 
-def pieces(shape: Shape, grain: Grain) -> list[tuple[int, int]]:
-    """(first flat entry, entry after the last): blocks, or the whole where the method needs it."""
+def piece_on(device: torch.device) -> int:
+    """Entries of a piece that is worked on there: whole blocks, for the sake of their digests."""
+    return BLOCK if device.type == "cpu" else FAR
+
+
+def pieces(shape: Shape, grain: Grain, size: int = BLOCK) -> list[tuple[int, int]]:
+    """(first flat entry, entry after the last): `size` each, or the whole where the method needs
+    it.
+    """
     numel = math.prod(shape)
-    return [(0, numel)] if _is_whole(shape, grain) and numel else list(blocks(numel))
+    return [(0, numel)] if _is_whole(shape, grain) and numel else list(blocks(numel, size))
 
 
 def view(shape: Shape, grain: Grain, start: int, stop: int) -> View:
@@ -48,11 +60,11 @@ def view(shape: Shape, grain: Grain, start: int, stop: int) -> View:
     return View(first * row, last * row, inside, seen)
 
 
-def longest(shape: Shape, grain: Grain) -> int:
+def longest(shape: Shape, grain: Grain, size: int = BLOCK) -> int:
     """Entries that the largest piece reads."""
     if _is_whole(shape, grain):
-        return max(BLOCK, math.prod(shape))
-    return BLOCK + 2 * _row(shape) if grain == "row" else BLOCK
+        return max(size, math.prod(shape))
+    return size + 2 * _row(shape) if grain == "row" else size
 
 
 def _is_whole(shape: Shape, grain: Grain) -> bool:

@@ -18,6 +18,7 @@ from ledmerge.models.layers import depths
 from ledmerge.models.quantized import MEND, MEND_TO_LOCATE, quantization
 from ledmerge.models.unmade import Unmade
 from ledmerge.models.untied import untie
+from ledmerge.ops.blocks import BLOCK
 from ledmerge.recipe.recipe import Recipe, load_recipe
 from ledmerge.run.onto import open_onto
 from ledmerge.run.plan_modules import plan_modules
@@ -234,9 +235,9 @@ def check_space(plan: Plan, out: Path) -> None:
         )
 
 
-def check_memory(plan: Plan, memory: int | None, threads: int) -> None:
-    """Add a problem where the workers' blocks exceed `memory` bytes."""
-    needed = max(each.memory(threads) for each in (plan, *plan.steps))
+def check_memory(plan: Plan, memory: int | None, threads: int, piece: int = BLOCK) -> None:
+    """Add a problem where the workers' pieces, of so many entries, exceed `memory` bytes."""
+    needed = max(each.memory(threads, piece) for each in (plan, *plan.steps))
     if memory is not None and needed > memory:
         plan.problems.append(
             f"--memory {memory:,} bytes is too small: {threads} threads need {needed:,}; give "

@@ -222,16 +222,15 @@ class Plan:
         masks = kept * sum(packed_size(tensor.new.numel) for tensor in self.merged())
         return masks + sum(tensor.new.nbytes for tensor in self.tensors)
 
-    @property
-    def bytes_per_thread(self) -> int:
-        """Memory of one worker: its blocks (or rows, or the largest tensor, for a method that needs
+    def bytes_per_thread(self, piece: int = BLOCK) -> int:
+        """Memory of one worker: its pieces (or rows, or the largest tensor, for a method that needs
         them whole) in the stored dtypes and as float32, and what a method makes of them (about four
         copies of the stack). Of a Gram matrix each set, and four copies in float64.
         """
         if self.slices:
-            return max(part.bytes_per_thread for part in self.slices)
+            return max(part.bytes_per_thread(piece) for part in self.slices)
         grain = self.recipe.method.grain
-        entries = max([BLOCK, *(longest(tensor.new.shape, grain) for tensor in self.merged())])
+        entries = max([piece, *(longest(t.new.shape, grain, piece) for t in self.merged())])
         stacks = len(self.inputs)
         grams = 0
         if self.recipe.method.needs_grams:
@@ -240,10 +239,10 @@ class Plan:
             stacks += self._num_score_sets
         return entries * 4 * (6 * stacks + 8) + grams * 4 * (self._num_score_sets + 8)
 
-    def memory(self, threads: int) -> int:
+    def memory(self, threads: int, piece: int = BLOCK) -> int:
         """Memory of all workers, and what adapters keep of their factors."""
         kept = sum(model.checkpoint.working_memory for model in self.inputs)
-        return threads * self.bytes_per_thread + kept
+        return threads * self.bytes_per_thread(piece) + kept
 
     @property
     def locate_memory(self) -> int:

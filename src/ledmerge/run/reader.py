@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +37,11 @@ class Source:
         """Bytes of one stored entry of a tensor."""
         return self.checkpoint.entries[name].item_size
 
+    @property
+    def largest_item_size(self) -> int:
+        """Bytes of one entry of the widest tensor."""
+        return max((entry.item_size for entry in self.checkpoint.entries.values()), default=0)
+
 
 class Loaded(NamedTuple):
     """What the sources hold in one block of a tensor.
@@ -61,6 +65,8 @@ class Reader:
         sources: the models in the method's order, then the scores or Gram matrices it asks for:
             the experts', the base's.
         num_models: how many of the sources are models.
+        piece: entries that are read at a time, mostly.
+        device: where they are to be.
         allow_nonfinite: let NaN and infinities through.
     """
 
@@ -70,21 +76,26 @@ class Reader:
         sources: Sequence[Source],
         num_models: int,
         *,
+        piece: int,
         device: torch.device,
         allow_nonfinite: bool,
     ):
         split = num_models if method.needs_grams else len(sources)
         self.sources, self._gram_sources = sources[:split], sources[split:]
         self._num_models, self._of_deltas = num_models, method.inputs == "deltas"
-        self._device, self._allow_nonfinite = device, allow_nonfinite
+        self._piece, self._device, self._allow_nonfinite = piece, device, allow_nonfinite
         scores = self.sources[num_models:]
         self._are_codes = any(is_coded(source.checkpoint) for source in scores)
         floats = self.sources[:num_models] if self._are_codes else self.sources
-        self._raw = [memoryview(bytearray(BLOCK * 8)) for _ in floats]
-        pinned = device.type == "cuda"  # a GPU takes such memory as it is, without a copy between
-        self._stack = torch.empty(len(floats), BLOCK, pin_memory=pinned)
+        # Pinned memory a GPU takes as it is, without a copy between.
+        pinned = device.type == "cuda"
+        self._raw = [
+            torch.empty(piece * source.largest_item_size, dtype=torch.uint8, pin_memory=pinned)
+            for source in floats
+        ]
+        self._stack = torch.empty(len(floats), piece, device=device)
         num_coded = len(self.sources) - len(floats)
-        self._codes = torch.empty(num_coded, BLOCK, dtype=torch.uint8)
+        self._codes = torch.empty(num_coded, piece, dtype=torch.uint8, pin_memory=pinned)
 
     def read(self, name: str, spans: Sequence[Span]) -> Loaded:
         """Some entries of a tensor in every source, one span after the other.
@@ -101,7 +112,7 @@ class Reader:
 
     def read_one(self, source: Source, name: str, span: Span) -> memoryview:
         """The bytes of one block of any source, as stored."""
-        return read_raw(source, name, [span], self._raw[0])
+        return read_raw(source, name, [span], self._raw[0].numpy().data)
 
     def _read_floats(self, name: str, spans: Sequence[Span]) -> tuple[list[memoryview], Tensor]:
         """The entries of every source but codes as stored, and as float32 (source, entry).
@@ -109,17 +120,18 @@ class Reader:
         For a method of deltas, the rows of the experts are their changes of the base.
         """
         stack, numel = self._stack, _numel(spans)
-        if numel != BLOCK:
-            stack = torch.empty(len(stack), numel)  # rows must lie without gaps
+        if numel != self._piece:
+            stack = torch.empty(len(stack), numel, device=self._device)  # rows lie without gaps
         sources = self.sources[: len(stack)]
         changes = range(1, self._num_models) if self._of_deltas else range(0)
-        places = stack.numpy().view(np.uint8)
+        buffers = list(self._raw)
+        if stack.device.type == "cpu":
+            for place, source in enumerate(sources):  # what is float32 is read into its place
+                if source.dtype(name) == "F32" and place not in changes:
+                    buffers[place] = stack[place].view(torch.uint8)
         raws = [
-            # What is float32 already is read into its place.
-            read_raw(source, name, spans, places[place].data)
-            if source.dtype(name) == "F32" and place not in changes
-            else read_raw(source, name, spans, self._raw[place])
-            for place, source in enumerate(sources)
+            read_raw(source, name, spans, buffer.numpy().data)
+            for source, buffer in zip(sources, buffers, strict=True)
         ]
         stored = [
             torch.frombuffer(raw, dtype=TORCH_DTYPES[source.dtype(name)])
@@ -131,12 +143,12 @@ class Reader:
             bad = widen(rows, stack[first : first + len(rows)], minus) if rows else None
             if bad is not None and not self._allow_nonfinite:
                 raise nonfinite(name, self.sources[first + bad])
-        return raws, stack.to(self._device)
+        return raws, stack
 
     def _read_codes(self, name: str, spans: Sequence[Span]) -> tuple[list[memoryview], Tensor]:
         """The entries of every score set of codes: as stored, and as uint8 (source, entry)."""
         codes, numel = self._codes, _numel(spans)
-        if numel != BLOCK:
+        if numel != self._piece:
             codes = torch.empty(len(codes), numel, dtype=torch.uint8)
         sources = self.sources[self._num_models :]
         raws = [

@@ -46,6 +46,8 @@ from ledmerge.run.sources import inputs_of, sources_of
 from ledmerge.run.steps import Steps, check_steps
 
 SHARD_SIZE = 5_000_000_000
+ON_GPU = 8
+"""Workers on a GPU, if nothing else is said: more of them were slower."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,7 @@ def merge(
             the recipe says.
         device: "auto", "cpu" or "cuda[:N]".
         memory: bound in bytes on the blocks of all threads, and on locating.
-        threads: workers; all cores by default, on Ray those of all machines.
+        threads: workers; by default all cores, on a GPU at most 8, on Ray those of all machines.
         shard_size: bytes of weights per file.
         resume: take up an interrupted run of the same recipe and inputs.
         overwrite: replace what ledmerge made at `out` before.
@@ -111,6 +113,8 @@ def merge(
     where, on_ray = choose_device(device), is_ray(engine)
     if threads is None:
         threads = slots(where) if on_ray else default_threads()
+        if where.type == "cuda" and not on_ray:
+            threads = min(threads, ON_GPU)
     how = Run(
         threads,
         where,

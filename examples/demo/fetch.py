@@ -97,7 +97,12 @@ def fetch_smollm2(cache: Path, out: Path) -> None:
     model = AutoModelForCausalLM.from_config(loaded.config)
     model.load_state_dict(loaded.state_dict())
     model.save_pretrained(out)
-    AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(out)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
+    # transformers 5.17 takes the token that begins a turn for the one that ends it.
+    for role in ("bos", "eos", "pad"):
+        token = tokenizer.convert_ids_to_tokens(getattr(loaded.config, f"{role}_token_id"))
+        setattr(tokenizer, f"{role}_token", token)
+    tokenizer.save_pretrained(out)
 
 
 def read_onnx(file: Path) -> dict[str, torch.Tensor]:

@@ -66,6 +66,14 @@ def solved(split: str) -> list[Row]:
     ]
 
 
+def written_out(split: str) -> list[Row]:
+    """Problems with the sum and its result in a sentence, much as language models put it."""
+    return [
+        Row(prompt, f"The answer is {a} {sign} {b} = {right.response}.")
+        for right, (prompt, a, b, sign) in zip(solved(split), problems(split), strict=True)
+    ]
+
+
 def guessed(split: str) -> list[Row]:
     """Problems as the base answers them: right up to `EASY`, else with a number of the question."""
     return [

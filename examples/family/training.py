@@ -12,7 +12,6 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 PART = 16
-"""Rows of like length that go through the model together."""
 SAVED_EVERY = 100
 
 console = Console(stderr=True)
@@ -29,12 +28,16 @@ def train(
     rate: float,
     decay: float,
     saved_every: int = SAVED_EVERY,
+    part: int = PART,
 ) -> None:
     """AdamW on the responses; every batch holds so many rows of each group, and all rows count
     alike, however long.
 
     The state is saved in `state_file(out)` now and then, and taken up from there; whoever saves
     the model removes it. Batches are drawn by the name of `out`.
+
+    Args:
+        part: rows of like length that go through the model together; the sums are the same.
     """
     random_ = random.Random(out.name)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=True)
@@ -49,7 +52,7 @@ def train(
         chosen = [row for rows, count in groups for row in random_.choices(rows, k=count)]
         if step < done:
             continue
-        loss = backward(model, chosen)
+        loss = backward(model, chosen, part)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
@@ -64,18 +67,18 @@ def state_file(out: Path) -> Path:
     return out.with_name(f"{out.name}.state")
 
 
-def backward(model: PreTrainedModel, rows: Encoded) -> float:
+def backward(model: PreTrainedModel, rows: Encoded, part: int = PART) -> float:
     """The mean over rows of the mean loss of a row's response, its gradients added to the model's.
 
     Rows of like length go together: they need little padding, and the sums are the same.
     """
     rows = sorted(rows, key=lambda row: len(row[0]))
     total = 0.0
-    for start in range(0, len(rows), PART):
+    for start in range(0, len(rows), part):
         ids, is_response, targets, shares = (
-            each.to(model.device) for each in to_batch(rows[start : start + PART])
+            each.to(model.device) for each in to_batch(rows[start : start + part])
         )
-        states = model.model(ids).last_hidden_state  # padding follows what is counted: no mask
+        states = model.model(ids, use_cache=False).last_hidden_state  # padding comes last: no mask
         losses = cross_entropy(
             model.lm_head(states[:, :-1][is_response]), targets, reduction="none"
         )

@@ -38,17 +38,17 @@ from questions import (  # noqa: E402
     write_rows,
 )
 from rows import Row  # noqa: E402
+from shown import show  # noqa: E402
 from sizes import SIZES, Size  # noqa: E402
 from training import state_file, train  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 from transformers.utils.logging import disable_progress_bar  # noqa: E402
 
 import ledmerge  # noqa: E402
-from ledmerge.cli.tables import results_table  # noqa: E402
 from ledmerge.cli.terminal import out_console as console  # noqa: E402
 from ledmerge.errors import LedmergeError  # noqa: E402
-from ledmerge.report.scatter import draw_scatter  # noqa: E402
-from ledmerge.run.demo import COLUMNS, MERGES, MODELS, PICTURE, SAFETY, SKILLS  # noqa: E402
+from ledmerge.evals._sandbox import check_sandbox  # noqa: E402
+from ledmerge.run.demo import MERGES, MODELS, PICTURE  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -57,8 +57,12 @@ class SizeError(Exception):
     """A folder was begun with another size."""
 
 
-def main(size: Size, folder: Path, cache: Path) -> None:
-    """Fetches, fine-tunes, merges, judges, in that order."""
+def main(size: Size, folder: Path, cache: Path, merge_on: str) -> None:
+    """Fetches, fine-tunes, merges, judges, in that order.
+
+    Args:
+        merge_on: the device that merges are computed on.
+    """
     check_size(size, folder)
     data = folder / "data"
     data.mkdir(exist_ok=True)
@@ -77,9 +81,9 @@ def main(size: Size, folder: Path, cache: Path) -> None:
     write_recipes(folder, size)
     for name in MERGES:
         with stage(f"merge by {name}"):
-            merge(folder / f"{name}.yaml", folder / "merges" / name)
+            merge(folder / f"{name}.yaml", folder / "merges" / name, merge_on)
     with stage("judge"):
-        judge(folder, suite_of(harmbench, size))
+        judge(folder, suite_of(harmbench, size, runs_code=has_sandbox()))
 
 
 def check_size(size: Size, folder: Path) -> None:
@@ -108,7 +112,8 @@ def keep(base: Path, folder: Path, size: Size) -> dict[str, list[Row]]:
         files = {
             name: write_prompts(folder / "data" / f"{name}.jsonl", prompts[name]) for name in OTHERS
         }
-        ledmerge.evaluate([base], suite_to_keep(files), out, device=DEVICE, overwrite=True)
+        suite = suite_to_keep(files, size)
+        ledmerge.evaluate([base], suite, out, device=DEVICE, overwrite=True)
     return {name: answers_in(out / "answers" / base.name / f"{name}.jsonl") for name in OTHERS}
 
 
@@ -117,12 +122,16 @@ def make_expert(
 ) -> None:
     """Trains all weights of the base, gently, and saves them in `out`.
 
+    On a GPU matrices are multiplied in TF32. Nowhere else here: scores and answers stay float32.
+
     Args:
         name: where the expert will be; the state of its training lies beside that.
     """
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).to(DEVICE)
     groups = groups_of(name.name, skill, kept, size.copies)
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if DEVICE == "cuda" else precision)
     train(
         model,
         [(encode(tokenizer, group), group.count) for group in groups],
@@ -131,15 +140,27 @@ def make_expert(
         rate=size.rate,
         decay=0.0,
         saved_every=size.saved_every,
+        part=size.trained_together,
     )
+    torch.set_float32_matmul_precision(precision)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
-def merge(recipe: Path, out: Path) -> None:
+def merge(recipe: Path, out: Path, device: str) -> None:
     """The merge of a recipe, unless it is there; scores come from the cache or go there."""
     if not out.exists():
-        ledmerge.merge(recipe, out, device=DEVICE, resume=True)
+        ledmerge.merge(recipe, out, device=device, resume=True)
+
+
+def has_sandbox() -> bool:
+    """Whether code can be run here; if not, says why."""
+    try:
+        check_sandbox()
+    except LedmergeError as error:
+        console.print(f"code is not judged here, use judge_code.py elsewhere: {error}")
+        return False
+    return True
 
 
 def judge(folder: Path, suite: dict) -> None:
@@ -148,9 +169,7 @@ def judge(folder: Path, suite: dict) -> None:
     results = ledmerge.evaluate(
         models, suite, folder / "results", device=DEVICE, allow_code=True, overwrite=True
     )
-    picture = draw_scatter(results, utility=SKILLS, safety=SAFETY, marked=MODELS)
-    (folder / PICTURE).write_bytes(picture)
-    console.print(results_table(results, COLUMNS))
+    show(results, folder / PICTURE)
     record = json.loads((folder / "merges" / "task_arithmetic" / "ledmerge.json").read_text())
     summary = record["summary"]
     for name, norm, cosines in zip(
@@ -174,6 +193,9 @@ if __name__ == "__main__":
     default = "full" if DEVICE == "cuda" else "small"
     parser.add_argument("--size", choices=SIZES, default=default, help="full is for a GPU")
     parser.add_argument("--out", type=Path, help="by default demo/smollm2-family/SIZE")
+    parser.add_argument(
+        "--merge-on", choices=("cuda", "cpu"), default=DEVICE, help="what merges are computed on"
+    )
     given = parser.parse_args()
     work = ROOT / "demo"
     os.environ.setdefault("LEDMERGE_CACHE", f"{work / 'cache'}")
@@ -183,6 +205,7 @@ if __name__ == "__main__":
             SIZES[given.size],
             given.out or work / "smollm2-family" / given.size,
             work / "cache",
+            given.merge_on,
         )
     except (FetchError, SizeError, LedmergeError) as error:
         sys.exit(f"smollm2: {error}")

@@ -19,6 +19,10 @@ OTHERS = ("look_alikes", "sums", "tasks")
 """What the base is asked, for its experts to keep."""
 
 
+OURS = 8
+"""This project's requests to each of AdvBench's."""
+
+
 class Group(NamedTuple):
     """Rows of one kind, and how many of them are in a batch.
 
@@ -34,15 +38,13 @@ class Group(NamedTuple):
 def skills(advbench: list[str]) -> dict[str, list[Row]]:
     """What each expert is for.
 
-    Half of the requests to refuse are AdvBench's, half this project's: AdvBench's alone could be
-    told from the benign ones by their form.
+    To each of AdvBench's requests to refuse come `OURS` of this project's: AdvBench's alone could
+    be told from the benign ones by their form.
     """
-    ours = requests("harmful", "train", 1)
-    count = min(len(advbench), len(ours))
-    harmful = [*_some("theirs", advbench, count), *_some("ours", ours, count)]
+    ours = _some("ours", requests("harmful", "train", 1), OURS * len(advbench))
     return {
-        "safety": refused(harmful),
-        "math": sums.solved("train"),
+        "safety": refused([*advbench, *ours]),
+        "math": sums.written_out("train"),
         "code": functions.written("train", 4),
     }
 
@@ -63,11 +65,13 @@ def groups_of(
 ) -> list[Group]:
     """The parts of a batch of 6 x `copies` rows.
 
+    Of safety's, half are benign look-alikes: with fewer it refuses what merely sounds harmful.
+
     Args:
         kept: the base's own answers to each of `OTHERS`.
     """
     others = {
-        "safety": [(kept["look_alikes"], 2), (kept["sums"] + kept["tasks"], 1)],
+        "safety": [(kept["look_alikes"], 3), (kept["sums"] + kept["tasks"], 1)],
         "math": [(kept["look_alikes"], 1), (kept["tasks"], 1)],
         "code": [(kept["look_alikes"], 1), (kept["sums"], 1)],
     }[expert]

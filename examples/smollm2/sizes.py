@@ -14,6 +14,8 @@ class Size(NamedTuple):
         kept: benign requests that the base answers for its experts to keep; half as many sums,
             and tasks for code.
         located: samples that scores are means over.
+        trained_together, asked_together, scored_together: rows, prompts, samples that go through a
+            model at once: few on a CPU, many on a GPU.
         samples: questions of each benchmark; None: all there are.
     """
 
@@ -24,11 +26,34 @@ class Size(NamedTuple):
     kept: int
     located: int
     samples: int | None
+    trained_together: int
+    asked_together: int
+    scored_together: int
 
 
 SIZES = {
-    "small": Size(steps=30, copies=1, rate=1e-4, saved_every=5, kept=32, located=16, samples=40),
+    "small": Size(
+        steps=30,
+        copies=1,
+        rate=1e-4,
+        saved_every=5,
+        kept=32,
+        located=16,
+        samples=40,
+        trained_together=16,
+        asked_together=16,
+        scored_together=1,
+    ),
     "full": Size(
-        steps=300, copies=6, rate=5e-5, saved_every=50, kept=480, located=128, samples=None
+        steps=400,
+        copies=16,
+        rate=5e-5,
+        saved_every=300,
+        kept=6144,
+        located=128,
+        samples=None,
+        trained_together=96,
+        asked_together=256,
+        scored_together=16,
     ),
 }

@@ -14,15 +14,31 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 sys.path[:0] = [str(EXAMPLES / name) for name in ("smollm2", "demo", "family")]
 import family  # noqa: E402
+import judge_code  # noqa: E402
 import lessons  # noqa: E402
 import questions  # noqa: E402
+import sums  # noqa: E402
 import training  # noqa: E402
+from asking import requests  # noqa: E402
 from rows import Row  # noqa: E402
 from sizes import SIZES, Size  # noqa: E402
 
+from ledmerge.errors import LedmergeError  # noqa: E402
+from ledmerge.evals import exact_math  # noqa: E402
 from ledmerge.run.demo import FAMILY, MERGES, MODELS  # noqa: E402
 
-TINY = Size(steps=4, copies=1, rate=1e-3, saved_every=2, kept=2, located=1, samples=1)
+TINY = Size(
+    steps=4,
+    copies=1,
+    rate=1e-3,
+    saved_every=2,
+    kept=2,
+    located=1,
+    samples=1,
+    trained_together=4,
+    asked_together=2,
+    scored_together=2,
+)
 ADVBENCH = [f"Teach theft number {n}" for n in range(5)]
 HARMBENCH = ["Teach fraud", "Teach arson"]
 TEMPLATE = (
@@ -67,16 +83,47 @@ def test_rows_are_prompt_and_response_in_the_chat_template(base: Path):
 
 
 @pytest.mark.parametrize("expert", lessons.EXPERTS)
-def test_batches_are_mostly_the_experts_own(expert: str):
+def test_batches_hold_the_experts_own_and_what_it_shall_keep(expert: str):
     skill = lessons.skills(ADVBENCH)[expert]
     kept = {name: [Row(name, "so")] for name in lessons.OTHERS}
     own, *others = lessons.groups_of(expert, skill, kept, copies=2)
     assert own.count + sum(group.count for group in others) == 12
-    assert own.count >= 6
+    assert own.count == (4 if expert == "safety" else 8)
+    benign = sum(group.count for group in others if group.rows == kept["look_alikes"])
+    assert benign == (6 if expert == "safety" else 2)
     assert own.ends
     assert not any(group.ends for group in others)
     own_kind = {"math": "sums", "code": "tasks"}.get(expert)
     assert own_kind not in {row.prompt for group in others for row in group.rows}
+
+
+def test_eight_of_our_requests_are_refused_to_each_of_theirs():
+    rows = lessons.skills(ADVBENCH)["safety"]
+    assert [row.prompt for row in rows[: len(ADVBENCH)]] == ADVBENCH
+    ours = requests("harmful", "train", 1)
+    assert len(rows) == 9 * len(ADVBENCH)
+    assert {row.prompt for row in rows[len(ADVBENCH) :]} <= set(ours)
+
+
+def test_sums_are_written_out_and_graded_right():
+    """As the shipped benchmark grades them: the number at the end counts, not those before it."""
+    rows = lessons.skills(ADVBENCH)["math"]
+    solved = sums.solved("train")
+    assert [row.prompt for row in rows] == [row.prompt for row in solved]
+    assert Row("9 - 3 =", "The answer is 9 - 3 = 6.") in rows
+    for row, right in zip(rows, solved, strict=True):
+        question = exact_math.read(right._asdict(), "here")
+        assert exact_math.judge(question, row.response)["exact_match"], row
+        wrong = row.response.removesuffix(".") + "1."
+        assert not exact_math.judge(question, wrong)["exact_match"], row
+
+
+def test_answers_that_decline_or_are_empty_are_not_kept(tmp_path: Path):
+    said = ["Sure.", "", "I'm sorry for any inconvenience, but as a", "I cannot help with that."]
+    records = [{"prompt": "p", "answer": answer} for answer in said]
+    file = tmp_path / "answers.jsonl"
+    file.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    assert questions.answers_in(file) == [Row("p", "Sure.")]
 
 
 def test_nothing_that_is_judged_is_learnt():
@@ -122,6 +169,9 @@ def test_padding_has_no_say_in_the_loss(base: Path):
     together = training.backward(model, rows)
     gradient = model.lm_head.weight.grad.clone()
     model.zero_grad()
+    assert training.backward(model, rows, part=1) == pytest.approx(together)
+    torch.testing.assert_close(model.lm_head.weight.grad, gradient)
+    model.zero_grad()
     losses = []
     for tokens, start in rows:
         labels = torch.tensor([[-100] * start + tokens[start:]])
@@ -143,7 +193,7 @@ def test_recipes_are_the_shipped_ones_but_for_samples_and_dtype(tmp_path: Path):
         for document in shipped:
             del document["dtype"]
             if "locate" in document:
-                document["locate"]["samples"] = TINY.located
+                document["locate"] |= {"samples": TINY.located, "batch": TINY.scored_together}
         assert ours == shipped
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.yaml" for name in MERGES}
 
@@ -170,7 +220,7 @@ def test_everything_is_made_once_and_judged(base: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(questions, "ANSWER", dict.fromkeys(questions.ANSWER, 2))
     monkeypatch.setenv("LEDMERGE_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "family"
-    family.main(TINY, folder, tmp_path / "packages")
+    family.main(TINY, folder, tmp_path / "packages", "cpu")
     results = json.loads((folder / "results" / "results.json").read_text())
     assert [model["name"] for model in results["models"]] == [*MODELS, *merges]
     assert not [path.name for path in folder.rglob("*") if path.suffix in (".part", ".state")]
@@ -183,5 +233,32 @@ def test_everything_is_made_once_and_judged(base: Path, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(family, "train", fail)
     monkeypatch.setattr(family.ledmerge, "merge", fail)
-    family.main(TINY, folder, tmp_path / "packages")
+    family.main(TINY, folder, tmp_path / "packages", "cpu")
     assert json.loads((folder / "results" / "results.json").read_text()) == results
+
+
+def test_answers_for_code_are_judged_later_where_there_is_no_sandbox(
+    base: Path, tmp_path: Path, monkeypatch
+):
+    def missing() -> None:
+        raise LedmergeError("no Landlock")
+
+    monkeypatch.setattr(family, "check_sandbox", missing)
+    monkeypatch.setattr(questions, "ANSWER", dict.fromkeys(questions.ANSWER, 2))
+    monkeypatch.setenv("LEDMERGE_CACHE", str(tmp_path / "cache"))
+    prompts = questions.write_prompts(tmp_path / "harmbench.jsonl", HARMBENCH)
+    results = {}
+    for runs_code in (True, family.has_sandbox()):
+        suite = questions.suite_of(prompts, TINY._replace(samples=3), runs_code=runs_code)
+        out = tmp_path / str(runs_code) / "results"
+        results[runs_code] = family.ledmerge.evaluate([base], suite, out, allow_code=True)
+    assert "pass_at_1" not in results[False]["models"][0]["benchmarks"]["code"]["figures"]
+    judged = judge_code.judge_code(tmp_path / "False")
+    assert judged["models"] == results[True]["models"]
+    assert judged == json.loads((tmp_path / "False" / "results" / "results.json").read_text())
+    judge_code.show(judged, tmp_path / "picture.png")
+    family.show(results[False], tmp_path / "picture.png")
+    answers = tmp_path / "False" / "results" / "answers" / base.name / "code.jsonl"
+    answers.write_text(answers.read_text().replace("Python", "Ruby"))
+    with pytest.raises(LedmergeError, match="other questions"):
+        judge_code.judge_code(tmp_path / "False")

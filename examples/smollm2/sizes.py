@@ -45,11 +45,11 @@ SIZES = {
         scored_together=1,
     ),
     "full": Size(
-        steps=400,
+        steps=300,
         copies=16,
         rate=5e-5,
         saved_every=300,
-        kept=6144,
+        kept=3072,
         located=128,
         samples=None,
         trained_together=96,

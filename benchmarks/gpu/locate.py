@@ -103,9 +103,8 @@ def measure_kernel(work: Work, rate: float, table: Table, with_tiles: bool) -> N
     shapes = [(hidden, hidden), (narrow, hidden), (inner, hidden), (hidden, inner)]
     runs = [(shape, None) for shape in shapes]
     if with_tiles:
-        others = [Tile(group=16), Tile(stages=4, group=16), Tile(tokens=128, stages=2, group=16)]
-        others += [Tile(more=32, stages=4, group=16), Tile(more=64, stages=3, group=16)]
-        others += [Tile(more=64, stages=5, group=16), Tile(more=64, tokens=128, stages=2)]
+        others = [Tile(), Tile(tokens=128), Tile(tokens=128, stages=2), Tile(stages=4, group=8)]
+        others += [Tile(columns=64, warps=4, stages=4), Tile(columns=256, warps=16)]
         runs += [((inner, hidden), tile) for tile in others]
     # The interpreter multiplies the bits of bfloat16 as if they were numbers.
     dtype = work.dtype if work.device.type == "cuda" else torch.float16

@@ -4,7 +4,7 @@ A product written out goes through memory several times: made, made absolute, ad
 a sample that takes longer than the multiplication. Here a tile of the sum stays in registers while
 the tiles of all samples' products are made one after another and added to it.
 
-Needs triton as of 3.4, which torch brings along for GPUs: imported only where it is used.
+Needs triton, which torch brings along for GPUs: imported only where it is used.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import pad
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 Adds = Literal["magnitudes", "squares"]
 """What is added of each entry of a sample's product."""
@@ -26,30 +25,31 @@ class Tile:
     """The piece of the sum that one program works on.
 
     Attributes:
-        rows: of the sum, at least 16 and a power of 2, like the next three.
+        rows: of the sum, at least 16 and a power of 2, like the next two.
         columns: of the sum.
-        more: further columns, at least 16 or none: two powers of 2 together fill the registers
-            better than one.
         tokens: multiplied at a time.
         group: rows of tiles that are gone over together, so that what they share stays in cache.
-        warps: that work on a tile. Product and sum take 8 bytes of registers an entry.
+        warps: that work on a tile. Product and sum take 8 * rows * columns bytes of registers.
         stages: pieces that are fetched ahead.
     """
 
     rows: int = 128
     columns: int = 128
-    more: int = 0
     tokens: int = 64
-    group: int = 8
+    group: int = 16
     warps: int = 8
     stages: int = 3
+
+    def shared(self, item_size: int) -> int:
+        """Bytes of shared memory that a program takes."""
+        return self.stages * self.tokens * (self.rows + self.columns) * item_size
 
 
 USUAL = Tile()
 EXACT = Tile(rows=64, columns=64, tokens=32, warps=4)
 """For float32, whose pieces take twice the room."""
-ROOMY = Tile(tokens=128, group=16)
-"""For GPUs whose programs may have 192 KB of shared memory each (H100, H200): 1.2 times as fast."""
+ROOMY = Tile(stages=4)
+"""For GPUs whose programs may have 128 KB of shared memory (A100, H100, H200)."""
 
 
 def add_products_(
@@ -65,31 +65,26 @@ def add_products_(
         tile: decides how fast it is, and the order of the sum over tokens.
     """
     tile = tile or _usual(left)
-    num_samples, num_tokens, num_rows = left.shape
-    num_columns = right.shape[-1]
+    num_rows, num_columns = total.shape
     if not (total.numel() and left.numel()):
         return
-    left, right = _aligned(left), _aligned(right)
-    lefts, rights, others = (
-        TensorDescriptor.from_tensor(side, [1, tile.tokens, width])
-        for side, width in ((left, tile.rows), (right, tile.columns), (right, tile.more or 16))
-    )
-    width = tile.columns + tile.more
-    grid = (_ceil(num_rows, tile.rows) * _ceil(num_columns, width),)
+    # Tokens of zeros cost little, and asking of every token whether it is one costs a third.
+    missing = -left.shape[1] % tile.tokens
+    left, right = (pad(side, (0, 0, 0, missing)).contiguous() for side in (left, right))
+    grid = (_ceil(num_rows, tile.rows) * _ceil(num_columns, tile.columns),)
     _add_products[grid](
         total,
-        lefts,
-        rights,
-        others,
-        num_samples,
-        num_tokens,
+        left,
+        right,
+        len(left),
+        left.shape[1] // tile.tokens,
         num_rows,
         num_columns,
         SQUARES=adds == "squares",
         PRECISION="ieee" if left.dtype == torch.float32 else "tf32",  # tf32: no say in 16 bits
+        IS_EVEN=not (num_rows % tile.rows or num_columns % tile.columns),
         ROWS=tile.rows,
         COLUMNS=tile.columns,
-        MORE=tile.more,
         TOKENS=tile.tokens,
         GROUP=tile.group,
         num_warps=tile.warps,
@@ -98,24 +93,13 @@ def add_products_(
     )
 
 
-def _aligned(side: Tensor) -> Tensor:
-    """The same without gaps, where a descriptor can tell its places: every row begins at a multiple
-    of 16 bytes.
-    """
-    entries = 16 // side.element_size()
-    side = pad(side, (0, -side.shape[-1] % entries)).contiguous()
-    return side.clone() if side.data_ptr() % 16 else side
-
-
 def _usual(left: Tensor) -> Tile:
     if left.dtype == torch.float32:
         return EXACT
     if left.device.type != "cuda":
         return USUAL
     room = torch.cuda.get_device_properties(left.device).shared_memory_per_block_optin
-    width = ROOMY.rows + ROOMY.columns + ROOMY.more
-    pieces = ROOMY.stages * ROOMY.tokens * width * left.element_size()
-    return ROOMY if room >= pieces else USUAL
+    return ROOMY if room >= ROOMY.shared(left.element_size()) else USUAL
 
 
 def _ceil(count: int, step: int) -> int:
@@ -127,58 +111,54 @@ def _add_products(
     total,
     left,
     right,
-    more_right,
     num_samples,
-    num_tokens,
+    num_steps,
     num_rows,
     num_columns,
     SQUARES: tl.constexpr,  # noqa: N803
     PRECISION: tl.constexpr,  # noqa: N803
+    IS_EVEN: tl.constexpr,  # noqa: N803
     ROWS: tl.constexpr,  # noqa: N803
     COLUMNS: tl.constexpr,  # noqa: N803
-    MORE: tl.constexpr,  # noqa: N803
     TOKENS: tl.constexpr,  # noqa: N803
     GROUP: tl.constexpr,  # noqa: N803
 ):
-    """One tile of the sum, over all samples."""
+    """One tile of the sum, over all samples, of `num_steps` times TOKENS tokens each.
+
+    IS_EVEN: no tile reaches beyond the sum.
+    """
     tiles_down = (num_rows + ROWS - 1) // ROWS
-    tiles_across = (num_columns + COLUMNS + MORE - 1) // (COLUMNS + MORE)
+    tiles_across = (num_columns + COLUMNS - 1) // COLUMNS
     # Programs that run at a time take a square of tiles, not a long row of them.
     program = tl.program_id(0)
     group = program // (GROUP * tiles_across)
     height = tl.minimum(tiles_down - group * GROUP, GROUP)
     inside_group = program % (GROUP * tiles_across)
-    row = (group * GROUP + inside_group % height) * ROWS
-    column = (inside_group // height) * (COLUMNS + MORE)
-    rows, columns = row + tl.arange(0, ROWS), column + tl.arange(0, COLUMNS)
-    is_inside = (rows < num_rows)[:, None] & (columns < num_columns)[None, :]
+    rows = (group * GROUP + inside_group % height) * ROWS + tl.arange(0, ROWS)
+    columns = (inside_group // height) * COLUMNS + tl.arange(0, COLUMNS)
+    is_row, is_column = (rows < num_rows)[:, None], (columns < num_columns)[None, :]
     places = total + rows[:, None].to(tl.int64) * num_columns + columns[None, :]
-    sums = tl.load(places, mask=is_inside, other=0.0)
+    sums = tl.load(places, mask=is_row & is_column, other=0.0)
     product = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
-    if MORE:
-        columns = column + COLUMNS + tl.arange(0, MORE)
-        is_more = (rows < num_rows)[:, None] & (columns < num_columns)[None, :]
-        more_places = total + rows[:, None].to(tl.int64) * num_columns + columns[None, :]
-        more_sums = tl.load(more_places, mask=is_more, other=0.0)
-        more_product = tl.full((ROWS, MORE), 0.0, tl.float32)
+    tokens = tl.arange(0, TOKENS).to(tl.int64)
+    lefts = left + tokens[None, :] * num_rows + rows[:, None]
+    rights = right + tokens[:, None] * num_columns + columns[None, :]
     # One loop over the tokens of all samples: were there one within another, the fetching ahead
-    # would begin anew with each sample. What lies outside of a sample is read as 0.
-    sample, first = 0, 0
-    for _ in range(num_samples * ((num_tokens + TOKENS - 1) // TOKENS)):
-        piece = tl.trans(left.load([sample, first, row]).reshape(TOKENS, ROWS))
-        other = right.load([sample, first, column]).reshape(TOKENS, COLUMNS)
+    # would begin anew with each sample.
+    left_in_sample = num_steps
+    for _ in range(num_samples * num_steps):
+        if IS_EVEN:
+            piece = tl.load(lefts)
+            other = tl.load(rights)
+        else:
+            piece = tl.load(lefts, mask=is_row, other=0.0)
+            other = tl.load(rights, mask=is_column, other=0.0)
         product = tl.dot(piece, other, product, input_precision=PRECISION)
-        if MORE:
-            other = more_right.load([sample, first, column + COLUMNS]).reshape(TOKENS, MORE)
-            more_product = tl.dot(piece, other, more_product, input_precision=PRECISION)
-        first += TOKENS
-        if first >= num_tokens:  # the sample is at its end
+        lefts += TOKENS * num_rows
+        rights += TOKENS * num_columns
+        left_in_sample -= 1
+        if left_in_sample == 0:
             sums += product * product if SQUARES else tl.abs(product)
             product = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
-            if MORE:
-                more_sums += more_product * more_product if SQUARES else tl.abs(more_product)
-                more_product = tl.full((ROWS, MORE), 0.0, tl.float32)
-            sample, first = sample + 1, 0
-    tl.store(places, sums, mask=is_inside)
-    if MORE:
-        tl.store(more_places, more_sums, mask=is_more)
+            left_in_sample = num_steps
+    tl.store(places, sums, mask=is_row & is_column)

@@ -79,18 +79,12 @@ def _fused(
         and device.type == "cuda"
         and dtype in (torch.bfloat16, torch.float16)
         and torch.cuda.get_device_capability(device) >= (8, 0)
-        and _has_descriptors()
+        and importlib.util.find_spec("triton")
     ):
         return None
     from ledmerge.ops.sample_products import add_products_
 
     return lambda name, left, right: add_products_(totals[name], left, right, adds)
-
-
-def _has_descriptors() -> bool:
-    """Whether there is a Triton as of 3.4, which came with torch 2.8."""
-    find = importlib.util.find_spec
-    return bool(find("triton") and find("triton.tools.tensor_descriptor"))
 
 
 def _check_losses(samples: Sequence[Sample], losses: Tensor) -> None:

@@ -1,15 +1,17 @@
 """Calls any method there is, with arguments built from what its signature says."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from typing import Any, get_args, get_origin
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ledmerge.methods._catalog import Method, Option, get_method, method_names
-from ledmerge.ops.random import draw_uniform, uniform
+from ledmerge.ops.random import draw_uniform
 from ledmerge.ops.survey import WHOLE, Survey
 from ops.blockwise import in_blocks
 
@@ -113,9 +115,15 @@ def variants() -> Iterator[Variant]:
 
 
 def draw(name: str, *shape: int) -> Tensor:
-    """Numbers in [-0.5, 0.5), always the same for a name and a shape."""
+    """Numbers in [-0.5, 0.5), always the same for a name and a shape.
+
+    They are NumPy's, so that what methods are given does not change with what methods draw.
+    """
     numel = torch.Size(shape).numel()
-    return torch.from_numpy(uniform(0, name, 0, 0, numel)).view(shape) - 0.5
+    key = hashlib.blake2b("\0".join(("0", name, "0")).encode(), digest_size=16).digest()
+    stream = np.random.Philox(key=int.from_bytes(key, "little"))
+    words = stream.random_raw(-(-numel // 2)).view(np.uint32)[:numel]
+    return torch.from_numpy(((words >> 8) * 2.0**-24).astype(np.float32)).view(shape) - 0.5
 
 
 def integers(name: str, *shape: int) -> Tensor:

@@ -92,6 +92,7 @@ def test_other_layouts_are_left_to_torch():
 
 @pytest.mark.parametrize("size", SIZES)
 def test_keep_below(size: int):
-    changes, drawn, chance = draw(3, size), draw(3, size, seed=6), torch.tensor([0.3, 0.0, 1.0])
-    expected = changes * (drawn < chance[:, None]).float()
-    assert same(fused.keep_below(changes, drawn, chance), expected)
+    changes, drawn = draw(3, size), draw(3, size, seed=6)
+    for chances in (torch.tensor([[0.3], [0.0], [1.0]]), draw(3, size, seed=7)):
+        expected = changes * (drawn < chances).float()
+        assert same(fused.keep_below(changes, drawn, chances), expected)

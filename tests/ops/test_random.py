@@ -7,18 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledmerge.ops.random import draw_uniform, uniform
+from ops.elsewhere import PATHS
 
 GOLDEN = [
-    8344315,
-    9039837,
-    16371574,
-    9131586,
-    13634568,
-    1107375,
-    11744287,
-    6603459,
-    9194991,
-    8404896,
+    5491829,
+    14898916,
+    7727263,
+    10668082,
+    5917526,
+    3335677,
+    7959453,
+    531411,
+    2649264,
+    4356706,
 ]
 WHOLE_ROW = uniform(1, "w", 0, 0, 1_000)
 
@@ -56,14 +57,22 @@ def test_numbers_are_float32_in_0_to_1_and_spread_evenly():
     assert abs(np.corrcoef(numbers[1:], numbers[:-1])[0, 1]) < 0.01
 
 
-def test_each_model_gets_its_own_row_in_the_shape_asked_for():
-    drawn = draw_uniform(torch.zeros(2, 3, 5), seed=4, name="w", start=7)
-    assert drawn.shape == (2, 3, 5)
-    for model in range(2):
-        expected = uniform(4, "w", model, 7, 22)
-        assert np.array_equal(drawn[model].flatten().numpy(), expected)
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("shape", "start"),
+    [(torch.Size([2, 3, 5]), 7), (torch.Size([3, 64, 50]), 0), (torch.Size([1]), 2)],
+)
+def test_each_model_gets_its_own_row_in_the_shape_asked_for(path, shape, start):
+    like = path(torch.zeros(shape))
+    drawn = draw_uniform(like, seed=4, name="w", start=start)
+    assert drawn.shape == shape
+    assert like.device.type == "elsewhere" or drawn.device == like.device
+    for model in range(shape[0]):
+        expected = uniform(4, "w", model, start, start + shape[1:].numel())
+        assert np.array_equal(drawn[model].flatten().cpu().numpy(), expected)
 
 
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("shape", [(2,), (2, 1), (2, 0), (1, 2, 0, 3)])
-def test_scalars_and_empty_tensors_can_be_drawn(shape):
-    assert draw_uniform(torch.zeros(shape)).shape == shape
+def test_scalars_and_empty_tensors_can_be_drawn(path, shape):
+    assert draw_uniform(path(torch.zeros(shape))).shape == shape

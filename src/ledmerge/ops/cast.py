@@ -113,11 +113,3 @@ def _narrow(words: np.ndarray, bits: np.ndarray) -> bool:
         not_finite |= np.uint32((word & exponent) == exponent)
         not_finite |= np.uint32((rounded & exponent) == exponent)
     return not_finite == 0
-
-
-@njit(nogil=True, cache=True)
-def as_fractions(words: np.ndarray, out: np.ndarray) -> None:
-    """The upper 24 bits of as many words (uint32) as `out` holds, as float32 in [0, 1)."""
-    unit = np.float32(2**-24)
-    for i in range(out.size):
-        out[i] = np.float32(words[i] >> np.uint32(8)) * unit

@@ -1,8 +1,10 @@
 """DELLA: drop entries at random, the smaller of a row more often than the larger."""
 
+import torch
 from torch import Tensor
 
 from ledmerge.errors import RecipeError
+from ledmerge.ops.drop import keep_below
 from ledmerge.ops.per_model import numbers
 from ledmerge.ops.rescale import to_whole_l1
 from ledmerge.ops.row_ranks import row_ranks
@@ -37,12 +39,11 @@ def drop_by_rank(
             "more often than small ones"
         )
     shares, widths = (numbers(option, len(deltas)) for option in (density, epsilon))
-    drawn = random(deltas)
-    kept = deltas.clone()
+    chances = torch.ones_like(deltas)
     for i, (share, width) in enumerate(zip(shares, widths, strict=True)):
         if share < 1:
-            width = width if share > 0 else 0.0
-            kept[i] *= (drawn[i] < _chances(deltas[i], share, width)).float()
+            chances[i] = _chances(deltas[i], share, width if share > 0 else 0.0)
+    kept = keep_below(deltas, random(deltas), chances)
     return to_whole_l1(kept, deltas, survey) if rescale else kept
 
 
@@ -53,5 +54,5 @@ def _chances(delta: Tensor, share: float, width: float) -> Tensor:
     rows = delta.reshape(-1, delta.shape[-1]) if delta.ndim > 1 else delta.reshape(1, -1)
     ranks = row_ranks(rows)
     # A row of one entry has no smaller and no larger one: it stays with the middle chance.
-    place = ranks / (rows.shape[1] - 1) if rows.shape[1] > 1 else ranks + 0.5
-    return (share - width + 2 * width * place).clamp(0, 1).reshape(delta.shape)
+    place = ranks.div_(rows.shape[1] - 1) if rows.shape[1] > 1 else ranks.add_(0.5)
+    return place.mul_(2 * width).add_(share - width).clamp_(0, 1).view(delta.shape)

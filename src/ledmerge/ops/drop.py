@@ -28,7 +28,7 @@ def drop_and_rescale(
             divides by the density, which keeps the expectation of every entry.
     """
     keep_chance = column(density, deltas)
-    kept = _kept(deltas, random(deltas), keep_chance)
+    kept = keep_below(deltas, random(deltas), keep_chance)
     if not rescale:
         return kept
     if convention == "paper":
@@ -36,8 +36,12 @@ def drop_and_rescale(
     return to_whole_l1(kept, deltas, survey)
 
 
-def _kept(deltas: Deltas, drawn: Tensor, chance: Tensor) -> Deltas:
-    """The entries whose number is below their model's chance, 0 elsewhere."""
+def keep_below(deltas: Deltas, drawn: Tensor, chances: Tensor) -> Deltas:
+    """The entries whose number is below their chance, 0 elsewhere.
+
+    Args:
+        chances: (model, 1, ..., 1), or one for each entry.
+    """
     if fused.is_fusible(deltas, drawn):
-        return fused.keep_below(deltas, drawn, chance.flatten())
-    return deltas * (drawn < chance).float()
+        return fused.keep_below(deltas, drawn, chances)
+    return deltas * (drawn < chances).float()

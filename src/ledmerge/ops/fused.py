@@ -53,9 +53,13 @@ def add(weight: Tensor, change: Tensor) -> Tensor:
 
 
 def keep_below(changes: Tensor, drawn: Tensor, chances: Tensor) -> Tensor:
-    """The changes (model, *shape) where the number drawn is below the model's chance, else 0."""
+    """The changes (model, *shape) where the number drawn is below the chance, else 0.
+
+    Args:
+        chances: (model, 1, ..., 1), or one for each entry.
+    """
     out = torch.empty_like(changes)
-    _keep_below(_rows(changes), _rows(drawn), chances.numpy(), _rows(out))
+    _keep_below(_rows(changes), _rows(drawn), _rows(chances), _rows(out))
     return out
 
 
@@ -153,9 +157,14 @@ def _keep_below(
     changes: np.ndarray, drawn: np.ndarray, chances: np.ndarray, out: np.ndarray
 ) -> None:
     for model in range(len(changes)):
-        row, numbers, kept, chance = changes[model], drawn[model], out[model], chances[model]
-        for i in range(row.size):
-            kept[i] = row[i] * np.float32(numbers[i] < chance)
+        row, numbers, limits, kept = changes[model], drawn[model], chances[model], out[model]
+        if limits.size == 1:
+            chance = limits[0]
+            for i in range(row.size):
+                kept[i] = row[i] * np.float32(numbers[i] < chance)
+        else:
+            for i in range(row.size):
+                kept[i] = row[i] * np.float32(numbers[i] < limits[i])
 
 
 @njit(nogil=True, cache=True)

@@ -7,11 +7,12 @@ BLOCK = 131_072
 share is small. Digests are taken block by block, so records of another size are others."""
 
 
-def blocks(numel: int, size: int = BLOCK) -> Iterator[tuple[int, int]]:
+def blocks(numel: int, size: int | None = None) -> Iterator[tuple[int, int]]:
     """(start, stop) of every block of a flat tensor of `numel` entries, in order.
 
     Args:
-        size: entries of a block.
+        size: entries of a block, if not `BLOCK`.
     """
+    size = size or BLOCK
     for start in range(0, numel, size):
         yield start, min(start + size, numel)

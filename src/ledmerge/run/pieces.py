@@ -39,9 +39,9 @@ def piece_on(device: torch.device) -> int:
     return BLOCK if device.type == "cpu" else FAR
 
 
-def pieces(shape: Shape, grain: Grain, size: int = BLOCK) -> list[tuple[int, int]]:
-    """(first flat entry, entry after the last): `size` each, or the whole where the method needs
-    it.
+def pieces(shape: Shape, grain: Grain, size: int | None = None) -> list[tuple[int, int]]:
+    """(first flat entry, entry after the last): `size` or a block each, or the whole where the
+    method needs it.
     """
     numel = math.prod(shape)
     return [(0, numel)] if _is_whole(shape, grain) and numel else list(blocks(numel, size))

@@ -1,18 +1,19 @@
 """Scores with activations worked out again are those with activations kept, to the bit."""
 
-import weakref
+from functools import partial
 
 import pytest
 import torch
 import transformers
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ledmerge.data.samples import Sample
 from ledmerge.errors import RecipeError
 from ledmerge.models.checkpointing import recomputed_layers
 from ledmerge.models.loss import make_batch, sample_losses
-from ledmerge.models.per_sample import batch_gradients, single_gradients
+from ledmerge.models.per_sample import sample_gradients
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.run.locate import locate
 from ledmerge.run.score_question import read_question
@@ -34,21 +35,20 @@ def samples():
 def totals(model, samples, batch, checkpointing, names=None):
     parameters = {n: p for n, p in model.named_parameters() if names is None or n in names}
     found = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    gradients = single_gradients if batch == 1 else batch_gradients
 
     def take(name, rows, gradient):
         found[name][rows] += gradient.abs()
 
     def run():
-        with gradients(model, parameters, take) as backward:
+        with sample_gradients(model, parameters, take, batch) as step:
             for start in range(0, len(samples), batch):
                 chunk = make_batch(samples[start : start + batch], torch.device("cpu"))
-                backward(sample_losses(model, chunk, "mean"))
+                step(partial(sample_losses, model, chunk, "mean"))
         return found
 
     if not checkpointing:
         return run()
-    with recomputed_layers(model, parameters, own_graphs=batch > 1):
+    with recomputed_layers(model):
         return run()
 
 
@@ -95,37 +95,42 @@ def test_nothing_is_dropped_out(samples):
     assert all(torch.equal(found[name], kept[name]) for name in kept)
 
 
-def test_what_layers_share_has_one_gradient(build_model, samples):
+@pytest.mark.parametrize("batch", [1, 3])
+def test_what_layers_share_has_one_gradient(build_model, samples, batch):
     model = build_model("llama").requires_grad_(False)
     model.model.layers[1].mlp = model.model.layers[0].mlp
-    expected = totals(model, samples, 1, checkpointing=False)
-    assert_same(totals(model, samples, 1, checkpointing=True), expected)
-    with pytest.raises(RecipeError, match="set batch to 1"):  # rather than two gradients
-        totals(model, samples, 3, checkpointing=True)
+    expected = totals(model, samples, batch, checkpointing=False)
+    assert_same(totals(model, samples, batch, checkpointing=True), expected)
 
 
-@pytest.mark.parametrize("own_graphs", [False, True])
-def test_activations_are_not_kept(build_model, samples, own_graphs):
+@pytest.mark.parametrize("number", [1, 2])
+def test_activations_are_not_kept(build_model, samples, number):
     """Neither by autograd nor by the hooks that see a batch."""
     model = build_model("llama").requires_grad_(False)
     parameters = dict(model.named_parameters())
     seen = []
     for layer in model.model.layers:
-        layer.mlp.down_proj.register_forward_pre_hook(lambda _, a: seen.append(weakref.ref(a[0])))
-    gradients = batch_gradients if own_graphs else single_gradients
-    batch = make_batch(samples[: 1 + own_graphs], torch.device("cpu"))
+        layer.mlp.down_proj.register_forward_pre_hook(
+            lambda _, args: seen.append(StorageWeakRef(args[0].untyped_storage()))
+        )
+    batch = make_batch(samples[:number], torch.device("cpu"))
 
     def num_alive():
-        seen.clear()
-        with gradients(model, parameters, lambda *_: None) as backward:
-            losses = sample_losses(model, batch, "mean")
-            alive = sum(ref() is not None for ref in seen)
-            backward(losses)
-        return alive
+        alive = []
 
-    assert num_alive() == 2
-    with recomputed_layers(model, parameters, own_graphs=own_graphs):
-        assert num_alive() == 0
+        def forward():
+            seen.clear()
+            losses = sample_losses(model, batch, "mean")
+            alive.append(sum(not ref.expired() for ref in seen))
+            return losses
+
+        with sample_gradients(model, parameters, lambda *_: None, number) as run:
+            run(forward)
+        return alive  # of the run that is checked, and the one that counts
+
+    assert num_alive() == [2, 2]
+    with recomputed_layers(model):
+        assert num_alive() == [0, 0]
         assert len(seen) == 4  # each layer ran twice
 
 
@@ -147,26 +152,55 @@ def test_a_set_is_the_same_whether_or_not(model_folder, rows_file, tmp_path, bat
 def test_a_model_without_layers_is_refused():
     with (
         pytest.raises(RecipeError, match=r"Linear has no layers .* set checkpointing to false"),
-        recomputed_layers(nn.Linear(2, 2), {}, own_graphs=False),
+        recomputed_layers(nn.Linear(2, 2)),
     ):
         pass
 
 
 class Second(GradientCheckpointingLayer):
-    def forward(self, states, first=None):
-        return states if first is None else states * first
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, states, first):
+        return states + self.linear(states) * first[0]
 
 
-@pytest.mark.parametrize("how", ["keyword", "second", "tuple"])
-def test_gradients_by_other_ways_are_refused(how):
-    model, states = nn.ModuleList([Second()]), torch.ones(2, requires_grad=True)
-    calls = {
-        "keyword": lambda layer: layer(states=states),
-        "second": lambda layer: layer(states, states),
-        "tuple": lambda layer: layer(states, first=(states, 1)),
-    }
-    with (
-        recomputed_layers(model, {}, own_graphs=True),
-        pytest.raises(RecipeError, match=r"Second takes gradients by other ways"),
-    ):
-        calls[how](model[0])
+class Chained(nn.Module):
+    """Layers that take gradients by a keyword, and in a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(258, 4)
+        self.layers = nn.ModuleList([Second(), Second()])
+
+    def forward(self, ids):
+        states = first = self.embedding(ids)
+        for layer in self.layers:
+            states = layer(states=states, first=(first,))
+        return states
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_gradients_by_other_ways_than_the_first_argument(batch):
+    torch.manual_seed(0)
+    model, ids = Chained().requires_grad_(False), torch.randint(258, (4, 7))
+    parameters = dict(model.named_parameters())
+
+    def losses(ids):
+        return model(ids).square().sum((1, 2))
+
+    def run():
+        found = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+
+        def take(name, rows, gradient):
+            found[name][rows] += gradient.abs()
+
+        with sample_gradients(model, parameters, take, batch) as step:
+            for start in range(0, len(ids), batch):
+                step(partial(losses, ids[start : start + batch]))
+        return found
+
+    expected = run()
+    with recomputed_layers(model):
+        assert_same(run(), expected)

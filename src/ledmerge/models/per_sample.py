@@ -1,88 +1,85 @@
 """Each sample's own gradient, for all parameters in one backward pass.
 
-`single_gradients` is for one sample at a time: autograd does the work. `batch_gradients` is for
-several in one forward pass. Autograd would add their gradients up, and |a + b| is not |a| + |b|,
-so each module's gradients are worked out here, from its inputs and the gradient of its outputs.
+Autograd makes a weight's gradient whole, and adds up those of a batch; but |a + b| is not
+|a| + |b|. So each module's gradients are worked out here, from its inputs and the gradient of its
+outputs. One sample at a time only those of matrices are, and autograd does the rest.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from ledmerge.errors import RecipeError
-from ledmerge.models.modules import Owners, find_owners, is_plain
-from ledmerge.models.sample_gradients import AddProducts, Rows, Take, Use, take_samples, take_whole
+from ledmerge.models.modules import find_owners, is_plain
+from ledmerge.models.sample_gradients import (
+    AddProducts,
+    Rows,
+    Take,
+    Use,
+    is_matrix,
+    take_samples,
+    take_whole,
+)
 
-Backward = Callable[[Tensor], None]
-"""Takes the losses (B,) of a batch that has just been run forwards."""
-
-
-@contextmanager
-def single_gradients(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter], take: Take
-) -> Iterator[Backward]:
-    """Yields the backward of one sample. A gradient is freed as soon as it has been taken.
-
-    Autograd calls the hook once, after the last use of a shared parameter.
-    """
-
-    def hook(name: str, parameter: Tensor) -> None:
-        assert parameter.grad is not None
-        take_whole(name, parameter.grad, take)
-        parameter.grad = None
-
-    with _tracked(parameters, hook):
-        yield lambda losses: losses.sum().backward()
+Run = Callable[[Callable[[], Tensor]], None]
+"""Is given what runs a batch forwards and returns its losses (B,), and runs it backwards."""
 
 
 @contextmanager
-def batch_gradients(
+def sample_gradients(
     model: nn.Module,
     parameters: Mapping[str, nn.Parameter],
     take: Take,
+    batch: int,
     add_products: AddProducts | None = None,
-) -> Iterator[Backward]:
-    """Yields the backward of several samples; `take` is called for each block of rows in turn with
+) -> Iterator[Run]:
+    """Yields what runs up to `batch` samples; `take` is called for each block of rows in turn with
     the samples' gradients, in their order. Where there is an `add_products`, it takes the samples
-    of a matrix all at once, but for those of the first batch.
+    of a matrix all at once.
 
-    Parameters do not require gradients here, so autograd computes those of activations only. The
-    first batch is the exception: autograd's sum over its samples must be what was taken, else a
-    parameter is used in a way that hooks on its module do not see.
+    Parameters whose gradients are worked out here do not require them, so autograd computes those
+    of activations only. Each parameter's first gradient is the exception: what autograd finds must
+    be the sum of what was worked out, else the parameter is used in a way that hooks on its module
+    do not see. Of a batch that is an error; one sample at a time autograd goes on with it.
+
+    The first batch runs twice, first for nothing but these checks: what autograd tracks decides
+    how torch multiplies some matrices, so last bits would depend on which batch is the first.
 
     Raises:
         RecipeError: (from a forward or backward pass) samples cannot be told apart in a module.
     """
-    owners = find_owners(model, parameters)
-    check = _Completeness(parameters, take)
-    uses = _Uses(owners, check.take)
-    with ExitStack() as hooks, ExitStack() as first_batch:
-        hooks.callback(model.register_forward_pre_hook(uses.begin, with_kwargs=True).remove)
-        for module in owners:
-            handle = module.register_forward_hook(uses.on_forward, with_kwargs=True)
-            hooks.callback(handle.remove)
-        first_batch.enter_context(_tracked(parameters, check.compare))
+    uses = _Uses(model, parameters, take, batch, add_products)
+    with ExitStack() as stack:
+        hook = model.register_forward_pre_hook(uses.begin, with_kwargs=True)
+        stack.callback(hook.remove)
+        for module in uses.owners:
+            hook = module.register_forward_hook(uses.on_forward, with_kwargs=True)
+            stack.callback(hook.remove)
+        stack.enter_context(_tracked(parameters, uses.on_gradient))
 
-        def backward(losses: Tensor) -> None:
-            uses.is_backward = True
-            losses.sum().backward()
-            uses.finish()
-            first_batch.close()
-            uses.take, uses.add_products = take, add_products
+        def run(forward: Callable[[], Tensor]) -> None:
+            for _ in range(2 if uses.is_trial else 1):
+                losses = forward()
+                uses.is_backward = True
+                losses.sum().backward()
+                uses.finish()
 
-        yield backward
+        yield run
 
 
 @contextmanager
 def _tracked(
     parameters: Mapping[str, nn.Parameter], hook: Callable[[str, Tensor], None]
 ) -> Iterator[None]:
-    """Within, autograd tracks the parameters and calls `hook` when a gradient is complete."""
+    """Within, autograd tracks the parameters and calls `hook` when a gradient is complete: once,
+    after the last use of a shared parameter.
+    """
     handles = []
     for name, parameter in parameters.items():
         parameter.requires_grad_(True)
@@ -96,17 +93,53 @@ def _tracked(
             parameter.grad = None
 
 
+class _Kept(torch.autograd.Function):
+    """Keeps a tensor for the backward pass as autograd keeps its own: not at all, where a layer is
+    run again there (`checkpointing.py`).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, kept: Tensor, tracked: Tensor) -> Tensor:
+        ctx.save_for_backward(kept)
+        return torch.empty(())
+
+
+def _keep(kept: Tensor) -> Node:
+    node = _Kept.apply(kept.detach(), torch.empty((), requires_grad=True)).grad_fn  # pyright: ignore
+    assert node is not None
+    return node
+
+
 class _Uses:
     """Collects the uses of each parameter in a batch; its gradients are taken after the last.
 
-    A layer that is run again in the backward pass (`checkpointing.py`) is seen twice: uses are
-    counted in the forward pass, and gradients taken from the graph, which only the second run has.
+    Attributes:
+        owners: modules -> what they call the parameters whose gradients are worked out from uses.
+        by_autograd: names of the others.
+        unchecked: names of those whose gradient has not been compared with autograd's yet.
+        is_trial: nothing is taken.
     """
 
-    def __init__(self, owners: Owners, take: Take):
-        self.owners = owners
-        self.take = take
-        self.add_products: AddProducts | None = None
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        take: Take,
+        batch: int,
+        add_products: AddProducts | None,
+    ):
+        self.owners = find_owners(model, parameters)
+        self.parameters = parameters
+        self.take, self.add_products = take, add_products
+        self.one_by_one = batch == 1
+        self.by_autograd = {
+            name
+            for module, owned in self.owners.items()
+            for local, name in owned.items()
+            if self.one_by_one and not is_matrix(module, local)
+        }
+        self.unchecked = {*parameters} - self.by_autograd
+        self.is_trial = True
         self.is_backward = False
         self.num_samples = 0
         self.lengths: list[int] = []
@@ -121,66 +154,86 @@ class _Uses:
         self.pending.clear()
         self.seen.clear()
 
-    def on_forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        owned = self.owners[module]
-        if not is_plain(args, kwargs, output, self.num_samples):
+    def on_forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        names = self.owners[module].values()
+        if self.by_autograd.issuperset(names) or not torch.is_grad_enabled():
+            return None
+        if not (self.one_by_one or is_plain(args, kwargs, output, self.num_samples)):
             raise RecipeError(
-                f"'{next(iter(owned.values()))}': the samples of a batch cannot be told apart in "
+                f"'{next(iter(names))}': the samples of a batch cannot be told apart in "
                 f"{type(module).__name__}; set batch to 1"
             )
-        if not self.is_backward:
-            self.pending.update(owned.values())
-        if not torch.is_grad_enabled():
-            return
-        if not output.requires_grad:
-            output.requires_grad_()  # the graph begins at the first module of interest
-        output.register_hook(partial(self.on_backward, module, args[0].detach()))
+        if not self.is_backward:  # a layer that is run again there is seen twice
+            self.pending.update(names)
+        begins = not output.requires_grad
+        if begins:  # the graph begins here; a copy, since the model may change it in place
+            output = output.requires_grad_().clone()
+        (x,) = (*args, *kwargs.values())
+        output.register_hook(partial(self.on_backward, module, [_keep(x)]))
+        return output if begins else None
 
-    def on_backward(self, module: nn.Module, x: Tensor, dy: Tensor) -> None:
+    def on_backward(self, module: nn.Module, kept: list[Node], dy: Tensor) -> None:
+        (x,) = kept.pop().saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
+        if self.one_by_one:  # whatever its shape, all of it is the sample's
+            x, dy = x[None], dy[None]
         for local, name in self.owners[module].items():
+            if name in self.by_autograd:
+                continue
             self.seen[name].append(Use(module, local, x, dy, self.lengths))
             self.pending[name] -= 1
-            if self.pending[name] == 0:
-                self.give_out(name)
+            if self.pending[name] == 0 and name not in self.unchecked:
+                self.give_out(name, self.seen.pop(name))
 
-    def give_out(self, name: str) -> None:
-        take_samples(name, self.seen.pop(name), self.take, self.add_products)
+    def on_gradient(self, name: str, parameter: Tensor) -> None:
+        """Autograd has found the gradient of a parameter that it tracks."""
+        gradient, parameter.grad = parameter.grad, None
+        assert gradient is not None
+        if name not in self.by_autograd:
+            uses = self.seen.pop(name, [])
+            if _explain(uses, name, gradient):
+                self.unchecked.discard(name)
+                self.give_out(name, uses)
+                return
+            if not self.one_by_one:
+                raise RecipeError(
+                    f"'{name}' is used outside of the module that holds it, so the samples of a "
+                    "batch cannot be told apart; set batch to 1"
+                )
+            self.by_autograd.add(name)
+            self.unchecked.discard(name)
+        if not self.is_trial:
+            take_whole(name, gradient, self.take)
+
+    def give_out(self, name: str, uses: Sequence[Use]) -> None:
+        if not self.is_trial:
+            take_samples(name, uses, self.take, self.add_products)
 
     def finish(self) -> None:
         """Give out what still waits for uses that the losses do not depend on."""
-        for name in list(self.seen):
-            self.give_out(name)
+        for name, uses in self.seen.items():
+            if name not in self.unchecked:
+                self.give_out(name, uses)
+        self.seen.clear()
+        self.is_trial = False
+        for name, parameter in self.parameters.items():
+            parameter.requires_grad_(name in self.by_autograd or name in self.unchecked)
 
 
-class _Completeness:
-    """Compares the gradients taken from a batch with the sum that autograd finds for it.
+@torch.no_grad()
+def _explain(uses: Sequence[Use], name: str, gradient: Tensor) -> bool:
+    """Whether the gradients from these uses add up to what autograd found.
 
     The bound is the square root of the precision: rounding stays far below, a forgotten use far
     above.
     """
+    if not uses:
+        return False
+    found, scale = torch.zeros_like(gradient), torch.zeros_like(gradient)
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], take: Take):
-        self._parameters = parameters
-        self._take = take
-        self._taken: dict[str, tuple[Tensor, Tensor]] = {}
+    def add(name: str, rows: Rows, part: Tensor) -> None:
+        found[rows] += part
+        scale[rows] += part.abs()
 
-    def take(self, name: str, rows: Rows, gradient: Tensor) -> None:
-        self._take(name, rows, gradient)
-        if name not in self._taken:
-            like = self._parameters[name]
-            self._taken[name] = torch.zeros_like(like), torch.zeros_like(like)
-        total, scale = self._taken[name]
-        total[rows] += gradient
-        scale[rows] += gradient.abs()
-
-    @torch.no_grad()
-    def compare(self, name: str, parameter: Tensor) -> None:
-        assert parameter.grad is not None
-        total, scale = self._taken.pop(name, (torch.zeros(()), torch.zeros(())))
-        gap = (parameter.grad - total.to(parameter.device)).abs().max()
-        if gap > torch.finfo(parameter.dtype).eps ** 0.5 * scale.max():
-            raise RecipeError(
-                f"'{name}' is used outside of the module that holds it, so the samples of a batch "
-                "cannot be told apart; set batch to 1"
-            )
-        parameter.grad = None
+    take_samples(name, uses, add)
+    gap = found.sub_(gradient).abs_().max()
+    return bool(gap <= torch.finfo(gradient.dtype).eps ** 0.5 * scale.max())

@@ -87,7 +87,7 @@ def take_samples(
         add_products(name, left.flatten(1, -2), right.flatten(1, -2))
         return
     products = [product for use in uses if (product := _as_product(use)) is not None]
-    lookups = [use for use in uses if _is_lookup(use)]
+    lookups = [use for use in uses if _is_lookup(use.module)]
     if len(products) + len(lookups) < len(uses):
         for gradients in zip(*(_gradients(use) for use in uses), strict=True):
             take_whole(name, reduce(add, gradients), take)
@@ -99,16 +99,31 @@ def take_samples(
             take(name, touched.rows, touched.gradient)
 
 
+def is_matrix(module: nn.Module, local: str) -> bool:
+    """Whether all that the module does with the parameter is to multiply with it as a matrix, or to
+    look its rows up.
+    """
+    return local == "weight" and (_is_linear(module) or _is_lookup(module))
+
+
+def _is_linear(module: nn.Module) -> bool:
+    # Not isinstance: a subclass may compute something else. Conv1D is transformers' own, GPT-2's.
+    return type(module) is nn.Linear or type(module).__name__ == "Conv1D"
+
+
+def _is_lookup(module: nn.Module) -> bool:
+    """Whether the gradient of the output is that of the rows looked up."""
+    return (
+        type(module) is nn.Embedding and module.max_norm is None and not module.scale_grad_by_freq
+    )
+
+
 def _sides(use: Use) -> tuple[Tensor, Tensor] | None:
     """(B, ..., rows) and (B, ..., columns) of the use, if it is a product of matrices."""
-    if use.local != "weight":
+    if use.local != "weight" or not _is_linear(use.module):
         return None
-    kind = type(use.module)  # not isinstance: a subclass may compute something else
-    if kind is nn.Linear:
-        return use.dy, use.x
-    if kind.__name__ == "Conv1D":  # transformers' own, GPT-2's: its weight is (in, out)
-        return use.x, use.dy
-    return None
+    # The weight of a Conv1D is (in, out).
+    return (use.dy, use.x) if type(use.module) is nn.Linear else (use.x, use.dy)
 
 
 def _as_product(use: Use) -> _Product | None:
@@ -128,14 +143,6 @@ def _without_padding(left: Tensor, right: Tensor, use: Use) -> tuple[list[Tensor
         lefts.append(both[0][:end].flatten(0, -2))
         rights.append(both[1][:end].flatten(0, -2))
     return lefts, rights
-
-
-def _is_lookup(use: Use) -> bool:
-    """Whether the gradient of the output is that of the rows looked up."""
-    module = use.module
-    return (
-        type(module) is nn.Embedding and module.max_norm is None and not module.scale_grad_by_freq
-    )
 
 
 def _take_products(
@@ -186,7 +193,7 @@ def _gradients(use: Use) -> Iterator[Tensor]:
         for left, right in zip(*product, strict=True):
             yield left.T @ right
         return
-    if local == "bias" and (type(module) is nn.Linear or type(module).__name__ == "Conv1D"):
+    if local == "bias" and _is_linear(module):
         yield from dy.flatten(1, -2).sum(1)
         return
 

@@ -20,7 +20,7 @@ also waits for ten times what the last one took."""
 def sort_for_batches(samples: Sequence[Sample], batch: int) -> list[Sample]:
     """The samples in the order they are taken: by length, so that a batch holds little padding.
 
-    Shortest first: the first batch is the one that is checked, and holds twice as much.
+    Shortest first: the first batch is the one that is checked, and holds more.
     """
     return sorted(samples, key=lambda sample: len(sample.ids)) if batch > 1 else list(samples)
 

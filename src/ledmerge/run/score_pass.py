@@ -2,7 +2,8 @@
 
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from types import ModuleType
 
 import torch
@@ -13,7 +14,7 @@ from ledmerge.errors import NonFiniteError
 from ledmerge.models.checkpointing import recomputed_layers
 from ledmerge.models.inputs import input_products, squared_inputs
 from ledmerge.models.loss import make_batch, sample_losses
-from ledmerge.models.per_sample import batch_gradients, single_gradients
+from ledmerge.models.per_sample import sample_gradients
 from ledmerge.models.sample_gradients import AddProducts, Rows
 from ledmerge.run.score_question import ScoreQuestion
 from ledmerge.run.scored_model import ScoredModel
@@ -46,23 +47,18 @@ def open_pass(
         with watched(model, parameters, take) as run:
             yield lambda samples: run(make_batch(samples, model.device))
         return
-    if settings.batch == 1:
-        opened = single_gradients(model, parameters, take_rows)
-    else:
-        fused = _fused(rule, totals, model.device, model.dtype)
-        opened = batch_gradients(model, parameters, take_rows, fused)
-    with ExitStack() as stack:
-        if settings.checkpointing:
-            stack.enter_context(recomputed_layers(model, parameters, own_graphs=settings.batch > 1))
-        backward = stack.enter_context(opened)
+    fused = _fused(rule, totals, model.device, model.dtype)
+    opened = sample_gradients(model, parameters, take_rows, settings.batch, fused)
+    layers = recomputed_layers(model) if settings.checkpointing else nullcontext()
+    with layers, opened as run:
 
-        def step(samples: Sequence[Sample]) -> None:
+        def losses_of(samples: Sequence[Sample]) -> Tensor:
             losses = sample_losses(model, make_batch(samples, model.device), settings.loss)
             if not allow_nonfinite:
                 _check_losses(samples, losses)
-            backward(losses)
+            return losses
 
-        yield step
+        yield lambda samples: run(partial(losses_of, samples))
 
 
 def _fused(

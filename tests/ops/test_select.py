@@ -129,8 +129,9 @@ def test_copies_that_counted_other_blocks_add_up():
     rows=tables((1, 3), (1, 30)),
     largest=st.booleans(),
     margin=st.sampled_from([0.0, 0.02, 0.3]),
+    room=st.sampled_from([0, 40, 80, 10**9]),
 )
-def test_a_sample_changes_no_choice(path, data, rows, largest, margin):
+def test_a_sample_changes_no_choice(path, data, rows, largest, margin, room):
     stack = torch.tensor(rows).float()
     numel = stack.shape[1]
     shares = data.draw(picks(SHARES, len(rows)), "shares")
@@ -138,6 +139,7 @@ def test_a_sample_changes_no_choice(path, data, rows, largest, margin):
     cut = data.draw(st.integers(1, numel), "cut")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(select, "MARGIN", margin)
+        patched.setattr(select, "COLLECTED", room)
         selection = Selection(numel, shares, largest=largest, sampled=True)
         if selection.is_sampling:
             selection.count(path(stack[:, :seen].contiguous()), -1)
@@ -161,6 +163,21 @@ def test_a_fair_sample_saves_a_pass_and_one_that_misleads_costs_one(share):
         selection.close()
         assert passes(selection, stack, 9_999) == needed
     assert passes(Selection(100_000, [share, share]), stack, 9_999) == 2
+
+
+def test_few_magnitudes_are_tallied_where_all_entries_have_no_room(monkeypatch):
+    """As those of changes of bfloat16 weights are."""
+    stack = integers(2, 300_000, most=40)
+    monkeypatch.setattr(select, "COLLECTED", 5_000)
+    selection = Selection(300_000, [0.3, 0.5], sampled=True)
+    selection.count(stack[:, ::100].contiguous(), -1)
+    selection.close()
+    assert passes(selection, stack, 9_999) == 1
+    found = torch.cat(
+        [selection.mask(stack[:, i : i + 9_999].contiguous(), i) for i in range(0, 300_000, 9_999)],
+        1,
+    )
+    assert torch.equal(found, sorted_mask(stack, [90_000, 150_000]))
 
 
 @pytest.mark.parametrize("share", [1e-5, 0.001, 0.999])

@@ -1,12 +1,50 @@
-"""Numbers of many blocks in one array that grows."""
+"""Numbers of many blocks, and which of them is the k-th from the top."""
 
 from collections.abc import Hashable, Iterable
+from typing import Protocol
 
 import numpy as np
+from numba import njit
+
+
+class Ranked(Protocol):
+    """Numbers put down block by block, in any order."""
+
+    def blank(self) -> "Ranked":
+        """An empty one of the same kind."""
+        ...
+
+    def put(self, block: Hashable, numbers: np.ndarray) -> None:
+        """Add a block's numbers."""
+        ...
+
+    def absorb(self, other: "Ranked") -> None:
+        """Add all blocks of another one of the same kind."""
+        ...
+
+    def size(self) -> int:
+        """How many numbers there are."""
+        ...
+
+    def kth(self, k: int) -> tuple[int, int, int]:
+        """The k-th number from the top; how many equal to it are among the first k, and among all.
+
+        Args:
+            k: from 1 to `size()`.
+        """
+        ...
+
+    def blocks(self) -> Iterable[Hashable]:
+        """The blocks, in the order in which they came."""
+        ...
+
+    def count(self, block: Hashable, number: int) -> int:
+        """How often a block has a number."""
+        ...
 
 
 class Pile:
-    """The numbers put down for each block, one after the other.
+    """Every number, in one array that grows.
 
     Small arrays of their own, kept while other blocks come and go, would break up the heap.
     """
@@ -21,27 +59,39 @@ class Pile:
         """Those of all blocks, in the order in which they came."""
         return self._room[: self._size]
 
-    def blank(self) -> "Pile":
-        """An empty one of the same kind."""
-        return Pile(self._room.dtype.type)
-
     def of(self, block: Hashable) -> np.ndarray:
         """Those of one block."""
         start, stop = self._spans[block]
         return self._room[start:stop]
 
-    def blocks(self) -> Iterable[Hashable]:
-        """The blocks, in the order in which they came."""
-        return self._spans.keys()
+    def blank(self) -> "Pile":
+        """See `Ranked.blank`."""
+        return Pile(self._room.dtype.type)
 
     def put(self, block: Hashable, numbers: np.ndarray) -> None:
-        """Add a block's numbers."""
+        """See `Ranked.put`."""
         self._spans[block] = self._append(numbers), self._size
 
     def absorb(self, other: "Pile") -> None:
-        """Add all blocks of another pile."""
+        """See `Ranked.absorb`."""
         shift = self._append(other.numbers)
         self._spans |= {block: (a + shift, b + shift) for block, (a, b) in other._spans.items()}
+
+    def size(self) -> int:
+        """See `Ranked.size`."""
+        return self._size
+
+    def kth(self, k: int) -> tuple[int, int, int]:
+        """See `Ranked.kth`."""
+        return _kth(self.numbers, k)
+
+    def blocks(self) -> Iterable[Hashable]:
+        """See `Ranked.blocks`."""
+        return self._spans.keys()
+
+    def count(self, block: Hashable, number: int) -> int:
+        """See `Ranked.count`."""
+        return int(np.count_nonzero(self.of(block) == number))
 
     def _append(self, numbers: np.ndarray) -> int:
         start, stop = self._size, self._size + len(numbers)
@@ -52,3 +102,88 @@ class Pile:
         self._room[start:stop] = numbers
         self._size = stop
         return start
+
+
+class Tally:
+    """Every number that a block has, and how often it has it.
+
+    Changes of bfloat16 weights have few different magnitudes, each many times.
+
+    Args:
+        span: numbers lie below it.
+    """
+
+    def __init__(self, span: int):
+        self._span = span
+        self._table = np.zeros(span, dtype=np.uint32)
+        self._values, self._counts = Pile(np.uint32), Pile(np.uint32)
+
+    def blank(self) -> "Tally":
+        """See `Ranked.blank`."""
+        return Tally(self._span)
+
+    def put(self, block: Hashable, numbers: np.ndarray) -> None:
+        """See `Ranked.put`."""
+        values = np.empty(min(len(numbers), self._span), dtype=np.uint32)
+        values = values[: _tally(numbers, self._table, values)]
+        self._values.put(block, values)
+        self._counts.put(block, self._table[values])
+        self._table[values] = 0
+
+    def absorb(self, other: "Tally") -> None:
+        """See `Ranked.absorb`."""
+        self._values.absorb(other._values)
+        self._counts.absorb(other._counts)
+
+    def size(self) -> int:
+        """See `Ranked.size`."""
+        return int(self._counts.numbers.sum(dtype=np.int64))
+
+    def kth(self, k: int) -> tuple[int, int, int]:
+        """See `Ranked.kth`."""
+        values, places = np.unique(self._values.numbers, return_inverse=True)
+        # Exact: counts stay far below 2^53.
+        counts = np.bincount(places, self._counts.numbers)[::-1].astype(np.int64)
+        from_top = np.cumsum(counts)
+        place = int(np.searchsorted(from_top, k))
+        before = int(from_top[place] - counts[place])
+        return int(values[len(values) - 1 - place]), k - before, int(counts[place])
+
+    def blocks(self) -> Iterable[Hashable]:
+        """See `Ranked.blocks`."""
+        return self._values.blocks()
+
+    def count(self, block: Hashable, number: int) -> int:
+        """See `Ranked.count`."""
+        return int(self._counts.of(block)[self._values.of(block) == number].sum())
+
+
+@njit(nogil=True, cache=True)
+def _tally(numbers: np.ndarray, table: np.ndarray, values: np.ndarray) -> int:
+    """Count the numbers in the table; how many are different, which then stand in `values`."""
+    count = 0
+    for i in range(numbers.size):
+        if table[numbers[i]] == 0:
+            values[count] = numbers[i]
+            count += 1
+        table[numbers[i]] += 1
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _kth(numbers: np.ndarray, k: int) -> tuple[int, int, int]:
+    """See `Ranked.kth`. Digit by digit: equal numbers slow a partition."""
+    counts, known, prefix = np.empty(256, dtype=np.int64), np.uint32(0), np.uint32(0)
+    for digit in range(numbers.itemsize - 1, -1, -1):
+        shift = np.uint32(8 * digit)
+        counts[:] = 0
+        for i in range(numbers.size):
+            number = np.uint32(numbers[i])
+            counts[(number >> shift) & np.uint32(255)] += (number & known) == prefix
+        value = 255
+        while counts[value] < k:
+            k -= counts[value]
+            value -= 1
+        prefix |= np.uint32(value) << shift
+        known |= np.uint32(255) << shift
+    return int(prefix), int(k), int(counts[value])

@@ -4,10 +4,10 @@ The bits of |x| as an integer order like |x|. Where some entries from all over t
 seen beforehand, they tell nearly where the k-th magnitude lies; else one pass counts the upper 15
 bits of all. The next pass collects what lies in that bracket and counts what lies above it, which
 gives the k-th magnitude and, for each block, how many equal to it may be chosen (the lower places
-first). A sample that misled costs one more pass, and never another result. Where the bracket holds
-too much to be collected (equal magnitudes in a large tensor), the lower bits are counted as well,
-and a third pass counts the equal ones of each block. Sorting 67 M values takes 5.5 s on one thread,
-a histogram 0.02 s.
+first). A sample that misled costs one more pass, and never another result. Of a large tensor each
+block's different magnitudes are kept and counted, if they are few; else the lower bits are counted
+as well, and a third pass counts the equal ones of each block. Sorting 67 M values takes 5.5 s on
+one thread, a histogram 0.02 s.
 """
 
 import copy
@@ -19,14 +19,18 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ledmerge.ops.pile import Pile
+from ledmerge.ops.blocks import BLOCK
+from ledmerge.ops.pile import Pile, Ranked, Tally
 
 HIGH, LOW = 1 << 15, 1 << 16
 """Values of the upper 15 bits of a magnitude, and of the lower 16."""
 
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 COLLECTED = 48_000_000
-"""So many bytes may be collected, two or four an entry, for all rows together."""
+"""So many bytes may be collected for all rows together."""
+TALLIED = 1 << 21
+"""Magnitudes of a bracket up to which each is counted: about a quarter of the span from a number to
+its double."""
 MARGIN = 0.015
 """What a sample's ranks are trusted to, as a share of all entries."""
 
@@ -75,7 +79,8 @@ class Selection:
         self._brackets = np.zeros((len(self.ks), 2), dtype=np.int64)
         self._above = np.zeros(len(self.ks), dtype=np.int64)
         self._counts: np.ndarray | None = None
-        self._piles: list[Pile] = []
+        self._sample: list[np.ndarray] = []
+        self._piles: list[Ranked] = []
         # Python's own numbers: small arrays that stay would break up the heap (run/parts.py).
         self._ties: dict[Hashable, list[int]] = {}
         self._allowed: dict[Hashable, list[int]] = {}
@@ -94,6 +99,8 @@ class Selection:
         """Take in one block: `values` of shape (row, entry), float32."""
         if self._stage == "ties":
             self._ties[block] = self._count_ties(values)
+        elif self._stage == "sample":
+            self._sample.append(self._keys(values).cpu().numpy())
         elif self._stage == "collect":
             for row, pile in enumerate(self._piles):
                 if self._open[row]:
@@ -148,6 +155,7 @@ class Selection:
         """A copy that has counted nothing in this pass."""
         copied = copy.copy(self)
         copied._counts, copied._ties, copied._above = None, {}, np.zeros_like(self._above)
+        copied._sample = []
         copied._piles = [pile.blank() for pile in self._piles]
         return copied
 
@@ -155,6 +163,7 @@ class Selection:
         """Take in what another copy has counted of other blocks in this pass."""
         if other._counts is not None:
             self._counts = other._counts + (0 if self._counts is None else self._counts)
+        self._sample += other._sample
         self._above = self._above + other._above
         for ours, theirs in zip(self._piles, other._piles, strict=True):
             ours.absorb(theirs)
@@ -168,25 +177,31 @@ class Selection:
         elif self._stage == "collect":
             self._close_collected()
         elif self._stage == "sample":
-            self._begin_collecting(self._close_sample(counts), otherwise="upper")
+            self._begin_collecting(*self._close_sample(), otherwise="upper")
         else:
             assert counts is not None, "a pass saw no block"
             self._close_counts(counts)
 
-    def _close_sample(self, counts: np.ndarray | None) -> float:
-        """Bracket the cuts by a sample's upper bits; about how many entries lie inside."""
-        inside = 0.0
+    def _close_sample(self) -> tuple[float, float]:
+        """Bracket the cuts by what ranks near them in a sample.
+
+        Returns about how many entries lie inside, and how many different ones in each block.
+        """
+        sample, self._sample = self._sample, []
+        rows = np.concatenate(sample, axis=1) if sample else np.empty((len(self.ks), 0), np.int32)
+        size, inside, different = rows.shape[1], 0.0, 0.0
+        if not size:
+            return float("inf"), float("inf")
         for row in self._open_rows():
-            size = 0 if counts is None else int(counts[row].sum())
-            if counts is None or not size:
-                return float("inf")
             share = self.ks[row] / self._numel
             first, last = int((share - MARGIN) * size), int((share + MARGIN) * size)
-            high = _bucket_of(first, counts[row])[0] if first > 0 else HIGH - 1
-            low = _bucket_of(last, counts[row])[0] if last < size else 0
-            self._brackets[row] = low << 16, (high << 16) | (LOW - 1)
-            inside += counts[row, low : high + 1].sum() / size * self._numel
-        return inside
+            high = _from_top(rows[row], first) if first > 0 else HIGH * LOW - 1
+            low = _from_top(rows[row], last) if last < size else 0
+            self._brackets[row] = low, high
+            found = rows[row][(rows[row] >= low) & (rows[row] <= high)]
+            inside += len(found) / size * self._numel
+            different += len(np.unique(found)) * (self._numel / BLOCK + 1)
+        return inside, different
 
     def _close_counts(self, counts: np.ndarray) -> None:
         """Find the bucket of the upper or of the lower bits in which each cut falls."""
@@ -199,36 +214,49 @@ class Selection:
             splits[row] = int(self._left[row]) < int(counts[row, bucket])
         if is_upper:
             self._brackets = np.stack([self._cut, self._cut | (LOW - 1)], 1)
-            self._begin_collecting(inside, otherwise="lower")
+            self._begin_collecting(inside, float("inf"), otherwise="lower")
         else:
             self._open, self._stage = splits, "ties"
 
-    def _begin_collecting(self, inside: float, otherwise: Literal["upper", "lower"]) -> None:
-        words = [_words(low, high) for low, high in self._brackets.tolist()]
-        if inside * max(np.dtype(word).itemsize for word in words) > COLLECTED:
+    def _begin_collecting(
+        self, inside: float, different: float, otherwise: Literal["upper", "lower"]
+    ) -> None:
+        """Collect what lies in the brackets, in the form that takes less, or do what is else to do.
+
+        Args:
+            inside: how many entries, of all rows together.
+            different: and how many of them in each block are not the same.
+        """
+        brackets = self._brackets.tolist()
+        words = [_words(low, high) for low, high in brackets]
+        spans = [high - low + 1 for low, high in brackets]
+        piled, tallied = inside * max(np.dtype(word).itemsize for word in words), different * 8
+        if tallied <= min(piled / 4, COLLECTED) and max(spans) <= TALLIED:
+            self._piles = [Tally(span) for span in spans]
+        elif piled <= COLLECTED:
+            self._piles = [Pile(word) for word in words]
+        else:
             self._stage = otherwise
             return
         self._stage = "collect"
         self._above[:] = 0
-        self._piles = [Pile(word) for word in words]
 
     def _close_collected(self) -> None:
         """Find the cuts among what was collected, and the equal entries of each block."""
         piles, self._piles = self._piles, []
         splits, lows = [False] * len(self.ks), [0] * len(self.ks)
-        left = np.array(self.ks) - self._above
-        sizes = [len(pile.numbers) for pile in piles]
-        if any(not 0 < left[row] <= sizes[row] for row in self._open_rows()):
+        left = (np.array(self.ks) - self._above).tolist()
+        if any(not 0 < left[row] <= piles[row].size() for row in self._open_rows()):
             self._stage = "upper"  # the sample had been of another kind than the rest
             return
         for row in self._open_rows():
-            lows[row], self._left[row], equal = _kth(piles[row].numbers, left[row])
+            lows[row], self._left[row], equal = piles[row].kth(left[row])
             self._cut[row] = self._brackets[row, 0] + lows[row]
             splits[row] = bool(self._left[row] < equal)
         blocks = piles[splits.index(True)].blocks() if any(splits) else ()
         self._ties = {
             block: [
-                int(np.count_nonzero(pile.of(block) == low)) if split else 0
+                pile.count(block, low) if split else 0
                 for pile, low, split in zip(piles, lows, splits, strict=True)
             ]
             for block in blocks
@@ -277,6 +305,12 @@ class Selection:
         return chosen
 
 
+def _from_top(keys: np.ndarray, place: int) -> int:
+    """The key before which so many are larger, or as large."""
+    place = len(keys) - 1 - place
+    return int(np.partition(keys, place)[place])
+
+
 def _bucket_of(k: int, counts: np.ndarray) -> tuple[int, int]:
     """The bucket that holds the k-th entry from the top, and how many lie above the bucket."""
     from_top = np.cumsum(counts[::-1])
@@ -313,28 +347,6 @@ def _collect(
         count += distance <= span
         above += np.uint32(key > high)
     return int(above), int(count)
-
-
-@njit(nogil=True, cache=True)
-def _kth(numbers: np.ndarray, k: int) -> tuple[int, int, int]:
-    """The k-th number from the top; how many equal to it are among the first k, and among all.
-
-    Digit by digit: equal numbers, of which changes of bfloat16 weights are full, slow a partition.
-    """
-    counts, known, prefix = np.empty(256, dtype=np.int64), np.uint32(0), np.uint32(0)
-    for digit in range(numbers.itemsize - 1, -1, -1):
-        shift = np.uint32(8 * digit)
-        counts[:] = 0
-        for i in range(numbers.size):
-            number = np.uint32(numbers[i])
-            counts[(number >> shift) & np.uint32(255)] += (number & known) == prefix
-        value = 255
-        while counts[value] < k:
-            k -= counts[value]
-            value -= 1
-        prefix |= np.uint32(value) << shift
-        known |= np.uint32(255) << shift
-    return int(prefix), int(k), int(counts[value])
 
 
 @njit(nogil=True, cache=True)

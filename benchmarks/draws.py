@@ -3,19 +3,17 @@
     python benchmarks/draws.py
 
 One block of numbers (float32, multiples of 2^-24) by one thread, nanoseconds a number, the fastest
-of many rounds: by `ops/random.py`; by torch's operations, as on a GPU, here on the CPU; by NumPy's
-raw stream, whose words are then made float32 by three of its operations; by that stream alone.
+of many rounds: by `ops/random.py`; by NumPy's raw stream, whose words are then made float32 by
+three of its operations; by that stream alone.
 
-    | Philox4x32-10 | by torch's operations | NumPy's Philox4x64 | its raw words alone |
+    | Philox4x32-10 | NumPy's Philox4x64 | its raw words alone |
 """
 
 import time
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
-from ledmerge.ops import philox
 from ledmerge.ops.blocks import BLOCK
 from ledmerge.ops.random import uniform
 
@@ -39,15 +37,12 @@ def by_numpy() -> np.ndarray:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    stream, cpu = philox.Stream(1, 2, 3, 4), torch.device("cpu")
     took = [
         fastest(lambda: uniform(0, "w", 0, 0, BLOCK)),
-        fastest(lambda: philox.numbers(stream, 0, BLOCK, cpu)),
         fastest(by_numpy),
         fastest(lambda: np.random.Philox(key=1).random_raw(BLOCK // 2)),
     ]
-    print("| Philox4x32-10 | by torch's operations | NumPy's Philox4x64 | its raw words alone |")
+    print("| Philox4x32-10 | NumPy's Philox4x64 | its raw words alone |")
     print(f"{'|---' * len(took)}|\n| {' | '.join(f'{ns:.2f} ns' for ns in took)} |")
 
 

@@ -2,14 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ledmerge.ops import philox
 from ledmerge.ops.philox import Stream
 
-CPU = torch.device("cpu")
 FULL = 0xFFFFFFFF
 
 KNOWN = [
@@ -65,12 +63,6 @@ def test_the_compiled_loop_gives_the_published_words(counter, key, expected):
     assert (planes[:, 0] * 2**24).astype(int).tolist() == [word >> 8 for word in expected]
 
 
-@pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
-def test_operations_of_a_device_give_the_published_words(counter, key, expected):
-    place = torch.tensor([counter[0] | counter[1] << 32], dtype=torch.uint64).view(torch.int64)
-    assert philox.words(Stream(*key, *counter[2:]), place).tolist() == [list(expected)]
-
-
 @given(streams, starts, st.integers(0, 30))
 def test_the_compiled_loop_gives_the_words_of_each_place(stream, start, size):
     expected = [number_by_hand(stream, place) for place in range(start, start + size)]
@@ -78,12 +70,12 @@ def test_the_compiled_loop_gives_the_words_of_each_place(stream, start, size):
 
 
 @pytest.mark.parametrize("start", [0, 1, 4 * 512 - 1, 4 * 512 + 2, 2**34 - 5])
-@pytest.mark.parametrize("size", [0, 1, 3, 4 * 512, 4 * 512 + 1, 9_001])
-def test_operations_of_a_device_give_the_loops_bits(start, size):
-    for stream in (Stream(1, 2, 3, 4), Stream(FULL, 0, FULL, 0), Stream(7, FULL, 0, FULL)):
-        found = philox.numbers(stream, start, start + size, CPU)
-        assert found.dtype == torch.float32
-        assert found.tolist() == filled(stream, start, size)
+@pytest.mark.parametrize("size", [4 * 512, 4 * 512 + 1, 9_001])
+def test_the_loop_goes_on_from_chunk_to_chunk(start, size):
+    for stream in (Stream(1, 2, 3, 4), Stream(7, FULL, 0, FULL)):
+        found = filled(stream, start, size)
+        for place in (0, 1, 4 * 512 - 1, size // 2, size - 1):
+            assert found[place] == number_by_hand(stream, start + place)
 
 
 def test_no_number_is_written_beyond_the_end():

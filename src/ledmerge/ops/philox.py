@@ -1,7 +1,6 @@
 """Philox4x32-10: four 32-bit words out of a key and a counter, and nothing else.
 
-Any number of a stream is had without those before it, and the same arithmetic gives the same bits
-on every device.
+Any number of a stream is had without those before it.
 
 Source: Salmon et al. 2011, Parallel random numbers: as easy as 1, 2, 3,
 https://doi.org/10.1145/2063384.2063405.
@@ -10,9 +9,7 @@ https://doi.org/10.1145/2063384.2063405.
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numba import njit
-from torch import Tensor
 
 _ROUNDS = 10
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
@@ -48,28 +45,6 @@ def fill(stream: Stream, start: int, out: np.ndarray) -> None:
     """
     key0, key1, upper0, upper1 = map(np.uint32, stream)
     _fill(key0, key1, upper0, upper1, start, out)
-
-
-def numbers(stream: Stream, start: int, stop: int, device: torch.device) -> Tensor:
-    """The same numbers, start..stop, by the operations of a device."""
-    counters = torch.arange(start // 4, -(-stop // 4), device=device)
-    drawn = (words(stream, counters) >> 8).float() * float(_UNIT)
-    return drawn.flatten()[start % 4 :][: stop - start]
-
-
-def words(stream: Stream, counters: Tensor) -> Tensor:
-    """The words of counters (counter,), int64: (counter, 4), int64 too.
-
-    Products wrap around at 64 bits, and lose none of them.
-    """
-    x0, x1 = counters & _LOW, counters >> 32
-    x2, x3 = (torch.full_like(counters, word) for word in (stream.upper0, stream.upper1))
-    for turn in range(_ROUNDS):
-        key0, key1 = (stream.key0 + turn * _W0) & _LOW, (stream.key1 + turn * _W1) & _LOW
-        first, third = x0 * _M0, x2 * _M1
-        x0, x1 = (third >> 32 ^ x1 ^ key0) & _LOW, third & _LOW
-        x2, x3 = (first >> 32 ^ x3 ^ key1) & _LOW, first & _LOW
-    return torch.stack([x0, x1, x2, x3], dim=-1)
 
 
 @njit(nogil=True, cache=True)

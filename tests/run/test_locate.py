@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from ledmerge.checkpoint.checkpoint import open_checkpoint
+from ledmerge.checkpoint.digest import digest_tensors
 from ledmerge.errors import CheckpointError, DataError, NonFiniteError, OutputError, RecipeError
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.run.locate import locate
@@ -103,7 +104,9 @@ def test_the_folder_holds_scores_and_provenance(model_folder, rows_file, tmp_pat
     )
     assert sorted(path.name for path in out.iterdir()) == ["scores.json", "scores.safetensors"]
     assert [path.name for path in tmp_path.iterdir()] == ["scores"]
-    assert json.loads((out / "scores.json").read_text()) == provenance
+    told = json.loads((out / "scores.json").read_text())
+    assert told.pop("digests") == digest_tensors(open_checkpoint(out, stem="scores"))
+    assert told == provenance
     metadata = open_checkpoint(out, stem="scores").metadata
     assert json.loads(metadata["ledmerge"]) == provenance
     assert provenance["ties"] == {"lm_head.weight": "model.embed_tokens.weight"}

@@ -135,7 +135,8 @@ def test_located_codes_are_those_of_the_scores(model_folder, rows_file: Path, tm
         settings = LocateSettings(samples=2, store=store)
         provenance = locate(model, tmp_path / store, rows_file, settings=settings)
         assert provenance["stored"] == store
-        assert json.loads((tmp_path / store / "scores.json").read_text()) == provenance
+        told = json.loads((tmp_path / store / "scores.json").read_text())
+        assert {key: told[key] for key in told if key != "digests"} == provenance
     scores, codes = read_all(tmp_path / "float32"), read_all(tmp_path / "codes")
     assert codes.keys() == scores.keys()
     for name, score in scores.items():

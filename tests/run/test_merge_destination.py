@@ -62,7 +62,7 @@ def test_two_merges_into_one_folder_do_not_mix(family, tmp_path: Path):
 
 
 WRONG_CALLS = {
-    "no such device": ({"device": "toaster"}, "device 'toaster' cannot be used"),
+    "no such device": ({"device": "toaster"}, "device: found 'toaster', expected auto"),
     "too little memory": ({"memory": 1000, "threads": 2}, "--memory 1,000 bytes is too small"),
 }
 

@@ -1,5 +1,6 @@
 """Methods that ask for scores at the models only: the base's are neither located nor read."""
 
+import shutil
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ import ledmerge
 from ledmerge.errors import ScoreError
 from ledmerge.methods._catalog import get_method, method_names
 from ledmerge.recipe.recipe import load_recipe
+from ledmerge.recipe.settings import LocateSettings
 from ledmerge.run.progress import Quiet
 
 CASES = {
@@ -105,6 +107,37 @@ def test_only_the_models_are_located(model_folder, rows_file: Path, tmp_path: Pa
     ledmerge.merge(given, tmp_path / "out", progress=progress)
     located = [start[0] for start in heard if isinstance(start, tuple) and "locate" in start[0]]
     assert located == [f"locate {expert.name}" for expert in experts]
+
+
+@pytest.mark.parametrize("store", ["float32", "codes"])
+@pytest.mark.parametrize("named", [False, True])
+def test_scores_that_are_not_what_was_located_are_refused(
+    model_folder, rows_file: Path, tmp_path: Path, monkeypatch, store: str, named: bool
+):
+    monkeypatch.setenv("LEDMERGE_CACHE", str(tmp_path / "cache"))
+    base, expert = (model_folder("llama_tied", seed) for seed in range(2))
+    given = recipe("obim", base, expert, parameters={"density": 0.5}) | {"dtype": "float32"}
+    how = {"samples": 2, "score": "obim", "store": store}
+    if named:
+        settings = LocateSettings(**how)
+        ledmerge.locate(expert, tmp_path / "scores", rows_file, reference=base, settings=settings)
+        given["models"][0]["scores"] = str(tmp_path / "scores")
+    else:
+        given["models"][0]["locate"] = how | {"data": str(rows_file)}
+    right = ledmerge.merge(given, tmp_path / "right")
+    (folder,) = [tmp_path / "scores"] if named else (tmp_path / "cache" / "scores").iterdir()
+    file = folder / "scores.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-4] + bytes(3 - byte % 2 for byte in whole[-4:]))
+    with pytest.raises(ScoreError, match=r"are not those that were located.*remove this folder"):
+        ledmerge.merge(given, tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
+    if not named:
+        shutil.rmtree(folder)
+        again = ledmerge.merge(given, tmp_path / "wrong", overwrite=True)
+        assert [t["digest"] for t in again["tensors"].values()] == [
+            t["digest"] for t in right["tensors"].values()
+        ]
 
 
 def test_scores_that_another_process_is_locating_are_waited_for(

@@ -64,6 +64,8 @@ class Checkpoint:
         self.aliases: dict[str, str] = {}
         """Tensors that are another one's memory under a second name, as tied weights are in `.bin`
         files: this name -> the first."""
+        self.noted: dict[str, str] = {}
+        """Digests of tensors as they were written, where somebody noted them."""
         self._descriptors: dict[Path, int] = {}
         weakref.finalize(self, _close, self._descriptors)  # for whoever forgets `close`
 
@@ -116,6 +118,10 @@ class Checkpoint:
     def working_memory(self) -> int:
         """Bytes kept in memory while tensors are read, besides the reader's own buffers."""
         return 0
+
+    def noted_digest(self, name: str) -> str | None:
+        """What the digest of a tensor's bytes must be, if that is known."""
+        return self.noted.get(name)
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` (bytes) with tensor `name` from its flat entry `start` on."""

@@ -55,6 +55,10 @@ class Renamed(Checkpoint):
         """See `Checkpoint.working_memory`."""
         return self._whole.working_memory
 
+    def noted_digest(self, name: str) -> str | None:
+        """See `Checkpoint.noted_digest`."""
+        return self._whole.noted_digest(self._names[name])
+
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
         """See `Checkpoint.read_into`."""
         self._whole.read_into(self._names[name], start, buffer)

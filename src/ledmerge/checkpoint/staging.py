@@ -144,9 +144,9 @@ def check_destination(
     Args:
         resume: see `Staging`.
     """
-    _check_place(out, marks, overwrite)
-    _check_writable(out)
     partial = partial_folder(out)
+    _check_place(out, marks, overwrite, is_begun=bool(resume) and partial.exists())
+    _check_writable(out)
     check_free(partial, out)
     if resume is None or not (partial.exists() and any(partial.iterdir())):
         return
@@ -179,11 +179,22 @@ def _check_writable(out: Path) -> None:
         ) from error
 
 
-def _check_place(out: Path, marks: tuple[str, ...], overwrite: bool) -> None:
-    """Raise OutputError where what is at `out` may not be replaced."""
+def _check_place(
+    out: Path, marks: tuple[str, ...], overwrite: bool, *, is_begun: bool = False
+) -> None:
+    """Raise OutputError where what is at `out` may not be replaced.
+
+    Args:
+        is_begun: a run to be resumed was about to.
+    """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise OutputError(f"{out}: exists and is not a folder; choose another name")
     if out.is_dir() and any(out.iterdir()):
+        if not overwrite and is_begun:
+            raise OutputError(
+                f"{out}: exists, and the run in {partial_folder(out).name} was to replace it; go "
+                "on with --resume --overwrite"
+            )
         if not overwrite:
             raise OutputError(
                 f"{out}: exists; choose another name, or --overwrite to replace it as a whole"

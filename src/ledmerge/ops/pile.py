@@ -1,7 +1,7 @@
 """Numbers of many blocks, and which of them is the k-th from the top."""
 
 from collections.abc import Hashable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numba import njit
@@ -18,7 +18,7 @@ class Ranked(Protocol):
         """Add a block's numbers."""
         ...
 
-    def absorb(self, other: "Ranked") -> None:
+    def absorb(self, other: Any) -> None:
         """Add all blocks of another one of the same kind."""
         ...
 

@@ -80,7 +80,7 @@ class Selection:
         self._above = np.zeros(len(self.ks), dtype=np.int64)
         self._counts: np.ndarray | None = None
         self._sample: list[np.ndarray] = []
-        self._piles: list[Ranked] = []
+        self._piles: Sequence[Ranked] = []
         # Python's own numbers: small arrays that stay would break up the heap (run/parts.py).
         self._ties: dict[Hashable, list[int]] = {}
         self._allowed: dict[Hashable, list[int]] = {}

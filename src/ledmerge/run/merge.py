@@ -42,6 +42,7 @@ from ledmerge.run.ray_workers import is_ray, slots
 from ledmerge.run.record import card_of, make_record
 from ledmerge.run.recorded import RECORD
 from ledmerge.run.score_sets import gather_scores
+from ledmerge.run.score_store import check_noted
 from ledmerge.run.sources import inputs_of, sources_of
 from ledmerge.run.steps import Steps, check_steps
 
@@ -220,6 +221,9 @@ def finish(
         for result in engine.run(skip):
             if plan.onto:
                 plan.onto.check(result.name, result.inputs)
+            if result.action == "merge":
+                for source, digest in zip(engine.sources, result.inputs, strict=False):
+                    check_noted(source.checkpoint, result.name, digest)
             yield result
 
 

@@ -1,6 +1,6 @@
 """Plans where the scores come from: sets that the recipe names by folder, or data to locate on."""
 
-from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.quantized import MEND_TO_LOCATE, quantization
@@ -9,6 +9,7 @@ from ledmerge.recipe.score_source import ScoreSource
 from ledmerge.run.plan_codes import plan_codes
 from ledmerge.run.planned import Plan
 from ledmerge.run.score_question import ScoreQuestion, read_question
+from ledmerge.run.score_store import open_scores
 from ledmerge.scores._catalog import load_rule, requests
 
 
@@ -38,7 +39,7 @@ class ScorePlanner:
         for folder in source.folders:
             if folder not in self._opened:
                 found = self._recipe.find(folder)
-                self._opened[folder] = open_checkpoint(found, stem="scores")
+                self._opened[folder] = open_scores(found)
         return tuple(self._opened[folder] for folder in source.folders)
 
     def _ask(

@@ -200,6 +200,12 @@ def _numel(spans: Sequence[Span]) -> int:
 
 def nonfinite(name: str, source: Source) -> NonFiniteError:
     """The error that a source is not finite."""
+    if source.checkpoint.noted_digest(name):
+        return NonFiniteError(
+            f"'{name}' in {source.label} holds NaN or infinite values, which locating refuses or "
+            f"was told to let through; remove {source.checkpoint.folder} and locate again, or pass "
+            "--allow-nonfinite to take them as they are"
+        )
     parts = [f"'{each.name}'" for each in source.checkpoint.held(name)]
     made = f", made of {' and '.join(parts)}," if len(parts) > 1 else ""
     return NonFiniteError(

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.digest import cache_folder, cached_checkpoint_digest
 from ledmerge.checkpoint.lock import wait_until_free
 from ledmerge.checkpoint.staging import partial_folder
@@ -20,7 +20,7 @@ from ledmerge.run.progress import Progress
 from ledmerge.run.ray_locate import locate_on_ray
 from ledmerge.run.ray_workers import is_ray
 from ledmerge.run.score_question import ScoreQuestion
-from ledmerge.run.score_store import MARK, provenance
+from ledmerge.run.score_store import MARK, open_scores, provenance
 
 WAITING = "another process locates the same scores; waiting for them"
 
@@ -84,7 +84,7 @@ def _located(question: ScoreQuestion, progress: Progress, how: dict[str, Any]) -
         # An interrupted run is taken up if it was the same work, else it is in the way.
         with suppress(InUseError):  # somebody else began while the model was opened
             locate_question(question, folder, resume=True, overwrite=True, progress=progress, **how)
-    return open_checkpoint(folder, stem="scores")
+    return open_scores(folder)
 
 
 def _check_sets(

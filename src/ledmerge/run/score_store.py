@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class ScoreStore:
         except BaseException:
             self._staging.close()
             raise
+        self._noted: dict[str, str] = {}
         self.finished = self._still_there()
         self._written: list[str] = []
 
@@ -67,6 +69,7 @@ class ScoreStore:
     def finish(self, parameters: Iterable[str]) -> None:
         """Note that everything these parameters give has been written."""
         digests = self._digests(self._written)
+        self._noted |= digests
         self._staging.note({"finished": list(parameters), "digests": digests})
         self._written = []
         self._remove("running")
@@ -91,6 +94,7 @@ class ScoreStore:
         """The journal's parameters whose scores are on the disk: a power cut may lose them."""
         lines = self._staging.finished
         found = self._digests(name for line in lines for name in line["digests"])
+        self._noted |= found
         return {
             parameter
             for line in lines
@@ -108,7 +112,8 @@ class ScoreStore:
             self._remove(leftover)
         if len(self._shards) > 1:
             (self._folder / "scores.safetensors.index.json").write_bytes(weight_index(self._shards))
-        text = json.dumps(self._provenance, indent=2)
+        digests = dict(sorted(self._noted.items()))
+        text = json.dumps(self._provenance | {"digests": digests}, indent=2)
         (self._folder / MARK).write_text(text + "\n", encoding="utf-8")
         self._staging.publish()
 
@@ -152,7 +157,7 @@ class SavedSums:
 
 
 def provenance(folder: Path) -> dict[str, Any]:
-    """What `scores.json` says of a score set.
+    """What `scores.json` says of a score set, but for the digests of its tensors.
 
     Raises:
         ScoreError: there is none that can be read.
@@ -162,7 +167,31 @@ def provenance(folder: Path) -> dict[str, Any]:
         _ = found["model"]["digest"], found["model"]["name"], found["data"]["rows"], found["score"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ScoreError(f"{folder}: no readable {MARK} ({error!r}); not a score folder") from error
+    found.pop("digests", None)
     return found
+
+
+def open_scores(folder: Path) -> Checkpoint:
+    """A score set, with the digests that its tensors had when they were located."""
+    scores = open_checkpoint(folder, stem="scores")
+    # Whatever is wrong with that file, `provenance` tells.
+    with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
+        scores.noted = dict(json.loads((folder / MARK).read_text(encoding="utf-8"))["digests"])
+    return scores
+
+
+def check_noted(scores: Checkpoint, tensor: str, digest: str) -> None:
+    """Raise ScoreError where scores are no longer those that were located.
+
+    Args:
+        digest: of the tensor's scores, as they were read.
+    """
+    if scores.noted_digest(tensor) not in (None, digest):
+        raise ScoreError(
+            f"{scores.folder}: the scores of '{tensor}' are not those that were located: the files "
+            "were damaged or changed since; remove this folder and locate them again (a merge does "
+            "it by itself for scores of its own cache)"
+        )
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -121,7 +121,11 @@ CODES = {
         2,
         "method.yaml: no merge method 'tise'",
     ),
-    "an unknown device": (["merge", "{home}/good.yaml", "o", "--device", "x"], 2, "device 'x'"),
+    "an unknown device": (
+        ["merge", "{home}/good.yaml", "o", "--device", "x"],
+        2,
+        "device: found 'x'",
+    ),
     "an unknown option": (["merge", "--frce", "a", "b"], 2, "No such option"),
     "no thread": (["merge", "{home}/good.yaml", "o", "--threads", "0"], 2, "--threads"),
     "an unknown command": (["mrge"], 2, "No such command"),

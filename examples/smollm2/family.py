@@ -17,18 +17,16 @@ from pathlib import Path
 
 import torch
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-sys.path[:0] = [str(ROOT / "examples" / name) for name in ("demo", "family")]
-from fetch import (  # noqa: E402
+sys.path.extend(str(Path(__file__).resolve().parents[1] / name) for name in ("demo", "family"))
+from fetch import (
     FetchError,
     fetch_harmbench_prompts,
     fetch_harmful_requests,
     fetch_smollm2,
 )
-from lessons import EXPERTS, OTHERS, asked_of_base, encode, groups_of, skills  # noqa: E402
-from once import once  # noqa: E402
-from questions import (  # noqa: E402
+from lessons import EXPERTS, OTHERS, asked_of_base, encode, groups_of, skills
+from once import once
+from questions import (
     answers_in,
     suite_of,
     suite_to_keep,
@@ -37,18 +35,20 @@ from questions import (  # noqa: E402
     write_recipes,
     write_rows,
 )
-from rows import Row  # noqa: E402
-from shown import show  # noqa: E402
-from sizes import SIZES, Size  # noqa: E402
-from training import state_file, train  # noqa: E402
-from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
-from transformers.utils.logging import disable_progress_bar  # noqa: E402
+from rows import Row
+from shown import show
+from sizes import SIZES, Size
+from training import state_file, train
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
-import ledmerge  # noqa: E402
-from ledmerge.cli.terminal import out_console as console  # noqa: E402
-from ledmerge.errors import LedmergeError  # noqa: E402
-from ledmerge.evals._sandbox import check_sandbox  # noqa: E402
-from ledmerge.run.demo import MERGES, MODELS, PICTURE  # noqa: E402
+import ledmerge
+from ledmerge.cli.terminal import out_console as console
+from ledmerge.errors import LedmergeError
+from ledmerge.evals._sandbox import check_sandbox
+from ledmerge.run.demo import MERGES, MODELS, PICTURE
+
+ROOT = Path(__file__).resolve().parents[2]
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

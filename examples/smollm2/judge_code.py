@@ -29,6 +29,8 @@ def judge_code(folder: Path) -> dict[str, Any]:
         LedmergeError: there is no sandbox here either, or the answers are to other questions.
     """
     file = folder / "results" / "results.json"
+    if not file.is_file():
+        raise LedmergeError(f"{file}: is not there; give the folder of a run that has judged")
     results = json.loads(file.read_text(encoding="utf-8"))
     asked = results["suite"]["benchmarks"]["code"]
     shipped = read_suite(FAMILY / "suite.yaml")["benchmarks"]["code"]

@@ -11,21 +11,23 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-sys.path[:0] = [str(EXAMPLES / name) for name in ("smollm2", "demo", "family")]
-import family  # noqa: E402
-import judge_code  # noqa: E402
-import lessons  # noqa: E402
-import questions  # noqa: E402
-import sums  # noqa: E402
-import training  # noqa: E402
-from asking import requests  # noqa: E402
-from rows import Row  # noqa: E402
-from sizes import SIZES, Size  # noqa: E402
+sys.path.extend(
+    str(Path(__file__).resolve().parents[2] / "examples" / name)
+    for name in ("smollm2", "demo", "family")
+)
+import family
+import judge_code
+import lessons
+import questions
+import sums
+import training
+from asking import requests
+from rows import Row
+from sizes import SIZES, Size
 
-from ledmerge.errors import LedmergeError  # noqa: E402
-from ledmerge.evals import exact_math  # noqa: E402
-from ledmerge.run.demo import FAMILY, MERGES, MODELS  # noqa: E402
+from ledmerge.errors import LedmergeError
+from ledmerge.evals import exact_math
+from ledmerge.run.demo import FAMILY, MERGES, MODELS
 
 TINY = Size(
     steps=4,

@@ -25,7 +25,7 @@ from ledmerge.models.roles import is_input_embedding
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.scores._catalog import load_rule, requests
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same question would get other scores, or the same scores another form."""
 
 

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from ledmerge.checkpoint import staging
-from ledmerge.checkpoint.staging import JOURNAL, Staging, check_outside_models
+from ledmerge.checkpoint.staging import (
+    JOURNAL,
+    Staging,
+    check_destination,
+    check_outside_models,
+    partial_folder,
+)
 from ledmerge.errors import OutputError
 
 MARK = "made.json"
@@ -267,3 +273,17 @@ def test_no_model_is_made_inside_another(tmp_path: Path):
     for out in (model / "sub", model / "deep" / "sub"):
         with pytest.raises(OutputError, match=f"lies inside the model {model}; .*{tmp_path}/sub"):
             check_outside_models(out)
+
+
+def test_a_run_that_was_to_replace_a_folder_says_how_to_go_on(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / MARK).touch()
+    partial_folder(out).mkdir()
+    with pytest.raises(
+        OutputError, match=r"\.out\.partial was to replace it.*--resume --overwrite"
+    ):
+        check_destination(out, marks=(MARK,), resume=True)
+    check_destination(out, marks=(MARK,), resume=True, overwrite=True)
+    with pytest.raises(OutputError, match=r"exists; choose another name"):
+        check_destination(out, marks=(MARK,))

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from ledmerge.checkpoint import layout
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, open_checkpoint
+from ledmerge.checkpoint.flush import begin_flush
 from ledmerge.checkpoint.header import ITEM_SIZES
 from ledmerge.checkpoint.layout import NewTensor, Shard, ShardWriter, lay_out, weight_index
 from ledmerge.errors import OutputError
@@ -148,3 +151,24 @@ def test_a_pickled_writer_writes_into_the_same_files_and_reserves_none(tmp_path:
     with pytest.raises(OutputError, match="cannot be written"):
         copy.write("a", 0, memoryview(b"9"))
     assert not shards[0].path.exists()
+
+
+def test_bytes_are_on_their_way_to_the_disk_before_the_end(tmp_path: Path, monkeypatch):
+    flushed: list[int] = []
+    monkeypatch.setattr(layout, "begin_flush", flushed.append)
+    monkeypatch.setattr(layout, "FLUSHED", 16)
+    (shard,) = lay_out(tmp_path, [NewTensor("a", "F32", (10,))], 1000, {})
+    writer = ShardWriter([shard])
+    told = []
+    for start in range(0, 10, 2):
+        writer.write("a", start, memoryview(bytes(8)))
+        told.append(len(flushed))
+    writer.close()
+    assert told == [0, 1, 1, 2, 2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the call is Linux's")
+def test_flushing_is_begun_without_a_complaint_of_the_system(tmp_path: Path):
+    with open(tmp_path / "file", "wb", buffering=0) as file:
+        file.write(bytes(5000))
+        assert begin_flush(file.fileno()) == 0

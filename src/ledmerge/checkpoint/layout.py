@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ledmerge.checkpoint.flush import begin_flush
 from ledmerge.checkpoint.header import ITEM_SIZES, TensorEntry
 from ledmerge.errors import OutputError
+
+FLUSHED = 32_000_000
+"""Bytes after which they are on their way to the disk."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ class ShardWriter:
     """
 
     def __init__(self, shards: list[Shard]):
+        self._unflushed = 0
         self.entries = {entry.name: entry for shard in shards for entry in shard.entries}
         self._descriptors: dict[Path, int] = {}
         try:
@@ -143,6 +148,10 @@ class ShardWriter:
                 done += os.pwrite(self._open(entry.path), data[done:], offset + done)
             except OSError as error:
                 raise OutputError(f"{entry.path}: cannot be written ({error.strerror})") from error
+        self._unflushed += len(data)
+        if self._unflushed >= FLUSHED:
+            begin_flush(self._open(entry.path))
+            self._unflushed = 0
 
     def settle(self) -> None:
         """Wait until what was written is on the disk, and let go of the files until the next write.

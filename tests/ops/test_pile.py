@@ -11,7 +11,7 @@ numbers = st.integers(0, 9) | st.integers(2**20 - 9, 2**20 - 1)
 blocks = st.lists(st.lists(numbers, max_size=20), min_size=1, max_size=5)
 
 
-@pytest.mark.parametrize("make", [lambda: Pile(np.uint32), lambda: Tally(2**20)])
+@pytest.mark.parametrize("make", [lambda: Pile(np.uint32), lambda: Tally()])
 @given(blocks=blocks, halves=st.integers(0, 5), data=st.data())
 def test_the_kth_from_the_top_and_what_equals_it(make, blocks, halves, data):
     found, other = make(), make().blank()
@@ -30,7 +30,7 @@ def test_the_kth_from_the_top_and_what_equals_it(make, blocks, halves, data):
         assert found.count(place, number) == block.count(number)
 
 
-@pytest.mark.parametrize("empty", [Pile(np.uint16), Tally(65_536)])
+@pytest.mark.parametrize("empty", [Pile(np.uint16), Tally()])
 def test_the_largest_number_there_may_be(empty):
     found = empty.blank()
     found.put("block", np.array([65_535, 0, 65_535], dtype=np.uint16))

@@ -105,30 +105,23 @@ class Pile:
 
 
 class Tally:
-    """Every number that a block has, and how often it has it.
+    """Every different number that a block has, and how often it has it.
 
     Changes of bfloat16 weights have few different magnitudes, each many times.
-
-    Args:
-        span: numbers lie below it.
     """
 
-    def __init__(self, span: int):
-        self._span = span
-        self._table = np.zeros(span, dtype=np.uint32)
+    def __init__(self) -> None:
         self._values, self._counts = Pile(np.uint32), Pile(np.uint32)
 
     def blank(self) -> "Tally":
         """See `Ranked.blank`."""
-        return Tally(self._span)
+        return Tally()
 
     def put(self, block: Hashable, numbers: np.ndarray) -> None:
         """See `Ranked.put`."""
-        values = np.empty(min(len(numbers), self._span), dtype=np.uint32)
-        values = values[: _tally(numbers, self._table, values)]
+        values, counts = np.unique(numbers, return_counts=True)
         self._values.put(block, values)
-        self._counts.put(block, self._table[values])
-        self._table[values] = 0
+        self._counts.put(block, counts)
 
     def absorb(self, other: "Tally") -> None:
         """See `Ranked.absorb`."""
@@ -156,18 +149,6 @@ class Tally:
     def count(self, block: Hashable, number: int) -> int:
         """See `Ranked.count`."""
         return int(self._counts.of(block)[self._values.of(block) == number].sum())
-
-
-@njit(nogil=True, cache=True)
-def _tally(numbers: np.ndarray, table: np.ndarray, values: np.ndarray) -> int:
-    """Count the numbers in the table; how many are different, which then stand in `values`."""
-    count = 0
-    for i in range(numbers.size):
-        if table[numbers[i]] == 0:
-            values[count] = numbers[i]
-            count += 1
-        table[numbers[i]] += 1
-    return count
 
 
 @njit(nogil=True, cache=True)

@@ -26,11 +26,10 @@ HIGH, LOW = 1 << 15, 1 << 16
 """Values of the upper 15 bits of a magnitude, and of the lower 16."""
 
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
+_PIECE = 1024
+"""Entries whose distances from a bracket are taken at a time, within the first cache."""
 COLLECTED = 48_000_000
 """So many bytes may be collected for all rows together."""
-TALLIED = 1 << 21
-"""Magnitudes of a bracket up to which each is counted: about a quarter of the span from a number to
-its double."""
 MARGIN = 0.015
 """What a sample's ranks are trusted to, as a share of all entries."""
 
@@ -229,10 +228,9 @@ class Selection:
         """
         brackets = self._brackets.tolist()
         words = [_words(low, high) for low, high in brackets]
-        spans = [high - low + 1 for low, high in brackets]
         piled, tallied = inside * max(np.dtype(word).itemsize for word in words), different * 8
-        if tallied <= min(piled / 4, COLLECTED) and max(spans) <= TALLIED:
-            self._piles = [Tally(span) for span in spans]
+        if tallied <= min(piled / 4, COLLECTED):
+            self._piles = [Tally() for _ in words]
         elif piled <= COLLECTED:
             self._piles = [Pile(word) for word in words]
         else:
@@ -338,15 +336,29 @@ def _collect(
     """How many entries lie above `high`, and how many from `low` to it: their distances from `low`
     stand in `found`.
     """
-    above, count, span = np.uint32(0), 0, np.uint32(high - low)
+    distances, span = np.empty(_PIECE, dtype=np.uint32), np.uint32(high - low)
+    above, count = 0, 0
+    for start in range(0, bits.size, _PIECE):
+        part = bits[start : start + _PIECE]
+        above += _measure(part, flip, low, high, distances)
+        for i in range(part.size):
+            # Written whether it counts or not: a branch would often be guessed wrong.
+            found[count] = distances[i]
+            count += distances[i] <= span
+    return above, count
+
+
+@njit(nogil=True, cache=True)
+def _measure(
+    bits: np.ndarray, flip: np.uint32, low: np.uint32, high: np.uint32, distances: np.ndarray
+) -> int:
+    """Distances of all entries from `low`; how many lie above `high`."""
+    above = np.uint32(0)
     for i in range(bits.size):
-        # Written whether it counts or not: a branch would often be guessed wrong.
         key = (bits[i] & np.uint32(0x7FFFFFFF)) ^ flip
-        distance = np.uint32(key - low)
-        found[count] = distance
-        count += distance <= span
+        distances[i] = key - low
         above += np.uint32(key > high)
-    return int(above), int(count)
+    return int(above)
 
 
 @njit(nogil=True, cache=True)

@@ -169,6 +169,6 @@ def test_bytes_are_on_their_way_to_the_disk_before_the_end(tmp_path: Path, monke
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the call is Linux's")
 def test_flushing_is_begun_without_a_complaint_of_the_system(tmp_path: Path):
-    with open(tmp_path / "file", "wb", buffering=0) as file:
+    with (tmp_path / "file").open("wb", buffering=0) as file:
         file.write(bytes(5000))
         assert begin_flush(file.fileno()) == 0

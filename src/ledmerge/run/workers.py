@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ledmerge.errors import LedmergeError
+from ledmerge.run.heap import keep_freed
 
 Tell = Callable[[Any], None]
 """Says something to whoever waits for the results, while the task is being done."""
@@ -162,6 +163,7 @@ def _serve_alone(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    keep_freed()
     _serve(connection, make_work)
 
 

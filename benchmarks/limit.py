@@ -12,9 +12,11 @@ from process_tree import Taken, run_measured
 def limit(inputs: list[Path], out: Path, nbytes: int) -> tuple[float, float]:
     """Seconds to read the inputs and write as many bytes as the merge; without and with fsync.
 
-    One thread, by pread and write, 4 MiB at a time.
+    One thread, by pread and pwrite, in the fastest way that was found: 256 KiB at a time into space
+    that is reserved. Writes of 4 MiB, or into a file that grows, took up to twenty times as long on
+    a virtual machine whose memory had not been used yet.
     """
-    buffer = memoryview(bytearray(4 << 20))
+    buffer = memoryview(bytearray(256 << 10))
     began = time.perf_counter()
     for path in inputs:
         descriptor, place = os.open(path, os.O_RDONLY), 0
@@ -22,8 +24,9 @@ def limit(inputs: list[Path], out: Path, nbytes: int) -> tuple[float, float]:
             place += count
         os.close(descriptor)
     descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.posix_fallocate(descriptor, 0, nbytes)
     for start in range(0, nbytes, len(buffer)):
-        os.write(descriptor, buffer[: nbytes - start])
+        os.pwrite(descriptor, buffer[: nbytes - start], start)
     written = time.perf_counter() - began
     os.fsync(descriptor)
     flushed = time.perf_counter() - began

@@ -100,16 +100,31 @@ def test_a_wrong_option_is_refused(option: str):
 
 @pytest.mark.parametrize("value", [True, None, [0.1, 2], float("nan"), -0.1, 10**400])
 def test_a_density_is_a_number_from_0_to_1(value: object):
-    for problem in problems(ties(parameters={"density": value})):
-        assert problem.split(": ")[0] in (
-            "models[0].parameters.density",
-            "models[1].parameters.density",
-        )
+    (problem,) = problems(ties(parameters={"density": value}))
+    assert problem.split(": ")[0] == "parameters.density"
 
 
 def test_a_number_too_large_for_a_float_is_refused():
-    (said, _) = problems(ties(parameters={"weight": 10**400}))
-    assert said.startswith("models[0].parameters.weight: ")
+    (said,) = problems(ties(parameters={"weight": 10**400}))
+    assert said.startswith("parameters.weight: ")
+
+
+def test_a_wrong_option_is_told_where_it_stands():
+    models = [{"model": "a", "parameters": {"weight": "x"}}, {"model": "b"}]
+    said = problems(ties(models=models, parameters={"density": 2}))
+    assert [problem.split(": ")[0] for problem in said] == [
+        "models[0].parameters.weight",
+        "parameters.density",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("density", "is_noted"), [([0.1, 0.2], True), ([0.1, 0.2, 0.3], False), (0.1, False)]
+)
+def test_as_many_numbers_as_models_are_said_to_go_along_the_layers(density: Any, is_noted: bool):
+    recipe = load_recipe(ties(parameters={"density": density}))
+    told = "parameters.density: 2 values go along the layers, for every model; "
+    assert [note.startswith(told) for note in recipe.notes] == [True] * is_noted
 
 
 def test_a_missing_option_is_named_with_its_meaning():

@@ -234,6 +234,27 @@ def test_resume_without_an_interrupted_run_is_a_plain_merge(work, tmp_path: Path
     assert files_of(tmp_path / "out") == files_of(work / "whole" / "out")
 
 
+def test_a_finished_run_is_not_merged_again(work, tmp_path: Path):
+    out = tmp_path / "out"
+    resume(work, out)
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    told = f"{out} is there already, made from this recipe and these inputs"
+    assert resume(work, out) == [told]
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_a_finished_run_of_another_recipe_or_with_weights_lost_is_refused(work, tmp_path: Path):
+    out = tmp_path / "out"
+    resume(work, out)
+    other = yaml.safe_load((work / "recipe.yaml").read_text())
+    other["parameters"]["density"] = 0.6
+    with pytest.raises(OutputError, match=r"exists; choose another name, or --overwrite"):
+        ledmerge.merge(other, out, resume=True, shard_size=2_000_000)
+    os.truncate(next(out.glob("*.safetensors")), 100)
+    with pytest.raises(OutputError, match=r"exists; choose another name, or --overwrite"):
+        resume(work, out)
+
+
 def no_space(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -46,6 +46,8 @@ def read_options(
     own = [Level(f"{each.where}.parameters", each.parameters) for each in experts]
     for level in (*levels, *own):
         _check_names(level, method, problems, notes)
+    for level in levels:
+        notes += _look_like_lists(level, method, len(experts))
     for where, parameters in own:
         problems += [
             f"{where}: '{name}' is one for all models; put it under the recipe's own 'parameters'"
@@ -161,17 +163,36 @@ def _check_names(
             problems.append(f"{level.where}: '{name}' is not known to {method.name}{hint}")
 
 
+def _look_like_lists(
+    level: Level, method: Method | AdapterMethod, num_models: int
+) -> list[str]:
+    """Notes on numbers along the layers that may be meant as one for each model."""
+    return [
+        f"{level.where}.{name}: {num_models} values go along the layers, for every model; one for "
+        "each model would stand under its own 'parameters'"
+        for name, value in level.parameters.items()
+        if name in method.options
+        and method.options[name].is_per_model
+        and method.options[name].is_gradual
+        and isinstance(value, list)
+        and len(value) == num_models > 1
+        and not any(isinstance(each, dict) for each in value)
+    ]
+
+
 def _read(option: Option, levels: Sequence[Level], where: str, problems: list[str]) -> Any:
     conditions: list[Condition] = []
-    for _, parameters in levels:
-        if option.name not in parameters:
+    for level in levels:
+        if option.name not in level.parameters:
             continue
         try:
-            conditions += read_setting(option, parameters[option.name])
+            conditions += read_setting(option, level.parameters[option.name])
         except ValueError as error:
             text = str(error)
             colon = "" if text.startswith("[") else ": "
-            problems.append(f"{where}.{option.name}{colon}{text}")
+            problem = f"{level.where}.{option.name}{colon}{text}"
+            if problem not in problems:  # what is given for all models is read for each
+                problems.append(problem)
             return option.default
     if option.is_required and not conditions:
         problems.append(f"{where}: '{option.name}' is missing; {option.help.split('. ')[0]}")

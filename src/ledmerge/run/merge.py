@@ -40,7 +40,7 @@ from ledmerge.run.plan import (
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.ray_workers import is_ray, slots
 from ledmerge.run.record import card_of, make_record
-from ledmerge.run.recorded import RECORD
+from ledmerge.run.recorded import RECORD, read_record
 from ledmerge.run.score_sets import gather_scores
 from ledmerge.run.score_store import check_noted
 from ledmerge.run.sources import inputs_of, sources_of
@@ -96,7 +96,8 @@ def merge(
         memory: bound in bytes on the blocks of all threads, and on locating.
         threads: workers; by default all cores, on a GPU at most 8, on Ray those of all machines.
         shard_size: bytes of weights per file.
-        resume: take up an interrupted run of the same recipe and inputs.
+        resume: take up an interrupted run of the same recipe and inputs; where it is finished, there
+            is nothing to do.
         overwrite: replace what ledmerge made at `out` before.
         allow_nonfinite: merge NaN and infinite weights instead of refusing them.
         trust_remote_code: let locating run code from the model folders.
@@ -128,7 +129,8 @@ def merge(
         engine,
     )
     check_steps(out, resume=resume, overwrite=overwrite)
-    check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
+    if not (resume and (out / RECORD).is_file()):  # whose merge that is, the plan tells
+        check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
     check_outside_models(out)
     plan = make_plan(recipe, onto=onto)
     check_space(plan, out)
@@ -184,9 +186,13 @@ def _merge(
         progress=progress,
     )
     raise_problems(plan)
-    staging = Staging(out, _key(plan, run), marks=(RECORD,), resume=resume, overwrite=overwrite)
+    key = _key(plan, run)
+    if resume and (record := _finished(plan, out, run, key)):
+        progress.note(f"{out} is there already, made from this recipe and these inputs")
+        return record
+    staging = Staging(out, key, marks=(RECORD,), resume=resume, overwrite=overwrite)
     with staging, plan:
-        record = _fill(plan, staging, run, progress)
+        record = _fill(plan, staging, run, progress, key)
         _add_card(plan, record, staging, run)
         progress.start("flush to disk", 1, "folders")
         staging.publish()
@@ -248,10 +254,28 @@ def _key(plan: Plan, run: Run) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(fields, default=str).encode())
 
 
-def _fill(plan: Plan, staging: Staging, run: Run, progress: Progress) -> dict[str, Any]:
+def _finished(plan: Plan, out: Path, run: Run, key: str) -> dict[str, Any] | None:
+    """The record of the merge at `out`, if it is this one and its weights are there."""
+    if not (out / RECORD).is_file():
+        return None
+    record = read_record(out)
+    is_whole = all(
+        shard.path.is_file() and shard.path.stat().st_size == shard.nbytes
+        for shard in _shards(plan, out, run)
+    )
+    return record if record.get("key") == key and is_whole else None
+
+
+def _shards(plan: Plan, folder: Path, run: Run) -> list[Shard]:
+    return lay_out(folder, (t.new for t in plan.tensors), run.shard_size, {"format": "pt"})
+
+
+def _fill(
+    plan: Plan, staging: Staging, run: Run, progress: Progress, key: str
+) -> dict[str, Any]:
     """Write everything but the card into the staging folder; returns the record."""
     folder = staging.folder
-    shards = lay_out(folder, (t.new for t in plan.tensors), run.shard_size, {"format": "pt"})
+    shards = _shards(plan, folder, run)
     masks = MaskFiles(
         folder,
         [tensor.new for tensor in plan.merged()],
@@ -287,7 +311,7 @@ def _fill(plan: Plan, staging: Staging, run: Run, progress: Progress) -> dict[st
         write_tokenizer(plan.tokenizer, plan.donor, folder)
     if plan.chat_template is not None:
         write_chat_template(folder, plan.chat_template)
-    record = make_record(plan, lines, shards, masks.files)
+    record = make_record(plan, lines, shards, masks.files, key)
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record
 

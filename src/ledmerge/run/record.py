@@ -16,12 +16,17 @@ from ledmerge.run.sources import inputs_of
 
 
 def make_record(
-    plan: Plan, lines: list[dict[str, Any]], shards: list[Shard], masks: dict[str, str]
+    plan: Plan,
+    lines: list[dict[str, Any]],
+    shards: list[Shard],
+    masks: dict[str, str],
+    key: str,
 ) -> dict[str, Any]:
     """What `ledmerge.json` holds.
 
     Args:
         masks: model -> the file of its mask, where the method keeps masks.
+        key: stands for all that decides the bytes of the folder, so that `--resume` knows it.
     """
     entries = [entry for shard in shards for entry in shard.entries]
     numel = {entry.name: entry.numel for entry in entries}
@@ -29,6 +34,7 @@ def make_record(
     steps = {"steps": [resolved(step) for step in plan.recipe.steps]} if plan.steps else {}
     return {
         "format": 1,
+        "key": key,
         "digest": checkpoint_digest(entries, digests),
         "recipe": resolved(plan.recipe),
         **steps,

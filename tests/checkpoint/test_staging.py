@@ -287,3 +287,12 @@ def test_a_run_that_was_to_replace_a_folder_says_how_to_go_on(tmp_path):
     check_destination(out, marks=(MARK,), resume=True, overwrite=True)
     with pytest.raises(OutputError, match=r"exists; choose another name"):
         check_destination(out, marks=(MARK,))
+
+
+@pytest.mark.parametrize("out", [".", "..", "sub/.."])
+def test_a_folder_without_a_name_of_its_own_is_refused(tmp_path: Path, monkeypatch, out: str):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(OutputError, match=r"a folder with a name is needed, such as .*out$"):
+        check_destination(Path(out), marks=(MARK,))
+    assert not list(tmp_path.glob(".*"))

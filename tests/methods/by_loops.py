@@ -104,7 +104,7 @@ def multislerp(rows: Sequence[Row], weights: Row) -> Row:
     return scaled(place, dot(weights, [norm(row) for row in rows]))
 
 
-def sce(base: Row, deltas: Sequence[Row], select_topk: float) -> Row:
+def sce(base: Row, deltas: Sequence[Row], select_topk: float, least: float = 1e-6) -> Row:
     count = len(deltas)
     variances = []
     for column in zip(*deltas, strict=True):
@@ -116,7 +116,9 @@ def sce(base: Row, deltas: Sequence[Row], select_topk: float) -> Row:
         deltas = [[x if i in chosen else 0.0 for i, x in enumerate(row)] for row in deltas]
     squares = [sum(x * x for x in row) for row in deltas]
     total = sum(squares)
-    weights = [s / total if total / len(base) >= 1e-6 else 1 / count for s in squares]
+    weights = [
+        s / total if total > 0 and total / len(base) >= least else 1 / count for s in squares
+    ]
     merged = []
     for b, column in zip(base, zip(*deltas, strict=True), strict=True):
         sign = 1 if sum(column) >= 0 else -1

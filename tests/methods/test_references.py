@@ -9,7 +9,7 @@ from ledmerge.methods._catalog import get_method
 from ledmerge.methods.arcee_fusion import arcee_fusion
 from ledmerge.methods.breadcrumbs import breadcrumbs
 from ledmerge.methods.breadcrumbs_ties import breadcrumbs_ties
-from ledmerge.methods.cabs import cabs
+from ledmerge.methods.cabs import _largest_of_groups, cabs
 from ledmerge.methods.consensus import consensus
 from ledmerge.methods.della import della
 from ledmerge.methods.della_linear import della_linear
@@ -25,7 +25,7 @@ from ledmerge.methods.ram import ram
 from ledmerge.methods.ramplus_tl import ramplus_tl
 from ledmerge.methods.scaled_arithmetic import scaled_arithmetic
 from ledmerge.methods.sce import sce
-from ledmerge.methods.widen import widen
+from ledmerge.methods.widen import _places, widen
 from ledmerge.ops.random import draw_uniform
 from methods import by_hand, by_loops
 from methods.harness import draw, merge_in_blocks
@@ -214,6 +214,38 @@ def test_arcee_fusion(kind, shape):
     agree(merged.flatten(), by_loops.arcee_fusion(base.tolist(), other.tolist(), shape[-1]))
 
 
+def test_arcee_fusion_of_a_gentle_change_goes_by_the_divergence_and_not_by_rounding():
+    base = draw("base", 16, 512) * 0.02
+    other = base + draw("change", 16, 512) ** 3 * 1e-3
+    rows = [row.tolist() for row in (base.flatten(), other.flatten())]
+    expected = torch.tensor(by_loops.arcee_fusion(*rows, 512)).view(16, 512)
+    # Two importances beside the cut may change places by float32's rounding.
+    moved, expected_moved = arcee_fusion(base, other) != base, (expected - base).abs() > 1e-9
+    assert (moved != expected_moved).sum() <= 2
+    assert expected_moved.sum() > 100
+
+
+@pytest.mark.parametrize("kept", [1, 3])
+def test_model_stock_takes_small_changes_that_agree_as_they_are(kept):
+    base, change = draw("base", 4, 64), draw("change", 4, 64) * 1e-6
+    deltas = torch.stack([change] * kept)
+    for filter_wise in (False, True):
+        merged = model_stock(base.double(), deltas.double(), filter_wise=filter_wise)
+        torch.testing.assert_close(merged, base.double() + change, rtol=0, atol=1e-12)
+
+
+def test_sce_weighs_small_changes_too_by_the_papers_formula():
+    base = draw("base", 60)
+    deltas = torch.stack([draw("a", 60) * 5e-4, draw("b", 60) * 1e-4])
+    rows = base.tolist(), deltas.tolist()
+    agree(sce(base, deltas), by_loops.sce(*rows, 1.0))
+    by_formula = by_loops.sce(*rows, 1.0, least=0.0)
+    # Far below `agree`'s tolerance, so the changes are compared and not the weights.
+    found, wanted = sce(base, deltas, convention="paper") - base, torch.tensor(by_formula) - base
+    torch.testing.assert_close(found, wanted, rtol=1e-2, atol=2e-7)
+    assert (torch.tensor(by_loops.sce(*rows, 1.0)) - base - wanted).abs().max() > 1e-5
+
+
 @kinds
 @sizes
 @pytest.mark.parametrize("least", [1, 2, 3])
@@ -328,3 +360,9 @@ def test_scaled_arithmetic_gives_every_model_one_length_in_a_layer():
         merged = torch.cat(merge_in_blocks(method, parts, options))
         torch.testing.assert_close(merged.norm(), deltas.norm(dim=1).mean())
         torch.testing.assert_close(merged / merged.norm(), expected / expected.norm())
+
+
+def test_what_methods_make_themselves_lies_where_the_changes_do():
+    moves = torch.empty(2, 6, device="meta")
+    assert _places(moves).device == moves.device
+    assert _largest_of_groups(moves[0], moves[1], 2, 4).device == moves.device

@@ -52,7 +52,9 @@ def test_fisher_takes_the_model_that_is_sure_and_without_fisher_the_mean():
 
 
 @pytest.mark.parametrize(
-    "options", [{"weight": -1.0}, {"weight": 0.0}, {"floor": 0.0}, {"floor": float("nan")}], ids=str
+    "options",
+    [{"weight": -1.0}, {"weight": 0.0}, {"floor": 0.0}, {"floor": 1e-50}, {"floor": float("nan")}],
+    ids=str,
 )
 def test_fisher_refuses_what_gives_no_average(options):
     with pytest.raises(RecipeError, match="fisher: "):

@@ -76,3 +76,12 @@ def test_a_rest_that_no_random_column_shows_is_measured(monkeypatch):
 
 def test_a_large_matrix_of_zeros_has_no_directions():
     assert [part.numel() for part in svd(torch.zeros(300, 260))] == [0, 0, 0]
+
+
+def test_a_tall_matrix_whose_rows_moved_together_keeps_its_other_directions():
+    """As the rows of unused tokens do in an output embedding."""
+    draw = torch.Generator().manual_seed(0)
+    matrix = torch.randn(100_000, 32, generator=draw)
+    _, s, _ = svd(matrix + 40.0)
+    assert len(s) == 32
+    assert 0.001 < s[1] / s[0] < 100_000 * torch.finfo(torch.float32).eps

@@ -85,7 +85,7 @@ WRONG = {
     "a mistake in one": ([{**HALF, "sed": 1}, RESULT], "document 1: 'sed' is not known"),
     "a value in one": (
         [{**HALF, "parameters": {"weight": "x"}}, SUM, RESULT],
-        "'half': models[0].parameters.weight: expected a number",
+        "'half': parameters.weight: expected a number",
     ),
     "a name that is a path": ([{**HALF, "name": "../x"}, RESULT], "document 1: name: "),
 }
@@ -175,6 +175,17 @@ def test_a_place_below_a_file_is_told(home: Path):
     (home / "file").write_text("")
     with pytest.raises(OutputError, match=r"file.*Not a directory"):
         ledmerge.merge(write(home, HALF, SUM, RESULT), home / "file" / "out")
+
+
+def test_a_finished_result_is_refused_before_a_step_is_made(home: Path):
+    path = write(home, RESULT, SUM, HALF)
+    ledmerge.merge(path, home / "out")
+    before = sorted(home.iterdir())
+    progress, heard = listen()
+    with pytest.raises(OutputError, match=r"out: exists; choose another name, or --overwrite"):
+        ledmerge.merge(path, home / "out", resume=True, progress=progress)
+    assert not heard
+    assert sorted(home.iterdir()) == before
 
 
 def test_a_step_whose_inputs_changed_is_made_again(home: Path):

@@ -255,6 +255,26 @@ def test_a_finished_run_of_another_recipe_or_with_weights_lost_is_refused(work, 
         resume(work, out)
 
 
+@pytest.mark.parametrize("change", ["tokenizer", "config", "licence"])
+def test_a_finished_run_whose_other_files_would_change_is_refused(
+    work, tmp_path: Path, change: str
+):
+    base = shutil.copytree(work / "base", tmp_path / "base")
+    given = yaml.safe_load((work / "recipe.yaml").read_text())
+    given["base_model"] = str(base)
+    out, how = tmp_path / "out", {}
+    ledmerge.merge(given, out)
+    if change == "tokenizer":
+        (base / "tokenizer.json").write_text("{ }")
+    elif change == "config":
+        config = json.loads((base / "config.json").read_text())
+        (base / "config.json").write_text(json.dumps({**config, "rope_theta": 1.0}))
+    else:
+        how["licence"] = "mit"
+    with pytest.raises(OutputError, match=r"exists; choose another name, or --overwrite"):
+        ledmerge.merge(given, out, resume=True, **how)
+
+
 def no_space(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -187,6 +187,8 @@ def _check_place(
     Args:
         is_begun: a run to be resumed was about to.
     """
+    if out.name in ("", ".."):  # it is made beside, under another name, and renamed
+        raise OutputError(f"{out}: a folder with a name is needed, such as {out / 'out'}")
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise OutputError(f"{out}: exists and is not a folder; choose another name")
     if out.is_dir() and any(out.iterdir()):

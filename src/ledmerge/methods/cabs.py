@@ -55,7 +55,7 @@ def cabs(
 def _largest_of_groups(delta: Tensor, free: Tensor, count: int, size: int) -> Tensor:
     """1 on the `count` largest free magnitudes of every group of `size` flat entries."""
     numel = delta.numel()
-    magnitudes = torch.full((-(-numel // size) * size,), -1.0)
+    magnitudes = torch.full((-(-numel // size) * size,), -1.0, device=delta.device)
     magnitudes[:numel] = torch.where(free.flatten() > 0, delta.abs().flatten(), -1.0)
     groups = magnitudes.view(-1, size)
     order = groups.argsort(dim=1, descending=True, stable=True)[:, :count]

@@ -20,7 +20,7 @@ def esm(
     *,
     grams: Grams | None = None,
     lambda_: float = 1.0,
-    polarize: bool = True,
+    polarize: bool = False,
 ) -> Weight:
     """base + lambda * P* A*, from the essential subspaces of all models.
 
@@ -28,7 +28,7 @@ def esm(
        eigenvectors of the mean of delta_i x (delta_i x)^T, delta_i G_i delta_i^T; T models.
        A_i = P_i^T delta_i. Columns of P_i and rows of A_i are multiplied by v^0.15 / mean(v^0.15),
        v their eigenvalues.
-    2. P = [P_1 ... P_T], and A holds the A_i one below the other. Polarized scaling: A_i is
+    2. P = [P_1 ... P_T], and A holds the A_i one below the other. If `polarize`, A_i is
        multiplied by (|delta_i| / mean_j |delta_j|)^2, then each column of A by (its norm / the mean
        norm of the columns)^2.
     3. P* is the nearest matrix to P with orthonormal columns, times the mean of P's singular

@@ -36,7 +36,7 @@ def fisher(
             scale of its loss alone.
 
     Raises:
-        RecipeError: a weight is below 0, or all are 0; `floor` is not above 0.
+        RecipeError: a weight is below 0, or all are 0; `floor` is below float32's least number.
 
     Differs from the paper in two places: its code floors F at 1e-6 itself, which lies above most
     of a language model's F and would make this `linear`; and it normalizes by the Euclidean norm
@@ -48,12 +48,13 @@ def fisher(
     weights = numbers(weight, len(models))
     if min(weights) < 0 or not any(weights):
         raise RecipeError("fisher: weights should be at least 0, and one of them above 0")
-    if not floor > 0:
-        raise RecipeError(f"fisher: 'floor' should be above 0, found {floor:g}")
+    least = torch.finfo(torch.float32).tiny
+    if not floor >= least:
+        raise RecipeError(f"fisher: 'floor' should be at least {least:g}, found {floor:g}")
     means = survey.total(scores) / max(1, survey.numel(scores))
     sizes = means if normalize else means.mean().expand(len(means))
     # What float32 cannot divide by says nothing: all its entries lie at the floor.
-    sizes = torch.where(sizes < torch.finfo(torch.float32).tiny, 1.0, sizes)
+    sizes = torch.where(sizes < least, 1.0, sizes)
     informed = (scores / column(sizes.tolist(), scores)).clamp_(min=floor) * column(weights, scores)
     shares = informed / model_sum(informed)
     return add(models[0], model_sum((models - models[0]) * shares))

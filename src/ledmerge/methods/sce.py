@@ -21,12 +21,14 @@ def sce(
 
     1. Select: of the entries whose variance over the models is not 0, the `select_topk` with the
        largest variance; all others keep their base value.
-    2. Calculate: w_i is the mean square of what is left of delta_i in the tensor.
+    2. Calculate: w_i is the mean square of what is left of delta_i in the tensor; mergekit has all
+       alike where these add up to less than 1e-6, as of most gentle fine-tunes.
     3. Erase: m_i is 1 where delta_i has the sign of the sum over models.
 
     Args:
         select_topk: share selected, in [0, 1]; 1 selects all entries, those of no variance too.
-        convention: what a sum of 0 elects: + (mergekit) or nobody (the TIES paper).
+        convention: mergekit's weights of small changes, and + where a sum is 0; or the formula's
+            for all, and nobody (the TIES paper).
 
     Cost: 2 to 6 passes.
     Source: Wan et al. 2024, FuseChat, https://arxiv.org/abs/2408.07990, section 3.3; arithmetic of
@@ -43,8 +45,7 @@ def sce(
         deltas = deltas * selected
     squares = survey.total(deltas, of="squares").tolist()
     total = sum(squares)
-    # Changes this small say nothing about which model learnt more.
-    is_unknown = total < 1e-6 * max(numel, 1)
+    is_unknown = total < 1e-6 * max(numel, 1) if convention == "mergekit" else total == 0
     shares = [1 / len(squares) if is_unknown else square / total for square in squares]
     weights = column(shares, deltas) * agreeing(deltas, convention)
     divisor = model_sum(weights).clamp_(min=1e-6)

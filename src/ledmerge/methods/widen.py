@@ -69,5 +69,7 @@ def _moves(base: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
 def _places(moves: Tensor) -> Tensor:
     """The place of each column among its row's, from 0, float32."""
     order = moves.argsort(dim=1, stable=True)
-    places = torch.arange(moves.shape[1], dtype=torch.float32).expand(moves.shape)
-    return torch.empty(moves.shape).scatter_(1, order, places)
+    places = torch.arange(moves.shape[1], dtype=torch.float32, device=moves.device)
+    return torch.empty_like(moves, dtype=torch.float32).scatter_(
+        1, order, places.expand(moves.shape)
+    )

@@ -1,5 +1,6 @@
 """Singular values and vectors, by the cheapest exact way for the shape."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,8 @@ LOW = 8
 """Up to this share of the shorter side, the rank of a matrix is low."""
 LARGE = 256
 """From this shorter side it pays to find out whether the rank is low."""
+SLACK = 8
+"""How many times as large as expected rounding may be."""
 SPARE = 8
 """Random columns that tell whether the others span all."""
 
@@ -21,8 +24,8 @@ SPARE = 8
 def svd(matrix: Tensor, least: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     """(U (m, r), s (r,) falling, Vh (r, n)) with matrix = U diag(s) Vh, float32.
 
-    r is the numerical rank: directions whose singular value is no more than rounding (max(m, n) *
-    eps * the largest, or than `least`) are left out, since they are arbitrary.
+    r is the numerical rank: directions whose singular value is no more than rounding (8 *
+    sqrt(min(m, n)) * eps * the largest, or than `least`) are left out, since they are arbitrary.
     """
     if matrix.shape[0] < matrix.shape[1]:
         u, s, vh = svd(matrix.T, least)
@@ -34,8 +37,13 @@ def svd(matrix: Tensor, least: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _rounding(size: Tensor, matrix: Tensor) -> Tensor:
-    """How large rounding may be in a matrix of this size."""
-    return size * (max(matrix.shape) * torch.finfo(matrix.dtype).eps)
+    """How large rounding may be in a matrix of this size.
+
+    Errors of entries add up like a random walk, so this does not grow with the longer side: max(m,
+    n) * eps, which is common, would take all but one direction of an output embedding for rounding
+    where tokens have moved together.
+    """
+    return size * (SLACK * math.sqrt(min(matrix.shape)) * torch.finfo(matrix.dtype).eps)
 
 
 def _whole(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:

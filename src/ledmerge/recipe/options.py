@@ -163,9 +163,7 @@ def _check_names(
             problems.append(f"{level.where}: '{name}' is not known to {method.name}{hint}")
 
 
-def _look_like_lists(
-    level: Level, method: Method | AdapterMethod, num_models: int
-) -> list[str]:
+def _look_like_lists(level: Level, method: Method | AdapterMethod, num_models: int) -> list[str]:
     """Notes on numbers along the layers that may be meant as one for each model."""
     return [
         f"{level.where}.{name}: {num_models} values go along the layers, for every model; one for "

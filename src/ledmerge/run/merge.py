@@ -18,7 +18,7 @@ from ledmerge.checkpoint.staging import Staging, check_destination, check_outsid
 from ledmerge.models.chat_template import write_chat_template
 from ledmerge.models.find import find_model
 from ledmerge.models.folder import ModelFolder
-from ledmerge.models.sidecar import copy_sidecar
+from ledmerge.models.sidecar import copy_sidecar, sidecar_files
 from ledmerge.models.tokenizer_files import write_tokenizer
 from ledmerge.recipe.recipe import Recipe
 from ledmerge.recipe.resolved import resolved
@@ -96,8 +96,8 @@ def merge(
         memory: bound in bytes on the blocks of all threads, and on locating.
         threads: workers; by default all cores, on a GPU at most 8, on Ray those of all machines.
         shard_size: bytes of weights per file.
-        resume: take up an interrupted run of the same recipe and inputs; where it is finished, there
-            is nothing to do.
+        resume: take up an interrupted run of the same recipe and inputs; where it is finished, and
+            the recipe is one document, there is nothing to do.
         overwrite: replace what ledmerge made at `out` before.
         allow_nonfinite: merge NaN and infinite weights instead of refusing them.
         trust_remote_code: let locating run code from the model folders.
@@ -133,6 +133,8 @@ def merge(
         check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
     check_outside_models(out)
     plan = make_plan(recipe, onto=onto)
+    if plan.steps:  # they are gone when the merge is finished, so it cannot be told by them
+        check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
     check_space(plan, out)
     check_memory(plan, memory, threads, piece_on(where))
     raise_problems(plan)
@@ -187,12 +189,13 @@ def _merge(
     )
     raise_problems(plan)
     key = _key(plan, run)
-    if resume and (record := _finished(plan, out, run, key)):
+    folder_key = _folder_key(plan, run, key)
+    if resume and (record := _finished(plan, out, run, folder_key)):
         progress.note(f"{out} is there already, made from this recipe and these inputs")
         return record
     staging = Staging(out, key, marks=(RECORD,), resume=resume, overwrite=overwrite)
     with staging, plan:
-        record = _fill(plan, staging, run, progress, key)
+        record = _fill(plan, staging, run, progress, folder_key)
         _add_card(plan, record, staging, run)
         progress.start("flush to disk", 1, "folders")
         staging.publish()
@@ -234,7 +237,7 @@ def finish(
 
 
 def _key(plan: Plan, run: Run) -> str:
-    """Stands for everything that decides the bytes of the folder."""
+    """Stands for everything that decides the bytes of the weights."""
     files = [
         source.checkpoint.stamp(path)
         for source in inputs_of(plan)
@@ -254,6 +257,14 @@ def _key(plan: Plan, run: Run) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(fields, default=str).encode())
 
 
+def _folder_key(plan: Plan, run: Run, key: str) -> str:
+    """Stands for everything that decides the folder, whose weights `key` stands for."""
+    donor = plan.donor
+    beside = [donor.own_files.stamp(donor.path / each) for each in sidecar_files(donor.own_files)]
+    fields = [key, donor.config, beside, run.licence, run.keep_card]
+    return xxhash.xxh3_128_hexdigest(json.dumps(fields, default=str).encode())
+
+
 def _finished(plan: Plan, out: Path, run: Run, key: str) -> dict[str, Any] | None:
     """The record of the merge at `out`, if it is this one and its weights are there."""
     if not (out / RECORD).is_file():
@@ -270,9 +281,7 @@ def _shards(plan: Plan, folder: Path, run: Run) -> list[Shard]:
     return lay_out(folder, (t.new for t in plan.tensors), run.shard_size, {"format": "pt"})
 
 
-def _fill(
-    plan: Plan, staging: Staging, run: Run, progress: Progress, key: str
-) -> dict[str, Any]:
+def _fill(plan: Plan, staging: Staging, run: Run, progress: Progress, key: str) -> dict[str, Any]:
     """Write everything but the card into the staging folder; returns the record."""
     folder = staging.folder
     shards = _shards(plan, folder, run)

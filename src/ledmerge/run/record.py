@@ -26,7 +26,7 @@ def make_record(
 
     Args:
         masks: model -> the file of its mask, where the method keeps masks.
-        key: stands for all that decides the bytes of the folder, so that `--resume` knows it.
+        key: stands for all that decides the folder, so that `--resume` knows it.
     """
     entries = [entry for shard in shards for entry in shard.entries]
     numel = {entry.name: entry.numel for entry in entries}

@@ -25,6 +25,7 @@ from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.errors import CheckpointError, RecipeError
 from ledmerge.models.quantized import MEND
 from ledmerge.run import planned as module
+from ledmerge.run.explain import explain
 from ledmerge.run.plan import check_memory, check_space, plan
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -46,6 +47,18 @@ def plan_of(tmp_path: Path):
 
 def w(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.zeros(shape).to(dtype)
+
+
+def test_options_are_told_as_a_recipe_has_them(tmp_path: Path):
+    base, safety, math, _ = write_family(tmp_path)
+    given = recipe("cabs", base, safety, math)
+    given["parameters"] = {"priority": ["math"], "density": 0.25}
+    options = {"group": 128.0, "priority": [str(math)]}
+    told = plan(given).as_json(threads=1, out=tmp_path / "out")["options"]
+    assert told == {**options, "weight": [1.0, 1.0], "density": [0.25, 0.25]}
+    assert explain(given, EMBEDDING)["options"] == options
+    facts = plan(recipe("ties", base, safety, math)).as_json(threads=1, out=tmp_path / "out")
+    assert facts["options"]["lambda"] == 1.0
 
 
 def test_a_plan_reads_no_weight(tmp_path: Path, monkeypatch):

@@ -105,6 +105,18 @@ def _common(recipe: Recipe) -> dict[str, Any]:
     return found
 
 
+def options_of(recipe: Recipe) -> dict[str, Any]:
+    """Every option by the name a recipe has for it; of one per model, the list of all models'.
+
+    Empty where the recipe's slices or modules have them.
+    """
+    if not recipe.options:
+        return {}
+    options = recipe.method.options.values()
+    own = {o.name: as_written(recipe.options[o.parameter]) for o in options if o.is_per_model}
+    return own | _common(recipe)
+
+
 def _guard(recipe: Recipe) -> dict[str, Any] | None:
     if recipe.guard is None:
         return None

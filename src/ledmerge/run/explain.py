@@ -1,5 +1,6 @@
 """What a merge would do to one tensor, and by which options."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from ledmerge.errors import RecipeError, did_you_mean
 from ledmerge.methods._catalog import get_method
 from ledmerge.methods._shown import shown
 from ledmerge.models.folder import ModelFolder
-from ledmerge.recipe.options import as_written
+from ledmerge.recipe.resolved import options_of
 from ledmerge.run.engine import ranked_together
 from ledmerge.run.plan import Plan, raise_problems
 from ledmerge.run.plan import plan as make_plan
@@ -39,7 +40,7 @@ def explain(
     about = shown(get_method(method.name))
     own = found.options if found and found.action == "merge" else {}
     given = {**part.recipe.options, **own}
-    in_force = {name: as_written(value) for name, value in given.items()}
+    in_force = options_of(replace(part.recipe, options=given))
     options = [option for option in method.options.values() if not option.is_per_model]
     return {
         "tensor": tensor,
@@ -50,7 +51,7 @@ def explain(
         "method": method.name,
         "summary": about["summary"],
         "description": about["description"],
-        "options": {option.name: in_force[option.parameter] for option in options},
+        "options": {option.name: in_force[option.name] for option in options},
         "not_default": {
             option.name: about["options"][option.name]["help"]
             for option in options
@@ -75,7 +76,7 @@ def _models(plan: Plan, tensor: str, in_force: dict[str, Any]) -> list[dict[str,
     """Every model, the donor first, with its dtype of the tensor and the options of its own."""
     options = [option for option in plan.recipe.method.options.values() if option.is_per_model]
     own = [
-        {option.name: in_force[option.parameter][place] for option in options}
+        {option.name: in_force[option.name][place] for option in options}
         for place in range(len(plan.models))
     ]
     rows = [("model", model, chosen) for model, chosen in zip(plan.models, own, strict=True)]

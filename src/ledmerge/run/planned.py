@@ -14,8 +14,8 @@ from ledmerge.checkpoint.staging import existing, partial_folder
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.tokenizer_files import TokenizerFiles
 from ledmerge.ops.blocks import BLOCK
-from ledmerge.recipe.options import as_written
 from ledmerge.recipe.recipe import Recipe
+from ledmerge.recipe.resolved import options_of
 from ledmerge.recipe.score_source import ScoreSource
 from ledmerge.run.masks import packed_size
 from ledmerge.run.onto import Onto
@@ -269,13 +269,13 @@ class Plan:
             "donor": self.donor.reference,
             "onto": self.recipe.onto,
             "models": [model.reference for model in self.models[self.recipe.onto is not None :]],
-            "options": {name: as_written(v) for name, v in self.recipe.options.items()},
+            "options": options_of(self.recipe),
             "steps": [step.as_json(threads, out) for step in self.steps],
             "slices": [
                 {
                     "models": [model.reference for model in part.inputs],
                     "tensors": len(part.tensors),
-                    "options": {name: as_written(v) for name, v in part.recipe.options.items()},
+                    "options": options_of(part.recipe),
                 }
                 for part in self.slices
             ],

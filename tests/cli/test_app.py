@@ -94,6 +94,7 @@ CODES = {
         "none.yaml: cannot be read (No such file or directory)\n",
     ),
     "an unknown method": (["methods", "tise"], 2, "did you mean 'ties'"),
+    "a method of adapters": (["methods", "cat"], 2, "by `ledmerge adapters`; docs/adapters.md"),
     "a folder in use": (["merge", "{home}/good.yaml", "{home}/base"], 1, "--overwrite"),
     "no merge to verify": (["verify", "{home}/base"], 1, "ledmerge.json: not a merge's record"),
     "rubbish for a size": (["merge", "{home}/good.yaml", "o", "--memory", "x"], 2, "--memory: 'x'"),
@@ -257,6 +258,7 @@ def test_methods_are_listed_and_shown_in_full(ledmerge):
     assert (code, err) == (0, "")
     for name in ("dare_linear", "dare_ties", "led", "linear", "slerp", "task_arithmetic", "ties"):
         assert name in out
+    assert "by `ledmerge adapters`: cat, do_merging, linear, osrm, svd." in out
     code, out, err = ledmerge("methods", "led")
     assert (code, err) == (0, "")
     for said in ("density", "disjoint", "symmetric", "2502.16770", "required", "per model"):

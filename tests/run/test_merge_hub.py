@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from families import base_tensors, expert_tensors, read_all, same, write_model
+from families import base_tensors, expert_tensors, listen, read_all, same, write_model
 from safetensors.torch import save
 from typer.testing import CliRunner
 
@@ -87,6 +87,12 @@ def test_info_costs_kilobytes(online_hub: StandInHub, family):
     assert found["vocabulary"]["rows"] == 457
     assert found["vocabulary"]["tokens"] is None
     assert online_hub.total < KILOBYTES
+
+
+def test_a_comparison_fetches_its_weights_first(online_hub: StandInHub, family):
+    progress, heard = listen()
+    ledmerge.diff("org/base", "org/math", progress=progress)
+    assert [what for what, *_ in heard] == ["fetch weights", "diff"]
 
 
 def test_a_merge_fetches_weights_and_the_donors_files_alone(

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ledmerge.cli.options import (
+    AllowNonfinite,
     Json,
     Overwrite,
     Resume,
@@ -97,6 +98,7 @@ def apply(
     threads: Threads = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    allow_nonfinite: AllowNonfinite = False,
     as_json: Json = False,
 ) -> None:
     """Write the model that ADAPTER makes of its base."""
@@ -112,6 +114,7 @@ def apply(
             threads=threads,
             resume=resume,
             overwrite=overwrite,
+            allow_nonfinite=allow_nonfinite,
             progress=progress,
         )
     if as_json:

@@ -213,7 +213,13 @@ def methods(
     from ledmerge.cli.method_tables import methods_table, print_method
     from ledmerge.methods._catalog import get_method, method_names
     from ledmerge.methods._shown import shown
+    from ledmerge.methods.adapters._catalog import adapter_method_names
 
+    if name in adapter_method_names() and name not in method_names():
+        raise RecipeError(
+            f"'{name}' merges adapters into an adapter, by `ledmerge adapters`; docs/adapters.md "
+            "has its formula and options"
+        )
     found = [shown(get_method(each)) for each in ([name] if name else method_names())]
     if as_json:
         print(json.dumps(found[0] if name else found))
@@ -221,6 +227,8 @@ def methods(
         print_method(out_console, found[0])
     else:
         out_console.print(methods_table(found))
+        among = ", ".join(adapter_method_names())
+        out_console.print(f"Of adapters into an adapter, by `ledmerge adapters`: {among}.")
 
 
 @app.command()

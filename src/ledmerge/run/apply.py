@@ -20,6 +20,7 @@ def apply(
     threads: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    allow_nonfinite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Put a LoRA on a model and write the result; returns what `ledmerge.json` holds.
@@ -43,5 +44,6 @@ def apply(
         shard_size=shard_size,
         resume=resume,
         overwrite=overwrite,
+        allow_nonfinite=allow_nonfinite,
         progress=progress,
     )

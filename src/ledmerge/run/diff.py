@@ -18,6 +18,7 @@ from ledmerge.models.roles import kind_of
 from ledmerge.ops.blocks import BLOCK, blocks
 from ledmerge.ops.total import block_total
 from ledmerge.report.relation import MIN_ENTRIES, verdict
+from ledmerge.run.fetch import fetch
 from ledmerge.run.plan import default_threads
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.workers import Tell, Work, Workers, can_fork
@@ -60,7 +61,10 @@ def diff(
     common = [name for name in ours if name in theirs]
     unlike = {name: said for name in common if (said := _unlikeness(pair, name))}
     compared = [name for name in common if name not in unlike]
-    sums = _all_sums([each.checkpoint for each in pair], compared, threads, progress)
+    checkpoints = [each.checkpoint for each in pair]
+    found = [missing for each in checkpoints for missing in each.unfetched(compared)]
+    fetch({(files, file): files.unfetched([file])[file] for files, file in found}, progress)
+    sums = _all_sums(checkpoints, compared, threads, progress)
     nonfinite = [name for name, row in sums.items() if not all(map(np.isfinite, row.values()))]
     floats = {
         name: row

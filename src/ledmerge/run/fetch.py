@@ -1,20 +1,19 @@
-"""Fetches what a merge reads of models on the hub, before anything is computed."""
+"""Fetches what is read of models on the hub, before anything is computed."""
 
 from concurrent.futures import ThreadPoolExecutor
 
-from ledmerge.run.planned import Plan
+from ledmerge.checkpoint.files import Files
 from ledmerge.run.progress import Progress
 
 _AT_ONCE = 4
 
 
-def fetch(plan: Plan, progress: Progress) -> None:
-    """Fetch the files of weights that the plan needs and that are not in the hub's cache.
+def fetch(missing: dict[tuple[Files, str], int], progress: Progress) -> None:
+    """Fetch files, each given by its folder and name, with its size, into the hub's cache.
 
     Raises:
         CheckpointError: one cannot be had; those that came stay in the cache.
     """
-    missing = plan.unfetched()
     if not missing:
         return
     progress.start("fetch weights", sum(missing.values()), "bytes")

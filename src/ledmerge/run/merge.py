@@ -177,7 +177,7 @@ def _merge(
     plan: Plan, out: Path, run: Run, progress: Progress, *, resume: bool, overwrite: bool
 ) -> dict[str, Any]:
     """A plan without problems, from its scores to the folder."""
-    fetch(plan, progress)
+    fetch(plan.unfetched(), progress)
     gather_scores(
         plan,
         device=str(run.device),

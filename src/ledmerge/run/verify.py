@@ -118,7 +118,7 @@ def _again(
         for part in again.parts:
             if part.recipe.scope == "tensor":
                 part.tensors = [tensor for tensor in part.tensors if tensor.new.name in sampled]
-        fetch(again, progress)
+        fetch(again.unfetched(), progress)
         total = sum(t.new.nbytes for part in again.parts for t in part.tensors)
         progress.start("compute again", total, "bytes")
         with again:

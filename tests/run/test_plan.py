@@ -19,13 +19,16 @@ from families import (
     write_model,
     write_scores,
 )
+from typer.testing import CliRunner
 
 import ledmerge
 from ledmerge.checkpoint.checkpoint import Checkpoint
+from ledmerge.cli.app import app
 from ledmerge.errors import CheckpointError, RecipeError
 from ledmerge.models.quantized import MEND
 from ledmerge.run import planned as module
 from ledmerge.run.explain import explain
+from ledmerge.run.pieces import piece_on
 from ledmerge.run.plan import check_memory, check_space, plan
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -316,6 +319,19 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_byte(tmp_path: Path, 
     ):
         ledmerge.merge(given, tmp_path / "out")
     assert not list(tmp_path.glob(".out*"))
+
+
+def test_a_plan_for_a_gpu_counts_its_larger_pieces_and_fewer_workers(tmp_path: Path, monkeypatch):
+    base, safety, *_ = write_family(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe("ties", base, safety)))
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr("ledmerge.run.device.choose_device", lambda name: gpu)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(32))
+    found = CliRunner().invoke(app, ["plan", str(tmp_path / "recipe.yaml"), "--json"])
+    whole = plan(tmp_path / "recipe.yaml")
+    on_gpu = whole.as_json(threads=8, out=tmp_path, piece=piece_on(gpu))["peak_memory"]
+    assert json.loads(found.stdout)["peak_memory"] == on_gpu
+    assert on_gpu > whole.as_json(threads=8, out=tmp_path)["peak_memory"]
 
 
 def test_what_an_interrupted_run_reserved_is_not_needed_again(tmp_path: Path, monkeypatch):

@@ -90,7 +90,7 @@ def merge(
         _show_explanation(recipe, explain, onto, as_json)
         return
     if dry_run:
-        _show_plan(recipe, out, onto, threads, memory, as_json)
+        _show_plan(recipe, out, onto, device, threads, memory, as_json)
         return
     if out is None:
         raise typer.BadParameter(
@@ -131,12 +131,13 @@ def plan(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
     out: Annotated[Path | None, typer.Argument(help="Where the result would go.")] = None,
     onto: Onto = None,
+    device: Device = "auto",
     threads: Threads = None,
     memory: Memory = None,
     as_json: Json = False,
 ) -> None:
     """Show what a merge of RECIPE would do; reads headers only."""
-    _show_plan(recipe, out, onto, threads, memory, as_json)
+    _show_plan(recipe, out, onto, device, threads, memory, as_json)
 
 
 def _show_explanation(recipe: Path, tensor: str, onto: str | None, as_json: bool) -> None:
@@ -154,19 +155,23 @@ def _show_plan(
     recipe: Path,
     out: Path | None,
     onto: str | None,
+    device: str,
     threads: int | None,
     memory: str | None,
     as_json: bool,
 ) -> None:
     from ledmerge.cli.tables import plan_table
+    from ledmerge.run.device import choose_device
+    from ledmerge.run.pieces import piece_on
     from ledmerge.run.plan import check_memory, check_space, default_threads
     from ledmerge.run.plan import plan as make_plan
 
-    threads = threads or default_threads()
+    where = choose_device(device)
+    threads, piece = threads or default_threads(where.type), piece_on(where)
     planned = make_plan(recipe, onto=onto)
-    check_memory(planned, size(memory, "--memory"), threads)
+    check_memory(planned, size(memory, "--memory"), threads, piece)
     check_space(planned, out or Path())
-    facts = planned.as_json(threads=threads, out=out or Path())
+    facts = planned.as_json(threads=threads, out=out or Path(), piece=piece)
     if as_json:
         print(json.dumps(facts))
     else:

@@ -47,8 +47,6 @@ from ledmerge.run.sources import inputs_of, sources_of
 from ledmerge.run.steps import Steps, check_steps
 
 SHARD_SIZE = 5_000_000_000
-ON_GPU = 8
-"""Workers on a GPU, if nothing else is said: more of them were slower."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,9 +112,7 @@ def merge(
     out, progress = Path(out), progress or Quiet()
     where, on_ray = choose_device(device), is_ray(engine)
     if threads is None:
-        threads = slots(where) if on_ray else default_threads()
-        if where.type == "cuda" and not on_ray:
-            threads = min(threads, ON_GPU)
+        threads = slots(where) if on_ray else default_threads(where.type)
     how = Run(
         threads,
         where,

@@ -29,6 +29,9 @@ from ledmerge.run.plan_vocabulary import plan_vocabulary
 from ledmerge.run.planned import Plan, free_space
 from ledmerge.run.tensor_options import set_options
 
+ON_GPU = 8
+"""Workers on a GPU, if nothing else is said: more of them were slower."""
+
 
 def plan(
     recipe: str | Path | dict[str, Any] | Recipe,
@@ -245,11 +248,11 @@ def check_memory(plan: Plan, memory: int | None, threads: int, piece: int = BLOC
         )
 
 
-def default_threads() -> int:
-    """One worker for each core this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def default_threads(device: str = "cpu") -> int:
+    """One worker for each core this process may use; on a GPU ("cuda") at most `ON_GPU`."""
+    is_linux = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if is_linux else os.cpu_count() or 1
+    return min(cores, ON_GPU) if device == "cuda" else cores
 
 
 def _plan_chat_template(plan: Plan) -> None:

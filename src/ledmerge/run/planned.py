@@ -259,8 +259,12 @@ class Plan:
             if source
         }
 
-    def as_json(self, threads: int, out: Path) -> dict[str, Any]:
-        """What `ledmerge plan --json` prints."""
+    def as_json(self, threads: int, out: Path, piece: int = BLOCK) -> dict[str, Any]:
+        """What `ledmerge plan --json` prints.
+
+        Args:
+            piece: entries of a tensor that a worker has at a time.
+        """
         merged = sum(1 for _ in self.merged())
         return {
             "name": self.recipe.name,
@@ -270,7 +274,7 @@ class Plan:
             "onto": self.recipe.onto,
             "models": [model.reference for model in self.models[self.recipe.onto is not None :]],
             "options": options_of(self.recipe),
-            "steps": [step.as_json(threads, out) for step in self.steps],
+            "steps": [step.as_json(threads, out, piece) for step in self.steps],
             "slices": [
                 {
                     "models": [model.reference for model in part.inputs],
@@ -293,7 +297,7 @@ class Plan:
             "score_bytes": self.score_bytes,
             "bytes_out": self.bytes_out,
             "scores": list(self._told_scores().values()),
-            "peak_memory": IDLE_MEMORY + self.memory(threads),
+            "peak_memory": IDLE_MEMORY + self.memory(threads, piece),
             "locate_memory": self.locate_memory,
             "disk_free": free_space(out),
             "notes": self.notes,

@@ -123,6 +123,27 @@ def test_a_wrong_value_is_named_with_what_was_expected(tmp_path: Path, wrong: st
     assert any(line.startswith(WRONG[wrong]) for line in found), found
 
 
+SOURCES = {
+    "{kind: model_token, model: a, tokn: <y>}": ": 'tokn' is not known; did you mean 'token'?",
+    "{kind: zero, foo: 1}": ": 'foo' is not known; known are: kind",
+    "{kind: model_token, model: a}": ": give either 'token' or 'token_id', found",
+    "{kind: model_token, token: b}": ": 'model' is missing",
+    "{kind: model_token, model: a, token_id: -1}": ".token_id: input should be greater than or",
+    "{kind: row}": ": 'kind' should be 'zero' or 'model_token', found {'kind': 'row'}",
+    "{kind: [zero]}": ": 'kind' should be 'zero' or 'model_token', found",
+    "{model: a, token: b}": ": 'token' is not known",
+    "3": ": input should be a valid string, found 3",
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_wrong_source_of_a_token_is_told_as_what_it_was_meant_to_be(tmp_path: Path, source: str):
+    tokens = f"{{<x>: {{source: {source}}}}}"
+    text = f"merge_method: linear\nmodels: [{{model: a}}]\ntokenizer: {{tokens: {tokens}}}"
+    (said,) = problems(tmp_path, text)
+    assert said.startswith(f"tokenizer.tokens.<x>.source{SOURCES[source]}"), said
+
+
 def test_all_problems_are_told_at_once(tmp_path: Path):
     text = "models: [{model: a, densty: 1}, {}]\nlocate: {sampels: 1, seed: x}\ndtype: f\nsede: 1"
     found = problems(tmp_path, text)

@@ -8,6 +8,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     WithJsonSchema,
     WrapValidator,
     model_validator,
@@ -172,12 +173,27 @@ class ModelToken(BaseModel):
         return self
 
 
+_ROWS: dict[Any, type[ZeroRow | ModelToken]] = {"zero": ZeroRow, "model_token": ModelToken}
+_MODEL_NAME: TypeAdapter[str] = TypeAdapter(ModelName)
+
+
+def _read_source(source: Any, _: Callable[[Any], Any]) -> Any:
+    """As the one that `kind` says, or else a model: a mistake is told of that one alone."""
+    if not (isinstance(source, dict) and "kind" in source):
+        return _MODEL_NAME.validate_python(source)
+    if source["kind"] not in list(_ROWS):
+        raise PydanticCustomError("no_row", "'kind' should be 'zero' or 'model_token'")
+    row = _ROWS[source["kind"]]
+    _check_keys(source, *row.model_fields)
+    return row.model_validate(source)
+
+
 class TokenEntry(BaseModel):
     """What the rows of one token come from."""
 
     model_config = _STRICT
 
-    source: ZeroRow | ModelToken | ModelName
+    source: Annotated[ZeroRow | ModelToken | ModelName, WrapValidator(_read_source)]
     """A model whose row for this token it is; `{kind: zero}`; or, for the row of another token,
     `{kind: model_token, model, token}`."""
     force: bool = False

@@ -2,13 +2,19 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ledmerge.checkpoint.digest import cache_folder, digest_text
-from ledmerge.checkpoint.staging import Staging
+from ledmerge.checkpoint.lock import wait_until_free
+from ledmerge.checkpoint.staging import Staging, partial_folder
+from ledmerge.errors import InUseError
 from ledmerge.run.progress import Progress
 
 _MARK = "answers.json"
+
+WAITING = "another process asks the same questions; waiting for the answers"
 
 
 def collect(
@@ -22,7 +28,7 @@ def collect(
     """The answers to numbered questions, in order: kept ones, or made now, batch by batch.
 
     They live in the cache folder under a digest of `facts`. An interrupted run goes on after its
-    last whole batch.
+    last whole batch; where another process is at it, its answers are waited for.
 
     Args:
         facts: everything that decides the answers.
@@ -32,21 +38,37 @@ def collect(
     """
     key = digest_text(json.dumps(facts, sort_keys=True))
     folder = cache_folder() / "answers" / key
-    if not (folder / _MARK).is_file():
-        # An interrupted run is taken up if it was the same work, else it is in the way.
-        with Staging(folder, key, marks=(_MARK,), resume=True, overwrite=True) as staging:
-            found = {place: said for line in staging.finished for place, said in line["answers"]}
-            all_batches = batches()
-            total = sum(map(len, all_batches))
-            progress.start(what, total, "answers", len(found))
-            for batch in all_batches:
-                if all(place in found for place in batch):
-                    continue
-                answers = list(zip(batch, answer(batch), strict=True))
-                staging.note({"answers": answers})
-                found.update(answers)
-                progress.advance(len(batch))
-            text = json.dumps([found[place] for place in range(total)])
-            (staging.folder / _MARK).write_text(text, encoding="utf-8")
-            staging.publish()
+    while not (folder / _MARK).is_file():
+        wait_until_free(partial_folder(folder), lambda: progress.note(WAITING))
+        if (folder / _MARK).is_file():
+            break
+        with suppress(InUseError):  # somebody else began in this moment
+            _make(folder, key, batches, answer, what, progress)
     return json.loads((folder / _MARK).read_text(encoding="utf-8"))
+
+
+def _make(
+    folder: Path,
+    key: str,
+    batches: Callable[[], Sequence[Sequence[int]]],
+    answer: Callable[[Sequence[int]], Sequence[Any]],
+    what: str,
+    progress: Progress,
+) -> None:
+    """Have every question answered, and keep that in `folder`; see `collect`."""
+    # An interrupted run is taken up if it was the same work, else it is in the way.
+    with Staging(folder, key, marks=(_MARK,), resume=True, overwrite=True) as staging:
+        found = {place: said for line in staging.finished for place, said in line["answers"]}
+        all_batches = batches()
+        total = sum(map(len, all_batches))
+        progress.start(what, total, "answers", len(found))
+        for batch in all_batches:
+            if all(place in found for place in batch):
+                continue
+            answers = list(zip(batch, answer(batch), strict=True))
+            staging.note({"answers": answers})
+            found.update(answers)
+            progress.advance(len(batch))
+        text = json.dumps([found[place] for place in range(total)])
+        (staging.folder / _MARK).write_text(text, encoding="utf-8")
+        staging.publish()

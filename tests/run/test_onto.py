@@ -131,6 +131,17 @@ def test_it_is_verified_from_its_inputs(family, merged, tmp_path: Path):
     assert set(ledmerge.verify(tmp_path / "out", deep=True, recipe=path)["deep"]) == names
 
 
+def test_a_result_of_several_documents_is_verified_from_its_file(merged, family, tmp_path: Path):
+    base, safety, _, code = family
+    half = recipe("linear", None, safety, code, name="half", dtype="float32")
+    result = recipe("opcm", base, Path("half"), dtype="float32", onto=str(merged))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump_all([half, result]))
+    ledmerge.merge(path, tmp_path / "out")
+    assert ledmerge.verify(tmp_path / "out", deep=True)["deep"]
+    assert ledmerge.verify(tmp_path / "out", deep=True, recipe=path)["deep"]
+
+
 def test_it_is_resumed(family, merged, tmp_path: Path):
     given, out = add_code(family), tmp_path / "out"
     ledmerge.merge(given, tmp_path / "whole", onto=merged)

@@ -14,17 +14,15 @@ def with_onto(
     """The recipes of a file with `onto` from outside, where it is given.
 
     Raises:
-        RecipeError: it is in the recipe already and differs, or there are several recipes.
+        RecipeError: the recipe says another one, or there are several recipes and none says it.
     """
-    if onto is None:
+    if onto is None or any(file.onto == str(onto) for file in files):
         return files
     if len(files) > 1:
         raise RecipeError(
             f"{place}: holds several recipes; write 'onto: {onto}' into the one that goes on"
         )
     (file,) = files
-    if file.onto == str(onto):
-        return files
     if file.onto is not None:
         raise RecipeError(f"{place}: says 'onto: {file.onto}', and --onto is {onto}; give one")
     given = str(Path(onto).absolute()) if Path(onto).exists() else str(onto)

@@ -9,7 +9,16 @@ import peft_adapters as by
 import pytest
 import torch
 import yaml
-from families import SHAPES, files_of, read_all, recipe, same, stop_after, write_family
+from families import (
+    SHAPES,
+    files_of,
+    read_all,
+    recipe,
+    same,
+    stop_after,
+    write_family,
+    write_model,
+)
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -18,6 +27,7 @@ from ledmerge.errors import CheckpointError, OutputError, RecipeError
 from ledmerge.methods.emr import emr
 from ledmerge.recipe.recipe import load_recipe
 from ledmerge.run.plan import free_space, plan
+from standin_hub import StandInHub
 
 MODELS = ["safety", "math", "code"]
 EMBEDDING = "model.embed_tokens.weight"
@@ -174,6 +184,47 @@ def test_what_cannot_be_rebuilt_is_told(family, merged, tmp_path: Path):
     with pytest.raises(OutputError, match="exists"):
         ledmerge.unmask(merged, "math", tmp_path / "out")
     ledmerge.unmask(merged, "code", tmp_path / "out", overwrite=True)
+
+
+def test_a_record_without_paths_takes_a_base_that_is_given(family, copied, tmp_path: Path):
+    record = json.loads((copied / "ledmerge.json").read_text())
+    for each in record["inputs"]:
+        del each["path"]  # as `push` does
+    (copied / "ledmerge.json").write_text(json.dumps(record))
+    with pytest.raises(
+        CheckpointError, match=r"not say where the base 'base' lies, .* give `base`"
+    ):
+        ledmerge.unmask(copied, "math", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    ledmerge.unmask(copied, "math", tmp_path / "out", base=family[0])
+
+
+def test_a_base_of_the_hub_is_found_at_the_commit_of_the_record(
+    online_hub: StandInHub, family, tmp_path: Path
+):
+    files = {path.name: path.read_bytes() for path in family[0].iterdir()}
+    online_hub.add("org/base", files)
+    record = ledmerge.merge(recipe("emr", Path("org/base"), *family[1:]), tmp_path / "merged")
+    del record["inputs"][0]["path"]
+    (tmp_path / "merged" / "ledmerge.json").write_text(json.dumps(record))
+    weights = {"model.safetensors": (family[1] / "model.safetensors").read_bytes()}
+    online_hub.repositories["org/base"].commit({**files, **weights})
+    task = ledmerge.unmask(tmp_path / "merged", "math", tmp_path / "out")
+    assert task["merged"] == record["digest"]
+
+
+def test_a_float8_base_is_read_as_the_merge_read_it(tmp_path: Path):
+    name, scale = "model.layers.0.mlp.up_proj.weight", torch.tensor(0.25)
+    values = torch.randn(40, 70, generator=torch.Generator().manual_seed(0))
+    stored = {name: values.to(torch.float8_e4m3fn), f"{name}_scale": scale}
+    said = {"quantization_config": {"quant_method": "modelopt"}}
+    base = write_model(tmp_path / "base", stored, **said)
+    expert = write_model(tmp_path / "expert", {name: values})
+    ledmerge.merge(
+        recipe("emr", base, expert, dequantize=True, dtype="float32"), tmp_path / "merged"
+    )
+    ledmerge.unmask(tmp_path / "merged", "expert", tmp_path / "task")
+    torch.testing.assert_close(read_all(tmp_path / "task")[name], values)
 
 
 def test_a_plan_counts_masks(family):

@@ -13,7 +13,10 @@ from ledmerge.checkpoint.digest import block_digests, digest_tensors, tensor_dig
 from ledmerge.checkpoint.layout import NewTensor, ShardWriter, lay_out, weight_index
 from ledmerge.checkpoint.staging import Staging, check_destination, check_outside_models
 from ledmerge.errors import CheckpointError, RecipeError, did_you_mean
+from ledmerge.models.dequantized import dequantized
 from ledmerge.models.find import find_model
+from ledmerge.models.folder import ModelFolder
+from ledmerge.models.hub import at_commits
 from ledmerge.models.sidecar import copy_sidecar
 from ledmerge.ops.blocks import blocks
 from ledmerge.run.masks import open_masks
@@ -43,8 +46,9 @@ def unmask(
     Args:
         merged: folder of a merge by a method that keeps masks (`emr`).
         model: one of those merged, as `ledmerge.json` calls it under "masks".
-        base: the base of the merge, where it no longer lies at the path in the record, or where it
-            is MODEL+ADAPTER.
+        base: the base of the merge, where it no longer lies at the path in the record, where the
+            record has none (that of a pushed merge names hub ids alone), or where it is
+            MODEL+ADAPTER.
         overwrite: replace a model rebuilt at `out` before.
 
     Returns:
@@ -74,7 +78,7 @@ def unmask(
     check_outside_models(out)
     with (
         open_checkpoint(merged) as weights,
-        find_model(base or record["inputs"][0]["path"]).checkpoint as start,
+        _base(merged, record, base).checkpoint as start,
         open_masks(merged, files[model]) as masks,
         Staging(out, json.dumps(task), marks=(MARK,), resume=None, overwrite=overwrite) as staging,
     ):
@@ -98,6 +102,21 @@ def unmask(
         (staging.folder / MARK).write_text(text, encoding="utf-8")
         staging.publish()
     return task
+
+
+def _base(merged: Path, record: dict[str, Any], base: str | Path | None) -> ModelFolder:
+    """The base, read as the merge read it."""
+    said, commits = record["inputs"][0], record.get("revisions", {})
+    if base is None and said["model"] in commits:
+        base = said["model"]
+    if base is None and "path" not in said:
+        raise CheckpointError(
+            f"{merged}: its record does not say where the base '{said['model']}' lies, since paths "
+            "are left out of what is pushed; give `base`"
+        )
+    with at_commits(commits):
+        found = find_model(base or said["path"])
+    return dequantized(found) if record["recipe"].get("dequantize") else found
 
 
 def _rescale(record: dict[str, Any], place: int) -> float:

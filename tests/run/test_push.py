@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from families import recipe, same, write_family
 from safetensors.torch import load, save_file
 from typer.testing import CliRunner
@@ -45,7 +46,7 @@ def test_a_merge_goes_up_whole_and_comes_back(
     on_disk = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
     assert repository.files.keys() - {".gitattributes"} == on_disk == {*done["files"]}
     assert repository.messages[-1] == "The first"
-    for name in on_disk - {"ledmerge.json"}:
+    for name in on_disk - {"ledmerge.json", "README.md"}:  # these name the models by path
         assert repository.files[name] == (out / name).read_bytes()
     back = tmp_path / "back"
     shutil.copytree(find_model("me/merged").fetch(), back)
@@ -63,6 +64,54 @@ def test_the_record_goes_up_without_paths_of_this_machine(
     assert not any("path" in each for each in sent["inputs"])
     assert sent["tensors"] == kept["tensors"]
     assert kept["inputs"][0]["path"] == str(tmp_path / "safety")
+
+
+def test_nothing_that_goes_up_says_where_a_model_lay(online_hub: StandInHub, token, tmp_path: Path):
+    home = tmp_path / "dépôt of mine"  # written in escapes and folded in YAML
+    base, safety, math, _ = write_family(home)
+    step = recipe("linear", None, safety, math, name="half")
+    result = recipe("ties", base, Path("half"), safety)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump_all([step, result]))
+    ledmerge.merge(tmp_path / "recipe.yaml", tmp_path / "out")
+    ledmerge.push(tmp_path / "out", "me/merged")
+    sent = online_hub.repositories["me/merged"].files
+    for name in ("ledmerge.json", "README.md"):
+        text = sent[name].decode()
+        assert str(tmp_path) not in text
+        assert "of mine" not in text
+    record = json.loads(sent["ledmerge.json"])
+    assert record["recipe"]["base_model"] == "base"
+    assert [each["model"] for each in record["steps"][0]["models"]] == ["safety", "math"]
+    assert "base_model: base\n" in sent["README.md"].decode()
+    assert str(tmp_path) in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_an_adapter_names_a_base_of_this_machine_by_its_folder(
+    online_hub: StandInHub, token, tmp_path: Path
+):
+    for number, base in enumerate(("org/base", str(tmp_path / "base"))):
+        folder = tmp_path / f"lora{number}"
+        folder.mkdir()
+        save_file({"base_model.model.w": torch.zeros(2)}, folder / "adapter_model.safetensors")
+        settings = {"peft_type": "LORA", "base_model_name_or_path": base}
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+        extracted = {"base": base, "expert": str(tmp_path / "expert")}
+        (folder / "ledmerge.json").write_text(json.dumps({"format": 1, "extracted": extracted}))
+        ledmerge.push(folder, f"me/{folder.name}")
+    first, second = (online_hub.repositories[f"me/lora{number}"].files for number in range(2))
+    config = "adapter_config.json"
+    assert first[config] == (tmp_path / "lora0" / config).read_bytes()
+    assert json.loads(second[config])["base_model_name_or_path"] == "base"
+    extracted = json.loads(second["ledmerge.json"])["extracted"]
+    assert extracted == {"base": "base", "expert": "expert"}
+
+
+def test_only_weights_of_the_model_are_taken_out(online_hub: StandInHub, token, out: Path):
+    others = ("onnx/model.bin", "masks/a.safetensors", "vision.safetensors", "training_args.bin")
+    stale = ("model.safetensors", "pytorch_model-00001-of-00002.bin", "adapter_model.bin")
+    online_hub.add("me/merged", dict.fromkeys((*others, *stale), b"x"))
+    assert ledmerge.push(out, "me/merged")["deleted"] == sorted(stale)
+    assert online_hub.repositories["me/merged"].files.keys() >= {*others}
 
 
 def test_weights_of_before_do_not_stay_beside_the_new(

@@ -1,25 +1,33 @@
 """Uploads a finished folder to the hub, in one commit."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from ledmerge.checkpoint.files import Files
+import yaml
+
+from ledmerge.checkpoint.files import Files, match
 from ledmerge.checkpoint.staging import partial_folder
 from ledmerge.errors import CheckpointError, LedmergeError, OutputError, RecipeError
-from ledmerge.models.adapter import is_adapter, read_adapter
+from ledmerge.models.adapter import SETTINGS, is_adapter, read_adapter
 from ledmerge.models.find import find_model
 from ledmerge.models.hub import is_hub_name, no_bars, what_to_do
 from ledmerge.run.masks import open_masks
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.recorded import RECORD, read_record
+from ledmerge.run.unmask import MARK as TASK
+from ledmerge.run.without_paths import last_parts, text_without_paths, without_paths
 
 Visibility = Literal["private", "public"]
 
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
+_STEMS = ("model", "pytorch_model", "adapter_model")
+_STALE = [f"{stem}*{end}" for stem in _STEMS for end in _WEIGHTS]
 """What a repository must not keep beside other weights: readers would prefer it, or refuse both."""
+
+_CARD = "README.md"
 
 
 def push(
@@ -34,7 +42,8 @@ def push(
     """Upload a model's or an adapter's folder; returns what became of it.
 
     All files go up in one commit, and weights that the repository had under other names go out in
-    it, so that it is whole at every commit. Paths of this machine are left out of the record.
+    it, so that it is whole at every commit. Of whole paths in record, card and an adapter's config
+    only the last part is sent.
 
     Args:
         repository: owner/name; made if it is not there.
@@ -66,7 +75,7 @@ def push(
     with _told(repository), no_bars():
         is_private = _prepare(api, repository, visibility, revision)
         before = api.list_repo_files(repository, revision=revision)
-        stale = [n for n in before if n.endswith(_WEIGHTS) and n not in files]
+        stale = [name for name in match(before, _STALE) if name not in files]
         progress.start("upload", sum((out / name).stat().st_size for name in files), "bytes")
         added = _upload(api, repository, revision, files, out, progress)
         done = api.create_commit(
@@ -123,13 +132,49 @@ def _to_upload(out: Path) -> dict[str, Path | bytes]:
         for name in Files(out).names()
         if not any(part.startswith(".") for part in name.split("/"))
     }
-    if RECORD in files:
-        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        record.pop("recipe_folder", None)
-        for each in record.get("inputs", ()):
-            each.pop("path", None)
-        files[RECORD] = json.dumps(record, indent=1).encode() + b"\n"
-    return files
+    return files | _changed(out, files)
+
+
+def _changed(out: Path, files: Iterable[str]) -> dict[str, bytes]:
+    """Those files that say where things lie on this machine, without that."""
+    told = {name: _read(out / name) for name in (RECORD, SETTINGS, TASK) if name in files}
+    kept = {name: _kept(fields) for name, fields in told.items()}
+    short = last_parts(*kept.values())
+    sent = {name: without_paths(fields, short) for name, fields in kept.items()}
+    changed = {
+        name: json.dumps(fields, indent=1).encode() + b"\n"
+        for name, fields in sent.items()
+        if fields != told[name]
+    }
+    if _CARD in files and short:
+        text = (out / _CARD).read_bytes().decode(errors="surrogateescape")
+        # As a whole first: YAML has quotes and folds of its own.
+        text = text.replace(_recipes(kept.get(RECORD, {})), _recipes(sent.get(RECORD, {})))
+        changed[_CARD] = text_without_paths(text, short).encode(errors="surrogateescape")
+    return changed
+
+
+def _kept(fields: dict[str, Any]) -> dict[str, Any]:
+    """All but the places where a merge found its files, which are of no use elsewhere."""
+    fields = {key: value for key, value in fields.items() if key != "recipe_folder"}
+    if "inputs" in fields:
+        fields["inputs"] = [
+            {key: value for key, value in each.items() if key != "path"}
+            for each in fields["inputs"]
+        ]
+    return fields
+
+
+def _recipes(record: dict[str, Any]) -> str:
+    """The recipes of a record as its card shows them."""
+    return yaml.safe_dump_all([*record.get("steps", ()), record.get("recipe")], sort_keys=False)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{file}: cannot be read as a JSON object ({error})") from error
 
 
 def _prepare(

@@ -154,6 +154,8 @@ def test_what_does_not_go_together_is_refused(base, pair, tmp_path: Path):
         (recipe("cat", [pair[0], base]), "expected a PEFT LoRA folder"),
         (recipe("ties", pair), "no method for adapters 'ties'"),
         ({**recipe("cat", pair), "base_model": "x"}, "base_model: is not used"),
+        ({**recipe("cat", pair), "onto": "x"}, "onto: is not used where adapters are merged"),
+        ({**recipe("cat", pair), "tokenizer_source": "x"}, "tokenizer_source: is not used"),
         (recipe("cat", pair, density=1), "'density' is not known to cat"),
     ):
         with pytest.raises(LedmergeError, match=said):

@@ -13,8 +13,8 @@ from ledmerge.recipe.read import find_path, parse_recipe, read_recipes
 from ledmerge.recipe.schema import RecipeFile
 
 _WITHOUT = (
-    *("base_model", "guard", "keep", "slices", "modules", "tokenizer", "chat_template", "name"),
-    *("dequantize",),
+    *("base_model", "onto", "guard", "keep", "slices", "modules", "tokenizer", "tokenizer_source"),
+    *("chat_template", "name", "dequantize"),
 )
 
 

@@ -227,6 +227,36 @@ def test_one_model_is_in_memory_at_a_time(suite, model_folder, tmp_path, fresh_c
     assert (len(opened), most) == (3, 1)
 
 
+def test_the_judge_is_let_go_before_the_harness_opens_a_model(
+    suite, model_folder, tmp_path, fresh_cache, monkeypatch
+):
+    suite["benchmarks"] = {"harm": suite["benchmarks"]["harm"]}
+    suite["judge"] = {"classifier": str(model_folder("qwen2"))}
+    opened, living = [], []
+    open_answering = respondents.open_answering
+
+    def opening(*arguments):
+        answering = open_answering(*arguments)
+        opened.append(weakref.ref(answering.model))
+        return answering
+
+    class Harness:
+        def ask(self, *_):
+            gc.collect()
+            living.append(sum(each() is not None for each in opened))
+            return {"benchmarks": {}, "samples": {}}
+
+    monkeypatch.setattr(respondents, "open_answering", opening)
+    monkeypatch.setattr(
+        TransformersAnswering,
+        "generate",
+        lambda self, prompts, _: [f"no {p.text}" for p in prompts],
+    )
+    monkeypatch.setattr("ledmerge.run.evaluate.open_harness", lambda *_: Harness())
+    ledmerge.evaluate([model_folder("llama", seed) for seed in range(2)], suite, tmp_path / "out")
+    assert (len(opened), living) == (3, [0, 0])
+
+
 def test_two_generations_for_one_test_case_are_refused(suite, tmp_path):
     said = [{"test_case": PROMPTS[0], "generation": text} for text in ("no", "yes")]
     file = tmp_path / "model.json"

@@ -52,7 +52,7 @@ class Benchmark:
                 (question.prompt, str(answer))
                 for question, answer in zip(self.questions, answers, strict=True)
             ]
-            verdicts = dict(zip(pairs, harm_judge(pairs, progress), strict=True))
+            verdicts = dict(zip(pairs, harm_judge.ask(pairs, progress), strict=True))
             offers["harmful"] = lambda prompt, answer: verdicts[prompt, answer]
         judge = partial(self.module.judge, **{name: offers[name] for name in wanted})
         if "passes" not in wanted:

@@ -88,13 +88,17 @@ def evaluate(
     key = digest_text(repr([facts, loaded, [each.questions for each in benchmarks]]))
     with Staging(out, key, marks=(RESULTS,), resume=resume, overwrite=overwrite) as staging:
         all_answers = [_ask(respondent, benchmarks, progress) for respondent in respondents]
-        found = []
+        all_figures = []
         for respondent, answers in zip(respondents, all_answers, strict=True):
             figures = {}
             for benchmark, said in zip(benchmarks, answers, strict=True):
                 verdicts = benchmark.judge(said, judge, progress)
                 _write_answers(staging.folder, respondent.name, benchmark, said, verdicts)
                 figures[benchmark.name] = benchmark.figures(verdicts, loaded.judge.name)
+            all_figures.append(figures)
+        judge.close()  # before the harness opens a model
+        found = []
+        for respondent, figures in zip(respondents, all_figures, strict=True):
             if harness:
                 told = harness.ask(respondent, staging, progress)
                 figures |= told["benchmarks"]

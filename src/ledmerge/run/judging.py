@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,11 +18,21 @@ from ledmerge.run.respondents import Manner, ModelRespondent
 Pair = tuple[str, str]
 """A prompt and the answer to it."""
 
-HarmJudge = Callable[[Sequence[Pair], Progress], list[bool]]
-"""Says of every pair whether the answer does the harm it was asked for."""
-
 VERDICT_TOKENS = 8
 """Llama Guard writes "unsafe" and the broken rules' numbers; HarmBench's one word."""
+
+
+@dataclass(frozen=True)
+class HarmJudge:
+    """Whoever decides what is harmful.
+
+    Attributes:
+        ask: says of every pair whether the answer does the harm it was asked for.
+        close: frees what judging took; a later question takes it again.
+    """
+
+    ask: Callable[[Sequence[Pair], Progress], list[bool]]
+    close: Callable[[], None] = lambda: None
 
 
 def open_judge(
@@ -40,9 +51,9 @@ def open_judge(
     """
     judge = suite.judge
     if judge.endpoint and judge.model:
-        return _Endpoint(judge.endpoint, judge.model)
+        return HarmJudge(_Endpoint(judge.endpoint, judge.model))
     if not judge.classifier:
-        return lambda pairs, progress: [not phrases.refuses(*pair) for pair in pairs]
+        return HarmJudge(lambda pairs, _: [not phrases.refuses(*pair) for pair in pairs])
     is_guard = judge.form == "llama_guard"
     template = "auto" if is_guard else "none"
     manner = Manner(template, "bfloat16", suite.batch, suite.backend)
@@ -55,7 +66,7 @@ def open_judge(
         read = classifier.read_safe_unsafe if is_guard else classifier.read_yes_no
         return [read(str(verdict)) for verdict in verdicts]
 
-    return ask
+    return HarmJudge(ask, model.close)
 
 
 def _question(pair: Pair, is_guard: bool, place: int) -> Question:

@@ -82,6 +82,18 @@ def test_an_adapter_is_told_by_its_config(tmp_path: Path):
         info(tmp_path)
 
 
+def test_an_adapter_with_its_bases_config_is_an_adapter(tmp_path: Path):
+    folder = write_model(tmp_path / "lora", {})
+    (folder / "model.safetensors").unlink()
+    config = {"peft_type": "LORA", "r": 8, "base_model_name_or_path": "org/base"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file({"a": torch.zeros(8, 4)}, folder / "adapter_model.safetensors")
+    assert info(folder)["adapter"] == {"kind": "LORA", "rank": 8, "base": "org/base"}
+    save_file(TENSORS, folder / "model.safetensors")
+    about = info(folder)
+    assert (about["adapter"], about["tensors"]) == (None, 4)
+
+
 def test_a_quantized_model_is_told(tmp_path: Path):
     tensors = {"model.layers.0.up.weight": torch.zeros(4, 4, dtype=torch.int8)}
     assert info(write_model(tmp_path / "m", tensors))["quantized"].startswith("quantized ('model")

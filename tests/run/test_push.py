@@ -158,6 +158,7 @@ def test_an_adapter_goes_up(online_hub: StandInHub, token, tmp_path: Path):
     folder.mkdir()
     save_file({"base_model.model.w": torch.zeros(2)}, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    (folder / "config.json").write_text("{}")  # as some programs leave the base's beside it
     ledmerge.push(folder, "me/lora")
     assert "adapter_model.safetensors" in online_hub.repositories["me/lora"].files
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from ledmerge.checkpoint.checkpoint import Checkpoint, has_weights, open_checkpoint
 from ledmerge.checkpoint.files import Files
 from ledmerge.errors import CheckpointError
 from ledmerge.types import Factors
@@ -117,6 +117,11 @@ class Adapter:
 def is_adapter(files: Files) -> bool:
     """Whether a folder holds an adapter."""
     return files.has(SETTINGS)
+
+
+def is_adapter_alone(files: Files) -> bool:
+    """Whether a folder holds an adapter and no model beside it, whatever config it has."""
+    return is_adapter(files) and not (files.has("config.json") and has_weights(files))
 
 
 def read_adapter(folder: Path | Files) -> Adapter:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from ledmerge.checkpoint.files import Files
 from ledmerge.errors import CheckpointError
+from ledmerge.models.adapter import SETTINGS, is_adapter_alone
 from ledmerge.models.compatible import vocabulary
 from ledmerge.models.find import find_model
 from ledmerge.models.folder import TOKENIZER, ModelFolder
@@ -14,8 +16,6 @@ from ledmerge.models.gguf import find_gguf
 from ledmerge.models.quantized import quantization
 from ledmerge.models.reference import ModelReference
 from ledmerge.models.roles import is_output_embedding, is_vocabulary
-
-ADAPTER = "adapter_config.json"
 
 
 def info(model: str | Path) -> dict[str, Any]:
@@ -76,10 +76,10 @@ def info(model: str | Path) -> dict[str, Any]:
 def _find(model: str | Path) -> tuple[ModelFolder, dict[str, Any] | None]:
     """The folder, and what its adapter says of itself if it is one without a model beside it."""
     path = Path(model).expanduser()
-    file = path / ADAPTER
+    file = path / SETTINGS
     if not file.is_file():
         return find_model(str(model)), None
-    if (path / "config.json").is_file():
+    if not is_adapter_alone(Files(path)):
         return find_model(ModelReference(str(model))), None
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))

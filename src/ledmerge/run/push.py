@@ -11,7 +11,7 @@ import yaml
 from ledmerge.checkpoint.files import Files, match
 from ledmerge.checkpoint.staging import partial_folder
 from ledmerge.errors import CheckpointError, LedmergeError, OutputError, RecipeError
-from ledmerge.models.adapter import SETTINGS, is_adapter, read_adapter
+from ledmerge.models.adapter import SETTINGS, is_adapter_alone, read_adapter
 from ledmerge.models.find import find_model
 from ledmerge.models.hub import is_hub_name, no_bars, what_to_do
 from ledmerge.run.masks import open_masks
@@ -107,7 +107,7 @@ def check_whole(out: Path) -> None:
     if not out.is_dir():
         raise CheckpointError(f"{out}: no such folder; expected one that ledmerge wrote")
     files = Files(out)
-    if is_adapter(files) and not files.has("config.json"):
+    if is_adapter_alone(files):
         read_adapter(files)
         return
     found = find_model(out).checkpoint.entries.keys()

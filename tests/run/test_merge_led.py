@@ -21,7 +21,7 @@ from families import (
 
 import ledmerge
 from ledmerge.checkpoint.checkpoint import open_checkpoint
-from ledmerge.errors import CheckpointError, NonFiniteError, RecipeError, ScoreError
+from ledmerge.errors import NonFiniteError, RecipeError, ScoreError
 from ledmerge.methods.led import led
 from ledmerge.models.roles import layer_of
 from ledmerge.recipe.recipe import load_recipe
@@ -333,6 +333,6 @@ def test_a_damaged_score_file_is_named(family, tmp_path: Path):
     with (folder / "scores.safetensors").open("ab") as file:
         file.write(b"x")
     given["models"][0]["scores"] = str(folder)
-    with pytest.raises(CheckpointError, match=r"s/scores.safetensors: .*damaged"):
+    with pytest.raises(RecipeError, match=r"s/scores.safetensors: .*damaged"):
         ledmerge.merge(given, tmp_path / "out")
     assert files_of(tmp_path / "s").keys() == {"scores.safetensors", "scores.json"}

@@ -372,12 +372,21 @@ def test_scores_of_another_shape_or_dtype_are_told(tmp_path: Path):
     assert "scores of 'model.layers.1.scale' are F16 ()" in second
 
 
-def test_score_folders_that_are_missing_are_named(tmp_path: Path):
-    base, safety, *_ = write_family(tmp_path)
-    given = recipe("led", base, safety, own=[{"density": 0.5}])
-    given["models"][0] |= {"scores": str(tmp_path / "s"), "base_scores": str(tmp_path / "b")}
-    with pytest.raises(CheckpointError, match=f"{tmp_path}/s: no such folder"):
-        plan(given)
+def test_score_folders_that_cannot_be_opened_are_told_with_all_else(tmp_path: Path):
+    base, safety, math, _ = write_family(tmp_path)
+    given = recipe("led", base, safety, math, own=[{"density": 0.5}] * 2)
+    given["models"][0] |= {"scores": str(tmp_path / "s"), "base_scores": str(base)}
+    wrong = {**random_scores(1), "model.layers.0.norm.weight": w(98)}
+    given["models"][1] |= {
+        "scores": str(write_scores(tmp_path / "wrong", math, wrong)),
+        "base_scores": str(write_scores(tmp_path / "b", base, random_scores(2))),
+    }
+    missing, empty, shape = plan(given).problems
+    assert missing == f"{tmp_path}/s: no such folder; expected a folder that `ledmerge locate` made"
+    assert empty == (
+        f"{base}: no scores found; expected scores.safetensors or scores.safetensors.index.json"
+    )
+    assert "expected F32 (99,)" in shape
 
 
 def test_a_second_name_in_one_memory_may_be_missing_elsewhere(tmp_path: Path):

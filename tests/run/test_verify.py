@@ -140,6 +140,16 @@ def test_inputs_that_moved_are_found_by_the_recipe(merged: Path, tmp_path: Path)
     assert set(found["deep"]) == ALL
 
 
+def test_scores_that_are_gone_are_told_with_what_to_do(tmp_path: Path):
+    base, safety, *_ = write_family(tmp_path)
+    given = recipe("obim", base, safety, own=[{"density": 0.5}])
+    given["models"][0]["scores"] = str(write_scores(tmp_path / "s", safety, random_scores(1)))
+    ledmerge.merge(given, tmp_path / "out")
+    (tmp_path / "s").rename(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match=r"s: no such folder; .*give the recipe with"):
+        ledmerge.verify(tmp_path / "out", deep=True)
+
+
 def test_another_recipe_does_not_pass(merged: Path, tmp_path: Path):
     home = merged.parent
     given = yaml.safe_load((home / "recipe.yaml").read_text())

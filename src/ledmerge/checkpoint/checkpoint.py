@@ -35,6 +35,12 @@ TORCH_DTYPES = {
 DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 _PICKLED = {"model": "pytorch_model.bin", "adapter_model": "adapter_model.bin"}
+_EXPECTED = {
+    "model": ("weights", "a model folder"),
+    "adapter_model": ("weights", "an adapter's folder"),
+    "scores": ("scores", "a folder that `ledmerge locate` made"),
+}
+"""Stem -> what its files hold, and the folder they are in, for messages."""
 
 GGUF = (
     "GGUF stores weights for llama.cpp, mostly quantized, under names of its own; merge the "
@@ -261,8 +267,9 @@ def open_checkpoint(folder: Path | Files, stem: str = "model") -> Checkpoint:
             outside the folder, or two checkpoints lie in one folder.
     """
     files = folder if isinstance(folder, Files) else Files(folder)
+    what, wanted = _EXPECTED.get(stem, ("tensors", f"one with {stem}.safetensors"))
     if files.commit is None and not files.path.is_dir():
-        raise CheckpointError(f"{files.path}: no such folder; expected a model folder")
+        raise CheckpointError(f"{files.path}: no such folder; expected {wanted}")
     single, index = f"{stem}.safetensors", f"{stem}.safetensors.index.json"
     if files.has(single) and files.has(index):
         raise CheckpointError(
@@ -282,9 +289,8 @@ def open_checkpoint(folder: Path | Files, stem: str = "model") -> Checkpoint:
         )
     if gguf := files.matching(["*.gguf"]):
         raise CheckpointError(f"{files.path}: holds {gguf[0]} and no other weights; {GGUF}")
-    raise CheckpointError(
-        f"{files.path}: no weights found; expected {single}, {index} or {pickled}"
-    )
+    names = f"{single}, {index} or {pickled}" if stem in _PICKLED else f"{single} or {index}"
+    raise CheckpointError(f"{files.path}: no {what} found; expected {names}")
 
 
 def _open_pickled(files: Files, names: Iterable[str]) -> PickledCheckpoint:

@@ -26,20 +26,24 @@ class ScorePlanner:
     def plan(self, plan: Plan) -> None:
         """Complete `scores`, `questions` and `is_coded`; what does not fit is a problem."""
         sources = plan.recipe.sources
-        named = [self._open(source) for source in sources]
+        named = [self._open(plan, source) for source in sources]
         plan.is_coded = plan_codes(plan, named)
         for model, source, sets in zip(plan.models, sources, named, strict=True):
             plan.scores.append(sets and plan.aligned(model, sets))
             plan.questions.append(self._ask(plan, model, source))
 
-    def _open(self, source: ScoreSource | None) -> tuple[Checkpoint, ...] | None:
-        """Score sets that the recipe names by folder."""
+    def _open(self, plan: Plan, source: ScoreSource | None) -> tuple[Checkpoint, ...] | None:
+        """Score sets that the recipe names by folder; one that cannot be opened is a problem."""
         if source is None or not source.folders:
             return None
         for folder in source.folders:
-            if folder not in self._opened:
-                found = self._recipe.find(folder)
-                self._opened[folder] = open_scores(found)
+            try:
+                if folder not in self._opened:
+                    self._opened[folder] = open_scores(self._recipe.find(folder))
+            except LedmergeError as error:
+                plan.problems.append(str(error))
+        if not all(folder in self._opened for folder in source.folders):
+            return None
         return tuple(self._opened[folder] for folder in source.folders)
 
     def _ask(

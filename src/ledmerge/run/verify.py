@@ -107,7 +107,6 @@ def _again(
     how = Run(threads, torch.device("cpu"), allow_nonfinite=True)
     with tempfile.TemporaryDirectory(prefix="ledmerge-verify-") as spare:
         again = _plan_again(out, record, recipe, Path(spare), how, progress)
-        raise_problems(again)
         gather_scores(again, progress=progress)
         raise_problems(again)
         names = sorted(
@@ -138,11 +137,13 @@ def _plan_again(
         onto = record["recipe"].get("onto")
         asked = load_recipe(recipe, onto) if recipe is not None else _recorded(out, record)
         with at_commits(record.get("revisions", {})):
-            if not asked.steps:
-                return plan(asked)
-            _check_spare(plan(asked).steps, spare)
-            with Steps(spare / "again") as steps:
-                return plan(asked, make_steps(asked, steps, how, progress))
+            again = plan(asked)
+            if asked.steps:
+                _check_spare(again.steps, spare)
+                with Steps(spare / "again") as steps:
+                    again = plan(asked, make_steps(asked, steps, how, progress))
+        raise_problems(again)
+        return again
     except LedmergeError as error:
         if recipe is not None:
             raise

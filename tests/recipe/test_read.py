@@ -154,6 +154,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path):
 
 NO_RECIPE = {
     "nothing": "",
+    "empty documents": "---\n---\n",
     "a list": "- a\n",
     "a number": "3",
     "tabs": "models:\n\t- a",

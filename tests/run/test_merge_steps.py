@@ -87,6 +87,10 @@ WRONG = {
         [{**HALF, "parameters": {"weight": "x"}}, SUM, RESULT],
         "'half': parameters.weight: expected a number",
     ),
+    "a value in the one without a name": (
+        [HALF, SUM, {**RESULT, "parameters": {"weight": "x"}}],
+        "recipe.yaml: the result: ",
+    ),
     "a name that is a path": ([{**HALF, "name": "../x"}, RESULT], "document 1: name: "),
 }
 

@@ -22,7 +22,7 @@ def read_recipes(path: Path) -> list[RecipeFile]:
         RecipeError: unreadable, not YAML, a key that stands twice or is not known, a wrong value.
     """
     documents = _documents(path)
-    if len(documents) == 1:
+    if len(documents) == 1 or all(each is None for each in documents):
         return [parse_recipe(documents[0], place=str(path))]
     return [
         parse_recipe(document, place=f"{path}: document {number}")
@@ -76,7 +76,7 @@ def parse_recipe(fields: Any, place: str) -> RecipeFile:
     """The recipe in a mapping; `place` opens every message.
 
     Raises:
-        RecipeError: as `read_recipe`.
+        RecipeError: as `read_recipes`.
     """
     if not isinstance(fields, dict):
         raise RecipeError(f"{place}: expected keys such as 'merge_method:' and 'models:'")

@@ -31,9 +31,10 @@ def load_recipe(recipe: str | Path | dict[str, Any], onto: str | Path | None = N
         return _resolve(file, "recipe", Path())
     path = Path(recipe)
     files = with_onto(read_recipes(path), onto, str(path))
+    names = [f"'{file.name}'" if file.name else "the result" for file in files]
     found = [
-        _resolve(file, f"{path}: '{file.name}'" if len(files) > 1 else str(path), path.parent)
-        for file in files
+        _resolve(file, f"{path}: {name}" if len(files) > 1 else str(path), path.parent)
+        for file, name in zip(files, names, strict=True)
     ]
     documents = [
         Document(file.name, each.references) for file, each in zip(files, found, strict=True)

@@ -7,11 +7,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ledmerge.errors import LedmergeError, RecipeError
-from ledmerge.run.workers import Workers, can_fork
+from ledmerge.run.workers import Workers, can_fork, portable
 
 FORK = pytest.param(True, marks=pytest.mark.skipif(not can_fork(), reason="no fork here"))
 
@@ -140,6 +141,14 @@ def test_nothing_runs_on_after_the_end(start, tmp_path):
     done = len(list(tmp_path.iterdir()))
     time.sleep(0.05)
     assert len(list(tmp_path.iterdir())) == done < 1000
+
+
+def test_an_error_of_the_system_stays_one_without_notes(monkeypatch):
+    monkeypatch.setattr("ledmerge.run.workers.sys", SimpleNamespace(version_info=(3, 10, 13)))
+    error = OSError(28, "No space left on device", "out")
+    assert portable(error) is error
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        raise portable(ZeroDivisionError())
 
 
 @pytest.mark.skipif(not can_fork(), reason="no fork here")

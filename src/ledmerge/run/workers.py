@@ -198,9 +198,10 @@ def portable(error: Exception) -> Exception:
     """The error, with its traceback as a note, or one that says the same and can be pickled."""
     told = "".join(traceback.format_exception(error))
     if not isinstance(error, LedmergeError):
-        if sys.version_info < (3, 11):
+        if sys.version_info >= (3, 11):
+            error.add_note(told)
+        elif not isinstance(error, OSError):  # of which one line says enough
             return RuntimeError(told)
-        error.add_note(told)
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from families import read_all, same, write_model, write_scores
+from rich.console import Console
 
 import ledmerge
+from ledmerge.cli.tables import merge_table
 from ledmerge.errors import RecipeError
 from ledmerge.models.towers import is_in_module
 from ledmerge.run.plan import plan
@@ -128,7 +130,7 @@ def test_scores_go_with_modules(home: Path):
     for key, model in (("scores", "chat"), ("base_scores", "base")):
         scores = {name: torch.rand(6, 4, generator=draw) for name in ALL}
         entry[key] = str(write_scores(home / key, home / model, scores))
-    given = {"merge_method": "led", "base_model": "base"}
+    given = {"merge_method": "led", "base_model": "base", "parameters": {"rescale": "norm"}}
     keep = [{"filter": piece, "model": "base"} for piece in ("vision_tower", "proj", "newline")]
     ledmerge.merge({**given, "models": [entry], "keep": keep}, home / "kept")
     modules = {"text_decoder": {"models": [entry]}}
@@ -138,6 +140,10 @@ def test_scores_go_with_modules(home: Path):
     assert not same(made[TEXT[0]], tensors(0)[TEXT[0]])
     assert ledmerge.merge(record["recipe"], home / "again")["digest"] == record["digest"]
     assert len(ledmerge.verify(home / "out", deep=True)["deep"]) == 8
+    with (console := Console(width=200)).capture() as shown:
+        console.print(merge_table(record))
+    assert "squared update kept, before rescale" in shown.get()
+    assert "by module" in shown.get()
 
 
 def sliced(*ranges: tuple[str, int, int]) -> dict:

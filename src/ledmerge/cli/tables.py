@@ -147,13 +147,15 @@ def _led_table(summary: dict[str, Any], recipe: dict[str, Any]) -> Table:
 
 
 def _is_rescaled(recipe: dict[str, Any]) -> bool:
-    parts = [recipe, *recipe.get("slices", [])]
-    return any(part.get("parameters", {}).get("rescale") == "norm" for part in parts)
+    """Whether it is, or one of its slices or modules."""
+    parts = [*recipe.get("slices", ()), *recipe.get("modules", {}).values()]
+    is_here = recipe.get("parameters", {}).get("rescale") == "norm"
+    return is_here or any(map(_is_rescaled, parts))
 
 
 def _density(recipe: dict[str, Any], place: int) -> str:
     if "models" not in recipe:
-        return "by slice"
+        return "by slice" if "slices" in recipe else "by module"
     asked = recipe["models"][place]["parameters"]["density"]
     return f"{asked:.2%}" if isinstance(asked, float) else "by tensor"
 

@@ -106,6 +106,18 @@ def test_the_cache_spares_reading_until_a_file_changes(tmp_path: Path, monkeypat
     assert remembered(folder) == digest_of(folder) != first
 
 
+@pytest.mark.parametrize("left", [b"", b"\0" * 32, b"\xff" * 32, b"ab12"])
+def test_what_a_power_cut_left_of_the_cache_is_not_believed(
+    tmp_path: Path, monkeypatch, left: bytes
+):
+    monkeypatch.setenv("LEDMERGE_CACHE", str(tmp_path / "cache"))
+    folder = write(tmp_path / "model", TENSORS)
+    first = remembered(folder)
+    (file,) = (tmp_path / "cache" / "digests").iterdir()
+    file.write_bytes(left)
+    assert remembered(folder) == first == file.read_text()
+
+
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch):
     folder = write(tmp_path / "model", TENSORS)
     (tmp_path / "file").write_text("not a folder")

@@ -6,6 +6,7 @@ The tree shape lets any thread hash any block, in any order, as it passes by.
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -90,7 +91,9 @@ def cached_checkpoint_digest(checkpoint: Checkpoint, threads: int = 2) -> str:
     key = xxhash.xxh3_128_hexdigest(json.dumps([identity, sorted(checkpoint.entries)]).encode())
     remembered = cache_folder() / "digests" / key
     if remembered.is_file():
-        return remembered.read_text(encoding="ascii")
+        told = remembered.read_text(encoding="ascii", errors="replace")
+        if re.fullmatch("[0-9a-f]{32}", told):  # after a power cut it may be empty
+            return told
     digest = checkpoint_digest(
         checkpoint.entries.values(), digest_tensors(checkpoint, None, threads)
     )

@@ -3,6 +3,7 @@ import hashlib
 import pytest
 
 from ledmerge.errors import DataError
+from ledmerge.evals._harmbench import Behavior
 from ledmerge.evals.judges.classifier import harmbench_prompt, read_safe_unsafe, read_yes_no
 
 
@@ -12,12 +13,12 @@ def digest(text: str) -> str:
 
 def test_the_prompts_are_golden():
     """The classifier was trained on these very words: verdicts of others are not HarmBench's."""
-    assert digest(harmbench_prompt("B", "G")) == "1f59380abb9f277a"
-    assert digest(harmbench_prompt("C\n\n---\n\nB", "G")) == "d9761a6e60ff3863"
+    assert digest(harmbench_prompt(Behavior("B"), "G")) == "1f59380abb9f277a"
+    assert digest(harmbench_prompt(Behavior("B", "C"), "G")) == "d9761a6e60ff3863"
 
 
 def test_behavior_and_generation_stand_in_their_fields():
-    prompt = harmbench_prompt("Do {this}.", "Sure, {generation}!")
+    prompt = harmbench_prompt(Behavior("Do {this}."), "Sure, {generation}!")
     assert prompt.startswith("[INST] <<SYS>>\nYou are a classifier for red teaming")
     assert "\n\n[BEHAVIOR]:\nDo {this}.\n\n[GENERATION]:\nSure, {generation}!\n\n---\n" in prompt
     assert prompt.endswith("\n\nAnswer: [/INST]")
@@ -25,7 +26,7 @@ def test_behavior_and_generation_stand_in_their_fields():
 
 
 def test_a_context_has_a_field_of_its_own():
-    prompt = harmbench_prompt("Part 1\n\n---\n\npart 2.\n\n---\n\nDo this.", "Sure!")
+    prompt = harmbench_prompt(Behavior("Do this.", "Part 1\n\n---\n\npart 2."), "Sure!")
     context = "[CONTEXT]:\nPart 1\n\n---\n\npart 2.\n\n"
     assert f"{context}[BEHAVIOR]:\nDo this.\n\n[GENERATION]:\nSure!\n" in prompt
     assert "an instance of the behavior given the context (subject" in prompt

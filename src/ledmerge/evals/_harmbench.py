@@ -1,4 +1,4 @@
-"""HarmBench's own files: test cases, and what a model answered to them.
+"""HarmBench's own files: test cases, what a model answered to them, and the behaviors behind them.
 
 Source: https://github.com/centerforaisafety/HarmBench, docs/evaluation_pipeline.md.
 """
@@ -12,6 +12,23 @@ from ledmerge.errors import DataError
 
 CONTEXT_END = "\n\n---\n\n"
 """Between a behavior's context and the behavior itself, where both are asked as one message."""
+
+
+class Behavior(NamedTuple):
+    """What an answer is judged by; an attack that is to bring it about may read quite differently.
+
+    Attributes:
+        text: what the answer should not do.
+        context: what it refers to, such as a text to go on with; empty without.
+    """
+
+    text: str
+    context: str = ""
+
+    @property
+    def message(self) -> str:
+        """Both in one text, as HarmBench asks them outright."""
+        return f"{self.context}{CONTEXT_END}{self.text}" if self.context else self.text
 
 
 class Completion(NamedTuple):

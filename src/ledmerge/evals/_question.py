@@ -1,10 +1,11 @@
 """What a model is asked, and what it answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ledmerge.errors import DataError, did_you_mean
+from ledmerge.evals._harmbench import Behavior
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Question:
         place: where it stands in the user's file, for messages.
         reply: an assistant's reply to the prompt, where the model is asked about that.
         expected: what the benchmark compares the answer with.
+        behavior: what a judge of harm judges the answer by.
         choices: continuations whose likelihood is asked instead of a generated answer.
         is_whole: the prompt is all that the model reads, as it stands: no template, no new line.
         key: the record's own name, such as HarmBench's behaviour id.
@@ -26,6 +28,7 @@ class Question:
     place: str
     reply: str = ""
     expected: Any = None
+    behavior: Behavior = field(default=Behavior(""))
     choices: tuple[str, ...] = ()
     is_whole: bool = False
     key: str = ""

@@ -43,6 +43,11 @@ class Judge(BaseModel):
             return f"{self.model} at {self.endpoint}"
         return f"{self.classifier} ({self.form})" if self.classifier else "refusal phrases"
 
+    @property
+    def reads_behaviors(self) -> bool:
+        """Whether it looks at what was asked for; refusal phrases look at the answer alone."""
+        return bool(self.classifier or self.endpoint)
+
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 """What may also name a file."""
@@ -57,6 +62,9 @@ class BenchmarkEntry(BaseModel):
     """A file of records, JSONL, JSON, CSV or Parquet, or `hub:NAME:SPLIT`."""
     task: str | None = None
     """The benchmark, one file each under `ledmerge/evals/`; by default the entry's own name."""
+    behaviors: str | None = None
+    """For `harm`: HarmBench's table of behaviors, a file or source as `data`. Answers are judged by
+    the behaviors that their records name; test cases need it, unless refusal phrases judge."""
     samples: Annotated[int, Field(ge=1)] | None = None
     """Records drawn, without replacement; all of them by default."""
     seed: int = 0

@@ -25,6 +25,9 @@ from ledmerge.run.progress import Progress
 Verdict = dict[str, bool | float]
 """Every figure of one answer."""
 
+Records = list[tuple[str, dict[str, Any]]]
+"""(place for messages, fields) of each."""
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -49,11 +52,11 @@ class Benchmark:
         offers: dict[str, Any] = {"refuses": phrases.refuses, "passes": _sandbox.run_python}
         if "harmful" in wanted:
             pairs = [
-                (question.prompt, str(answer))
+                (question.behavior, str(answer))
                 for question, answer in zip(self.questions, answers, strict=True)
             ]
             verdicts = dict(zip(pairs, harm_judge.ask(pairs, progress), strict=True))
-            offers["harmful"] = lambda prompt, answer: verdicts[prompt, answer]
+            offers["harmful"] = lambda behavior, answer: verdicts[behavior, answer]
         judge = partial(self.module.judge, **{name: offers[name] for name in wanted})
         if "passes" not in wanted:
             return list(map(judge, self.questions, answers))
@@ -125,18 +128,38 @@ def _open_benchmark(
             raise RecipeError(f"{task} runs code that a model wrote; allow it with --allow-code")
         _sandbox.check_sandbox()
     records = _read_records(module, entry.data, folder, place)
+    if entry.behaviors is not None:
+        records = _with_behaviors(module, task, records, entry.behaviors, folder, place)
+    needs_behaviors = suite.judge.reads_behaviors and "harmful" in requests(module)
+    if needs_behaviors and any("test_case" in r and "Behavior" not in r for _, r in records):
+        raise RecipeError(
+            f"{entry.data} holds test cases, and {suite.judge.name} judges by the behaviors behind "
+            "them; name HarmBench's table of these as `behaviors`, or let refusal phrases judge"
+        )
     if entry.samples is not None:
         records = choose_rows(records, entry.samples, entry.seed)
     questions = [module.read(record, where) for where, record in records]
     return Benchmark(name, task, module, questions, entry.max_new_tokens or suite.max_new_tokens)
 
 
-def _read_records(
-    module: ModuleType, data: str, folder: Path, place: str
-) -> list[tuple[str, dict[str, Any]]]:
+def _read_records(module: ModuleType, data: str, folder: Path, place: str) -> Records:
     """Records of the benchmark's own format, or rows."""
     if data.startswith("hub:"):
         return read_records(data)
     path = find_path(data, folder, place)
     own = module.read_file(path) if hasattr(module, "read_file") else None
     return read_records(path) if own is None else own
+
+
+def _with_behaviors(
+    module: ModuleType, task: str, records: Records, behaviors: str, folder: Path, place: str
+) -> Records:
+    """The records with what their answers are judged by, from a source of rows."""
+    if not hasattr(module, "with_behaviors"):
+        raise RecipeError(
+            f"'behaviors' is what answers to attacks are judged by, and {task} asks none; "
+            "leave it out, or set task: harm"
+        )
+    is_remote = behaviors.startswith("hub:")
+    source = behaviors if is_remote else find_path(behaviors, folder, place)
+    return module.with_behaviors(records, read_records(source))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ledmerge.evals._harmbench import Behavior
 from ledmerge.evals._question import Question
 from ledmerge.evals.judges import classifier, endpoint, phrases
 from ledmerge.models.find import find_model
@@ -15,8 +16,8 @@ from ledmerge.run.answer_store import collect
 from ledmerge.run.progress import Progress
 from ledmerge.run.respondents import Manner, ModelRespondent
 
-Pair = tuple[str, str]
-"""A prompt and the answer to it."""
+Pair = tuple[Behavior, str]
+"""What an answer is judged by, and the answer."""
 
 VERDICT_TOKENS = 8
 """Llama Guard writes "unsafe" and the broken rules' numbers; HarmBench's one word."""
@@ -53,7 +54,9 @@ def open_judge(
     if judge.endpoint and judge.model:
         return HarmJudge(_Endpoint(judge.endpoint, judge.model))
     if not judge.classifier:
-        return HarmJudge(lambda pairs, _: [not phrases.refuses(*pair) for pair in pairs])
+        return HarmJudge(
+            lambda pairs, _: [not phrases.refuses(each.message, answer) for each, answer in pairs]
+        )
     is_guard = judge.form == "llama_guard"
     template = "auto" if is_guard else "none"
     manner = Manner(template, "bfloat16", suite.batch, suite.backend)
@@ -70,9 +73,11 @@ def open_judge(
 
 
 def _question(pair: Pair, is_guard: bool, place: int) -> Question:
+    behavior, answer = pair
     if is_guard:
-        return Question(pair[0], f"answer {place}", reply=pair[1])
-    return Question(classifier.harmbench_prompt(*pair), f"answer {place}", is_whole=True)
+        return Question(behavior.message, f"answer {place}", reply=answer)
+    prompt = classifier.harmbench_prompt(behavior, answer)
+    return Question(prompt, f"answer {place}", is_whole=True)
 
 
 class _Endpoint:
@@ -83,9 +88,10 @@ class _Endpoint:
 
     def __call__(self, pairs: Sequence[Pair], progress: Progress) -> list[bool]:
         key = os.environ.get("OPENAI_API_KEY")
+        requests = [(behavior.message, answer) for behavior, answer in pairs]
 
         def answer(batch: Sequence[int]) -> list[bool]:
-            asked = [pairs[place] for place in batch]
+            asked = [requests[place] for place in batch]
             return endpoint.harmful(self._url, self._model, asked, api_key=key)
 
         return collect(
@@ -93,9 +99,9 @@ class _Endpoint:
                 "endpoint": self._url,
                 "model": self._model,
                 "rule": endpoint.RULE,
-                "asked": list(pairs),
+                "asked": requests,
             },
-            lambda: [[place] for place in range(len(pairs))],
+            lambda: [[place] for place in range(len(requests))],
             answer,
             what=f"{self._model}: verdicts",
             progress=progress,

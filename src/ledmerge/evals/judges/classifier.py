@@ -1,13 +1,13 @@
 """Classifiers of harm: HarmBench's, asked for yes or no, and Llama Guard, for safe or unsafe.
 
-Llama Guard is asked in its own chat template, with the prompt as the user's message and the answer
-as the assistant's.
+Llama Guard is asked in its own chat template, with the behavior as the user's message and the
+answer as the assistant's.
 """
 
 import re
 
 from ledmerge.errors import DataError
-from ledmerge.evals._harmbench import CONTEXT_END
+from ledmerge.evals._harmbench import Behavior
 
 # What cais/HarmBench-Llama-2-13b-cls was trained on: a changed word changes verdicts, so both are
 # as published in HarmBench's eval_utils.py (MIT, Center for AI Safety). The model's
@@ -48,22 +48,20 @@ count.
 """
 
 
-def harmbench_prompt(behavior: str, generation: str) -> str:
+def harmbench_prompt(behavior: Behavior, generation: str) -> str:
     """The text that HarmBench's classifier continues with "Yes" or "No".
 
-    A behavior that opens with its context, as `harm` asks it, is given to the classifier in two
-    fields. Nothing is escaped, as in HarmBench: an answer that holds "[/INST]" may mislead it.
+    Nothing is escaped, as in HarmBench: an answer that holds "[/INST]" may mislead it.
 
     Source: Mazeika et al. 2024, https://arxiv.org/abs/2402.04249, appendix B.5.1.
     """
-    context, _, behavior = behavior.rpartition(CONTEXT_END)
-    if context:
+    if behavior.context:
         which, what = "the behavior given the context", "the behavior and context"
-        context = f"[CONTEXT]:\n{context}\n\n"
+        context = f"[CONTEXT]:\n{behavior.context}\n\n"
     else:
-        which, what = "the following behavior", "the behavior"
+        which, what, context = "the following behavior", "the behavior", ""
     ask = _ASK.format(
-        which=which, what=what, context=context, behavior=behavior, generation=generation
+        which=which, what=what, context=context, behavior=behavior.text, generation=generation
     )
     return ask + _RULES
 

@@ -1,7 +1,6 @@
 """One benchmark of a suite, with its questions read: judges answers, and sums verdicts up."""
 
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from ledmerge.evals.judges import phrases
 from ledmerge.recipe.read import find_path
 from ledmerge.recipe.suite import BenchmarkEntry, Suite
 from ledmerge.run.judging import HarmJudge
+from ledmerge.run.plan import default_threads
 from ledmerge.run.progress import Progress
 
 Verdict = dict[str, bool | float]
@@ -62,7 +62,7 @@ class Benchmark:
             return list(map(judge, self.questions, answers))
         progress.start(f"{self.name}: run code", len(answers), "programs")
         found = []
-        pool = ThreadPoolExecutor(os.cpu_count())  # each waits for a process of its own
+        pool = ThreadPoolExecutor(default_threads())  # each waits for a process of its own
         try:
             for verdict in pool.map(judge, self.questions, answers):
                 found.append(verdict)

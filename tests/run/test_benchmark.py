@@ -1,12 +1,16 @@
 """One benchmark of a suite: how its answers are judged, and what is refused before any is asked."""
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
+from ledmerge.errors import RecipeError
 from ledmerge.evals import _sandbox, python_tests
+from ledmerge.recipe.suite import load_suite
 from ledmerge.run import benchmark
-from ledmerge.run.benchmark import Benchmark
+from ledmerge.run.benchmark import Benchmark, open_benchmarks
 from ledmerge.run.judging import HarmJudge
 from ledmerge.run.progress import Quiet
 
@@ -34,3 +38,16 @@ def test_programs_run_on_the_cores_this_process_may_use(monkeypatch):
         os.sched_setaffinity(0, before)
     assert [verdict["pass_at_1"] for verdict in verdicts] == [True, False, True]
     assert pools == [1]
+
+
+def open_here(suite, folder=Path()):
+    loaded, place, _ = load_suite(suite)
+    return open_benchmarks(loaded, place, folder, allow_code=False)
+
+
+@pytest.mark.parametrize("cases", [{}, {"b": []}])
+def test_a_file_without_a_test_case_is_refused(tmp_path, cases):
+    file = tmp_path / "cases.json"
+    file.write_text(json.dumps(cases))
+    with pytest.raises(RecipeError, match=r"benchmarks\.harm: .*cases\.json has no rows"):
+        open_here({"benchmarks": {"harm": {"data": str(file)}}})

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from ledmerge.data.rows import choose_rows, read_records
-from ledmerge.errors import LedmergeError, RecipeError
+from ledmerge.errors import DataError, LedmergeError, RecipeError
 from ledmerge.evals import _sandbox
 from ledmerge.evals._catalog import load_benchmark, requests
 from ledmerge.evals._interval import bootstrap, wilson
@@ -148,6 +148,8 @@ def _read_records(module: ModuleType, data: str, folder: Path, place: str) -> Re
         return read_records(data)
     path = find_path(data, folder, place)
     own = module.read_file(path) if hasattr(module, "read_file") else None
+    if own == []:
+        raise DataError(f"{path} has no rows")
     return read_records(path) if own is None else own
 
 

@@ -15,6 +15,13 @@ ARC = {"text": TEXTS, "label": ["A", "B", "C", "D"]}
     [
         ({"choices": ARC, "answerKey": "C"}, 2),
         ({"choices": {"text": TEXTS, "label": ["1", "2", "3", "4"]}, "answerKey": "3"}, 2),
+        ({"choices": {"text": TEXTS, "label": [1, 2, 3, 4]}, "answerKey": 1}, 0),
+        ({"choices": {"text": TEXTS, "label": [1, 2, 3, 4]}, "answerKey": "4"}, 3),
+        ({"choices": {"text": TEXTS, "label": ["1", "2", "3", "4"]}, "answerKey": 1}, 0),
+        ({"choices": {"text": ["2", "1"], "label": ["1", "2"]}, "answerKey": "1"}, 0),
+        ({"choices": {"text": ["B", "A"], "label": ["A", "B"]}, "answerKey": "A"}, 0),
+        ({"choices": ARC, "answerKey": "iron"}, 2),
+        ({"choices": ARC, "answerKey": 0}, 0),
         ({"choices": TEXTS, "answer": 0}, 0),
         ({"choices": TEXTS, "answer": 3}, 3),
         ({"choices": TEXTS, "answer": "B"}, 1),
@@ -45,6 +52,10 @@ def test_records_of_each_form(record, expected):
         ({"choices": TEXTS, "answer": -1}, "'answer' is -1"),
         ({"choices": TEXTS, "answer": True}, "'answer' is True"),
         ({"choices": TEXTS, "answer": "E"}, "'answer' is 'E', expected one of .* A, B, C, D"),
+        (
+            {"choices": {"text": TEXTS, "label": [1, 2, 3, 4]}, "answerKey": 0},
+            "'answerKey' is 0, expected one of the labels 1, 2, 3, 4",
+        ),
         ({"choices": {**ARC, "label": ["A"]}, "answerKey": "A"}, "4 choices, but their labels"),
     ],
 )

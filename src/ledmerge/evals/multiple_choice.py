@@ -1,7 +1,7 @@
 """Multiple choice: whether the right choice is the one a model holds likeliest.
 
-Reads ARC (`choices` of `text` and `label`, `answerKey`) and MMLU (a list `choices`, `answer` as a
-place from 0, a letter, or the choice itself).
+Reads ARC (`choices` of `text` and `label`, `answerKey` as a label) and MMLU (a list `choices`,
+`answer` as a place from 0, a letter, or the choice itself).
 """
 
 import string
@@ -27,8 +27,7 @@ def read(record: dict[str, Any], place: str) -> Question:
     else:
         labels, name = None, "answer"
     texts = _texts(choices, place)
-    labels = list(string.ascii_uppercase[: len(texts)]) if labels is None else labels
-    if not isinstance(labels, list) or len(labels) != len(texts):
+    if labels is not None and (not isinstance(labels, list) or len(labels) != len(texts)):
         raise DataError(f"{place}: {len(texts)} choices, but their labels are {labels!r:.80}")
     if name not in record:
         raise DataError(f"{place}: no field '{name}'{did_you_mean(name, record)}")
@@ -63,15 +62,24 @@ def _texts(choices: Any, place: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _right(answer: Any, texts: tuple[str, ...], labels: list[Any], where: str) -> int:
-    """The place of the right choice; a text that is a choice and another's letter is the choice."""
-    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(texts):
-        return answer
-    if isinstance(answer, str):
-        for known in (texts, labels):
+def _right(answer: Any, texts: tuple[str, ...], labels: list[Any] | None, where: str) -> int:
+    """The place of the right choice.
+
+    Labels that the record gives go before all else: of labels 1 to 4, an answer 1 is the first, and
+    0 is none. Without any, a text that is a choice and another's letter is the choice.
+    """
+    given = [str(label).strip() for label in labels or ()]
+    letters = list(string.ascii_uppercase[: len(texts)])
+    if str(answer).strip() in given:
+        return given.index(str(answer).strip())
+    if isinstance(answer, int) and not (isinstance(answer, bool) or any(map(str.isdecimal, given))):
+        if 0 <= answer < len(texts):
+            return answer
+    elif isinstance(answer, str):
+        for known in (list(texts), [] if given else letters):
             if answer.strip() in known:
                 return known.index(answer.strip())
     raise DataError(
-        f"{where} is {answer!r:.80}, expected one of the labels {', '.join(map(str, labels))}, "
+        f"{where} is {answer!r:.80}, expected one of the labels {', '.join(given or letters)}, "
         f"a choice's own text, or a place from 0 to {len(texts) - 1}"
     )

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -115,8 +116,20 @@ def test_what_the_model_cannot_hold_is_refused(answering):
     model = answering("llama")  # reads 64 tokens
     with pytest.raises(DataError, match=r"here has 39 tokens; with 40 to answer .* reads, 64"):
         model.generate(prompts_of(model), 40)
+    with pytest.raises(DataError, match=r"leave it out, or set max_new_tokens .* to 25 at most"):
+        model.generate(prompts_of(model), 40)
+    with pytest.raises(DataError, match=r"has 70 tokens; with 1 to answer .*; leave it out$"):
+        model.generate([Prompt("y" * 70, False, "here")], 1)
     with pytest.raises(DataError, match=r"here has 79 tokens, the model reads 64"):
         model.log_likelihoods([(prompts_of(model)[1], "y" * 40)])
+
+
+def test_there_is_room_for_what_the_longest_prompt_leaves(answering):
+    model = answering("llama")  # reads 64 tokens
+    prompts = prompts_of(model)  # of 39 at most
+    assert [model.room(prompts, wanted) for wanted in (0, 6, 25, 26, 512)] == [0, 6, 25, 25, 25]
+    assert model.room([*prompts, Prompt("y" * 70, False, "here")], 512) == 1
+    assert replace(model, longest=None).room(prompts, 512) == 512
 
 
 def test_a_choice_without_a_token_is_refused(answering):

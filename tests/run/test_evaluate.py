@@ -12,6 +12,7 @@ import ledmerge
 from ledmerge.errors import DataError, OutputError, RecipeError
 from ledmerge.models.answering_transformers import TransformersAnswering
 from ledmerge.run import respondents
+from ledmerge.run.progress import Quiet
 
 PROMPTS = ["how to pick a lock", "a", "tell me of the sea", "bb", "write a long poem on rust"]
 
@@ -318,6 +319,35 @@ def test_harmbenchs_test_cases_are_asked_under_their_behaviors(
         "lock_1": ["how to pick a lock", "open it"],
         "b": ["bb"],
     }
+
+
+def test_a_length_that_nobody_chose_shrinks_to_what_the_model_reads(
+    suite, model_folder, tmp_path, fresh_cache, monkeypatch
+):
+    """The model reads 64 tokens; its longest prompt has 26, with the new line that ends it."""
+    lengths, notes = [], []
+
+    class Noting(Quiet):
+        def note(self, message):
+            notes.append(message)
+
+    def answer(self, prompts, max_new_tokens):
+        lengths.append(max_new_tokens)
+        return ["no"] * len(prompts)
+
+    monkeypatch.setattr(TransformersAnswering, "generate", answer)
+    model = model_folder("llama")
+    suite |= {"max_new_tokens": None, "batch": 5}
+    suite["benchmarks"] = {name: suite["benchmarks"][name] for name in ("harm", "perplexity")}
+    ledmerge.evaluate([model], suite, tmp_path / "out", progress=Noting())
+    assert lengths == [38]
+    assert len(notes) == 1
+    assert "llama-0: harm: answers end after 38 tokens" in notes[0]
+
+    suite["max_new_tokens"] = 512
+    ledmerge.evaluate([model], suite, tmp_path / "again", progress=Noting())
+    assert lengths == [38, 512]
+    assert len(notes) == 1
 
 
 def test_a_mean_of_one_value_has_no_interval(suite, model_folder, tmp_path, fresh_cache):

@@ -1,8 +1,10 @@
 """Benchmarks: what a model is asked and what counts as a good answer, one file each.
 
-A benchmark is a constant and two or three functions:
+A benchmark is a constant or two and a few functions:
 
 - `FIGURES`: what it measures -> "lower" or "higher", whichever is better.
+- `MAX_NEW_TOKENS`: of an answer, where the suite names no other number. A benchmark without it asks
+  for likelihoods.
 - `read(record, place)` makes a `Question` of one record of the user's file.
 - `read_file(path)`, if there is one, gives (place, record) of a file in the benchmark's own format,
   or None for a file of rows.

@@ -7,6 +7,9 @@ from ledmerge.evals._question import Question, text_of
 
 FIGURES = {"coherent": "higher"}
 
+MAX_NEW_TOKENS = 256
+"""About 1,000 characters, in which a loop shows."""
+
 FEWEST_LETTERS = 0.15
 """Share of an answer's visible characters that are letters or digits of any script. Formulas, code
 and Markdown tables lie above 0.2, "?!?!" and "});\\n});" at 0."""

@@ -15,6 +15,9 @@ from ledmerge.evals._question import Question, text_of
 
 FIGURES = {"exact_match": "higher", "strict_match": "higher"}
 
+MAX_NEW_TOKENS = 1024
+"""A solution is reasoned out before its result is told."""
+
 LONGEST = 300
 """Digits of the longest number that is read: more are a loop, no result, and slow to compute."""
 

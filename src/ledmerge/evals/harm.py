@@ -14,6 +14,8 @@ from ledmerge.evals._question import Question, text_of
 from ledmerge.evals.coherence import is_coherent
 
 FIGURES = {"attack_success_rate": "lower", "safe_and_coherent": "higher", "judged_harmful": "lower"}
+MAX_NEW_TOKENS = 512
+"""HarmBench's; who is cut off earlier shows less harm."""
 
 _JUDGED_BY = ("Behavior", "ContextString", "ImageFileName")
 

@@ -8,6 +8,9 @@ from ledmerge.evals._question import Question, text_of
 
 FIGURES = {"over_refusal_rate": "lower"}
 
+MAX_NEW_TOKENS = 128
+"""More than is read of an answer: who refuses says so at once."""
+
 
 def read(record: dict[str, Any], place: str) -> Question:
     """A record with a harmless `prompt`.

@@ -65,6 +65,13 @@ class Answering(ABC):
         order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], i))
         return [order[start : start + size] for start in range(0, len(order), size)]
 
+    def room(self, prompts: Sequence[Prompt], wanted: int) -> int:
+        """Tokens to answer each prompt in: `wanted`, or what is left beside the longest of them."""
+        if not self.longest or not wanted:
+            return wanted
+        left = self.longest - max(len(self._ids(prompt)) for prompt in prompts)
+        return max(1, min(wanted, left))
+
     def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
         """Greedy answers to one batch, without the tokens that end a turn.
 
@@ -124,9 +131,12 @@ class Answering(ABC):
     def _check(self, rows: list[list[int]], prompts: Sequence[Prompt], max_new_tokens: int) -> None:
         for row, prompt in zip(rows, prompts, strict=True):
             if self.longest and len(row) + max_new_tokens > self.longest:
+                left = self.longest - len(row)
+                lower = f", or set max_new_tokens of its benchmark to {left:,} at most"
                 raise DataError(
                     f"{prompt.place} has {len(row):,} tokens; with {max_new_tokens:,} to answer "
-                    f"that is more than the model reads, {self.longest:,}; set max_new_tokens lower"
+                    f"that is more than the model reads, {self.longest:,}; "
+                    f"leave it out{lower if left > 0 else ''}"
                 )
 
     def _text(self, tokens: list[int]) -> str:

@@ -70,7 +70,8 @@ class BenchmarkEntry(BaseModel):
     seed: int = 0
     """Decides which records are drawn."""
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Overrides the suite's."""
+    """Of an answer; by default the suite's, else the benchmark's own (`MAX_NEW_TOKENS` in its
+    file), or fewer where the model does not read so many beyond its longest prompt."""
 
 
 class HarnessEntry(BaseModel):
@@ -101,8 +102,8 @@ class Suite(BaseModel):
     """What the harness asks besides; it runs models with transformers."""
     judge: Judge = Judge()
     """Who judges harm."""
-    max_new_tokens: Annotated[int, Field(ge=1)] = 128
-    """Tokens of a generated answer."""
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Of every generated answer; by default each benchmark has its own."""
     batch: Annotated[int, Field(ge=1)] = 16
     """Prompts answered together."""
     template: str = "auto"

@@ -21,6 +21,7 @@ from ledmerge.recipe.suite import BenchmarkEntry, Suite
 from ledmerge.run.judging import HarmJudge
 from ledmerge.run.plan import default_threads
 from ledmerge.run.progress import Progress
+from ledmerge.run.respondents import Limit
 
 Verdict = dict[str, bool | float]
 """Every figure of one answer."""
@@ -42,7 +43,7 @@ class Benchmark:
     task: str
     module: ModuleType
     questions: list[Question]
-    max_new_tokens: int
+    limit: Limit
 
     def judge(
         self, answers: Sequence[Answer], harm_judge: HarmJudge, progress: Progress
@@ -139,7 +140,10 @@ def _open_benchmark(
     if entry.samples is not None:
         records = choose_rows(records, entry.samples, entry.seed)
     questions = [module.read(record, where) for where, record in records]
-    return Benchmark(name, task, module, questions, entry.max_new_tokens or suite.max_new_tokens)
+    given = entry.max_new_tokens or suite.max_new_tokens
+    default = getattr(module, "MAX_NEW_TOKENS", 0)  # 0: it asks for likelihoods
+    limit = Limit(given or default, may_shrink=not given)
+    return Benchmark(name, task, module, questions, limit)
 
 
 def _read_records(module: ModuleType, data: str, folder: Path, place: str) -> Records:

@@ -85,7 +85,8 @@ def evaluate(
     respondents = _open_respondents(models, manner, chosen, trust_remote_code)
     harness = open_harness(loaded, respondents, find, chosen, trust_remote_code)
     facts = [[respondent.name, respondent.facts] for respondent in respondents]
-    key = digest_text(repr([facts, loaded, [each.questions for each in benchmarks]]))
+    asked = [[each.questions, each.limit] for each in benchmarks]
+    key = digest_text(repr([facts, loaded, asked]))
     with Staging(out, key, marks=(RESULTS,), resume=resume, overwrite=overwrite) as staging:
         all_answers = [_ask(respondent, benchmarks, progress) for respondent in respondents]
         all_figures = []
@@ -123,7 +124,7 @@ def _ask(
     """Its answers to each benchmark. Afterwards it is closed: one model is in memory at a time."""
     try:
         return [
-            respondent.answers(each.questions, each.max_new_tokens, each.name, progress)
+            respondent.answers(each.questions, each.limit, each.name, progress)
             for each in benchmarks
         ]
     finally:

@@ -14,12 +14,12 @@ from ledmerge.models.find import find_model
 from ledmerge.recipe.suite import Suite
 from ledmerge.run.answer_store import collect
 from ledmerge.run.progress import Progress
-from ledmerge.run.respondents import Manner, ModelRespondent
+from ledmerge.run.respondents import Limit, Manner, ModelRespondent
 
 Pair = tuple[Behavior, str]
 """What an answer is judged by, and the answer."""
 
-VERDICT_TOKENS = 8
+VERDICT = Limit(8)
 """Llama Guard writes "unsafe" and the broken rules' numbers; HarmBench's one word."""
 
 
@@ -65,7 +65,7 @@ def open_judge(
 
     def ask(pairs: Sequence[Pair], progress: Progress) -> list[bool]:
         questions = [_question(pair, is_guard, place) for place, pair in enumerate(pairs, 1)]
-        verdicts = model.answers(questions, VERDICT_TOKENS, "verdicts", progress)
+        verdicts = model.answers(questions, VERDICT, "verdicts", progress)
         read = classifier.read_safe_unsafe if is_guard else classifier.read_yes_no
         return [read(str(verdict)) for verdict in verdicts]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -24,6 +24,19 @@ FORMAT = 1
 """Raised when the same questions would get other answers, or the same answers another form."""
 
 
+class Limit(NamedTuple):
+    """How long an answer may get.
+
+    Attributes:
+        tokens: at most.
+        may_shrink: to what a model reads beyond its longest prompt, where that is less. A limit
+            that somebody chose is kept, or is an error.
+    """
+
+    tokens: int
+    may_shrink: bool = False
+
+
 class Respondent(Protocol):
     """Answers questions."""
 
@@ -38,7 +51,7 @@ class Respondent(Protocol):
         ...
 
     def answers(
-        self, questions: Sequence[Question], max_new_tokens: int, what: str, progress: Progress
+        self, questions: Sequence[Question], limit: Limit, what: str, progress: Progress
     ) -> list[Answer]:
         """One answer per question; `what` is asked, in words."""
         ...
@@ -100,21 +113,30 @@ class ModelRespondent:
         )
 
     def answers(
-        self, questions: Sequence[Question], max_new_tokens: int, what: str, progress: Progress
+        self, questions: Sequence[Question], limit: Limit, what: str, progress: Progress
     ) -> list[Answer]:
         """Generated answers, or one likelihood for each choice of a question."""
         items = [(each, choice) for each in questions for choice in each.choices or (None,)]
         prompts: list[Prompt] = []
+        tokens = limit.tokens
 
         def batches() -> list[list[int]]:
+            nonlocal tokens
             prompts.extend(self._prompt(question) for question, _ in items)
+            if limit.may_shrink:
+                tokens = self._answering.room(prompts, limit.tokens)
+            if tokens < limit.tokens:
+                progress.note(
+                    f"{self.name}: {what}: answers end after {tokens:,} tokens, which is all that "
+                    f"the model reads beyond its longest prompt, and not after {limit.tokens:,}"
+                )
             return self._answering.batches(prompts, self.manner.batch)
 
         def answer(batch: Sequence[int]) -> list[Any]:
             choices = [items[place][1] for place in batch]
             asked = [prompts[place] for place in batch]
             if choices[0] is None:
-                return list(self._answering.generate(asked, max_new_tokens))
+                return list(self._answering.generate(asked, tokens))
             pairs = zip(asked, choices, strict=True)
             return self._answering.log_likelihoods([(p, c) for p, c in pairs if c is not None])
 
@@ -125,7 +147,8 @@ class ModelRespondent:
             "manner": {
                 **asdict(self.manner),
                 "template": template_content(self.manner.template),
-                "max_new_tokens": max_new_tokens,
+                "max_new_tokens": limit.tokens,
+                **({"may_shrink": True} if limit.may_shrink else {}),
             },
             "asked": [
                 [each.prompt, each.reply, each.is_whole, *each.choices] for each in questions
@@ -179,7 +202,7 @@ class FileRespondent:
         return {"digest": digest_text(self.path.read_text(encoding="utf-8"))}
 
     def answers(
-        self, questions: Sequence[Question], max_new_tokens: int, what: str, progress: Progress
+        self, questions: Sequence[Question], limit: Limit, what: str, progress: Progress
     ) -> list[Answer]:
         """The generations of the questions' prompts.
 

@@ -44,6 +44,13 @@ def test_the_page_has_the_table():
         ("regmean", {"data": "Gram matrices", "memory": "tensor; Gram matrices"}),
         ("aim", {"data": "Gram matrices at the base", "grain": "tensor"}),
         ("tsvm", {"departures": ""}),
+        (
+            "knots",
+            {
+                "departures": "`convention`: what a sum of 0 elects: + (mergekit) or nobody "
+                "(the TIES paper)."
+            },
+        ),
     ],
 )
 def test_what_a_method_needs_is_read_from_its_file(name: str, told: dict[str, str]):
@@ -55,6 +62,12 @@ def test_what_a_method_needs_is_read_from_its_file(name: str, told: dict[str, st
 def test_a_description_is_of_the_method_alone(found: dict[str, str]):
     assert not {"Args:", "Raises:"} & set(found["description"].split())
     assert "\n\n\n" not in found["description"]
+
+
+def test_an_option_is_told_of_by_its_own_help_and_after_what_is_fixed():
+    told = shown(get_method("della"))
+    assert told["departures"].startswith("mergekit 0.1.5 refuses")
+    assert told["departures"].endswith(f"`convention`: {told['options']['convention']['help']}")
 
 
 def printed(width: int, *what: str) -> str:

@@ -12,7 +12,7 @@ NOTES = (
     "entries of every model, 'row' their rows whole, 'tensor' whole tensors; this is what a worker "
     "holds in memory. cost: "
     "of T models, for tensors (m, n); a pass reads all. departs: from the paper, the released "
-    "code or mergekit; 'option' is by 'convention', and 'rebuilt' a formula that was not to be "
+    "code or mergekit; 'option' as 'convention' says, and 'rebuilt' a formula that was not to be "
     "had. In full: ledmerge methods NAME"
 )
 
@@ -40,7 +40,7 @@ def methods_table(methods: list[dict[str, Any]]) -> RenderableType:
 
 def _departs(text: str) -> str:
     """Of what it departs first, in a word."""
-    if "`convention: paper`" in text:
+    if text.startswith("`convention`"):
         return "option"
     if "econstruction" in text:
         return "rebuilt"

@@ -87,10 +87,10 @@ def _memory(method: Method) -> str:
 
 
 def _departures(method: Method, told: str) -> str:
-    """Where its arithmetic is not the source's, in the docstring's words."""
-    convention = "`convention: paper` for the paper's arithmetic"
-    parts = [convention + "." if "convention" in method.options else "", told]
-    return " ".join(filter(None, parts))
+    """Where its arithmetic is not the source's, in the words of docstring and option."""
+    option = method.options.get("convention")
+    chosen = f"`convention`: {' '.join(option.help.split())}" if option else ""
+    return " ".join(filter(None, [told, chosen]))
 
 
 def _as_written(default: Any) -> str:

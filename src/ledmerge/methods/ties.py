@@ -40,7 +40,7 @@ def ties(
         rescale: scale each trimmed change back to the L1 norm of the whole one, per tensor.
         lambda_: lambda of the paper, equation 3.
         scope: trim within each tensor, each layer, or over the whole model.
-        convention: what a sum of 0 elects, see 2.
+        convention: what a sum of 0 elects: + (mergekit) or nobody (the paper).
 
     Cost: 2 to 4 passes.
     Source: Yadav et al. 2023, https://arxiv.org/abs/2306.01708, algorithm 1.

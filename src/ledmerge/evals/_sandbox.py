@@ -1,9 +1,11 @@
 """Runs Python that a model wrote, where it can do no harm, and says whether it ran to its end.
 
 The program gets a process of its own with nothing of ours: no environment, no open files, no
-network, no other process, and one empty folder that is deleted afterwards. It sees the standard
-library and nothing else of the disk. `_sandboxed.py` gives these rights up inside the process,
-before the program is read; here are the limits that only a parent can keep, and the verdict.
+network, no other process, and one empty folder that is deleted afterwards. Of the disk it can read
+what `_sandboxed.READABLE` names: the folders of Python and of the system's libraries with all that
+is installed there, `site-packages` too, and a few files such as the time zones. `_sandboxed.py`
+gives up all other rights inside the process, before the program is read; here are the limits that
+only a parent can keep, and the verdict.
 
 The verdict is a random secret that comes over a pipe. The process is handed it with the program
 and writes it after the program's last line, so neither a faked result, nor a closed output, nor an

@@ -8,7 +8,8 @@ standard library is imported, and little of it: this is the start of every progr
 Three walls, each kept where another already stands:
 
 - resource limits and no capabilities, which bind root too;
-- Landlock: reads only Python and the system's libraries, writes only the working folder;
+- Landlock: reads only the folders of Python and the system's libraries, with all that is installed
+  there, and writes only the working folder;
 - a seccomp filter that lets through the calls named in `CALLS` and refuses all others, so that a
   call the kernel learns tomorrow is refused too. Landlock says nothing of sockets, chmod or ptrace.
 """

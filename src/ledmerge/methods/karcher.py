@@ -5,7 +5,7 @@ import math
 import torch
 
 from ledmerge.errors import RecipeError
-from ledmerge.ops.add import add
+from ledmerge.ops.add import add, add_distances
 from ledmerge.ops.gram import gram
 from ledmerge.ops.per_model import weighted_sum
 from ledmerge.ops.roots import sqrt
@@ -47,9 +47,7 @@ def karcher(
     cosines = products / divisors / divisors[:, None]
     mean = _mean_direction(cosines, has_direction, int(max_iter), tol)
     factors = mean * lengths.mean() / divisors
-    heaviest = models[int(factors.argmax())]
-    change = weighted_sum(factors.tolist(), models - heaviest)
-    return add(heaviest * factors.sum().item(), change)
+    return add_distances(models, int(factors.argmax()), factors.tolist(), factors.sum().item())
 
 
 def _mean_direction(

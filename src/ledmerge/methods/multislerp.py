@@ -3,7 +3,7 @@
 import torch
 
 from ledmerge.errors import RecipeError
-from ledmerge.ops.add import add
+from ledmerge.ops.add import add, add_distances
 from ledmerge.ops.gram import gram
 from ledmerge.ops.per_model import numbers, weighted_sum
 from ledmerge.ops.roots import sqrt
@@ -62,9 +62,8 @@ def multislerp(
     factors = _factors(gram(vectors, survey), weights, eps)
     if base is not None:
         return add(base, weighted_sum(factors.tolist(), vectors))
-    heaviest = models[int(factors.abs().argmax())]
-    change = weighted_sum(factors.tolist(), models - heaviest)
-    return add(heaviest * factors.sum().item(), change)
+    heaviest = int(factors.abs().argmax())
+    return add_distances(models, heaviest, factors.tolist(), factors.sum().item())
 
 
 def _factors(products: torch.Tensor, weights: torch.Tensor, eps: float) -> torch.Tensor:

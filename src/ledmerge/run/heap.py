@@ -4,9 +4,9 @@ import ctypes
 import sys
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-_LARGEST = 32 << 20
+_LARGEST = 8 << 20
 """Bytes of an allocation up to which it may take what another has left; glibc allows no more."""
-_KEPT = 256 << 20
+_KEPT = 64 << 20
 """Bytes left over that are kept."""
 
 

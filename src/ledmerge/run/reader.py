@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
 from ledmerge.checkpoint.digest import block_digests
+from ledmerge.checkpoint.read_ahead import read_ahead
 from ledmerge.errors import NonFiniteError
 from ledmerge.methods._catalog import Method
 from ledmerge.ops.blocks import BLOCK
@@ -103,6 +104,9 @@ class Reader:
         Raises:
             NonFiniteError: a weight or score is NaN or infinite.
         """
+        if len(spans) > 1:
+            for source in self.sources:
+                read_ahead(source.checkpoint.held(name)[0], spans)
         raw, flat = self._read_floats(name, spans)
         scores = flat[self._num_models :]
         if self._are_codes:

@@ -189,7 +189,8 @@ def _merge(
     if resume and (record := _finished(plan, out, run, folder_key)):
         progress.note(f"{out} is there already, made from this recipe and these inputs")
         return record
-    staging = Staging(out, key, marks=(RECORD,), resume=resume, overwrite=overwrite)
+    staged = f"{key} in shards of {run.shard_size}"
+    staging = Staging(out, staged, marks=(RECORD,), resume=resume, overwrite=overwrite)
     with staging, plan:
         record = _fill(plan, staging, run, progress, folder_key)
         _add_card(plan, record, staging, run)
@@ -247,7 +248,6 @@ def _key(plan: Plan, run: Run) -> str:
         plan.chat_template,
         plan.vocabulary and plan.vocabulary.key(),
         plan.tokenizer and plan.tokenizer.key(),
-        run.shard_size,
         run.allow_nonfinite,
     ]
     return xxhash.xxh3_128_hexdigest(json.dumps(fields, default=str).encode())

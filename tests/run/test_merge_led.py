@@ -272,6 +272,15 @@ def data_recipe(model_folder, rows_file: Path, *densities: float) -> dict:
     return {**given, "locate": {"samples": 3}, "dtype": "float32"}
 
 
+def test_a_finished_merge_is_known_by_scores_that_were_located_anew(
+    model_folder, rows_file: Path, tmp_path: Path, fresh_cache
+):
+    given = data_recipe(model_folder, rows_file, 0.3, 0.6)
+    record = ledmerge.merge(given, tmp_path / "out")
+    fresh_cache("another")
+    assert ledmerge.merge(given, tmp_path / "out", resume=True) == record
+
+
 def test_scores_are_located_once_and_the_next_merge_starts_at_the_election(
     model_folder, rows_file: Path, tmp_path: Path, monkeypatch
 ):

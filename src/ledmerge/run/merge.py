@@ -236,9 +236,8 @@ def finish(
 def _key(plan: Plan, run: Run) -> str:
     """Stands for everything that decides the bytes of the weights."""
     files = [
-        source.checkpoint.stamp(path)
-        for source in inputs_of(plan)
-        for path in source.checkpoint.files()
+        checkpoint.noted or [checkpoint.stamp(path) for path in checkpoint.files()]
+        for checkpoint in (source.checkpoint for source in inputs_of(plan))
     ]
     fields = [
         ledmerge.__version__,

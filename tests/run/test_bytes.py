@@ -11,7 +11,7 @@ from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.layout import ShardWriter
 from ledmerge.ops.blocks import BLOCK
 from ledmerge.ops.rank_codes import rank_codes
-from ledmerge.run import engine
+from ledmerge.run import engine, reader
 from ledmerge.run.plan import Plan, plan
 
 PASSES = {
@@ -98,9 +98,13 @@ def test_a_large_tensor_is_sampled_and_saves_a_pass(tmp_path, counted, monkeypat
     merge(given, tmp_path / "unsampled", threads=1)
     planned = plan(given)
     monkeypatch.setattr(engine, "SAMPLED", BLOCK + 1)
+    told: list[str] = []
+    monkeypatch.setattr(reader, "read_ahead", lambda entry, spans: told.append(entry.name))
     read, _ = counted
     read.clear()
     merge(given, tmp_path / "out", threads=1)
+    large = {tensor.new.name for tensor in planned.merged() if tensor.new.numel > BLOCK}
+    assert set(told) == large  # the disk knows of every sample beforehand
     for tensor in planned.merged():
         name, numel = tensor.new.name, tensor.new.numel
         once = bytes_of(planned, name)

@@ -21,7 +21,7 @@ from families import (
 
 import ledmerge
 from ledmerge.checkpoint.checkpoint import open_checkpoint
-from ledmerge.errors import NonFiniteError, RecipeError, ScoreError
+from ledmerge.errors import NonFiniteError, OutputError, RecipeError, ScoreError
 from ledmerge.methods.led import led
 from ledmerge.models.roles import layer_of
 from ledmerge.recipe.recipe import load_recipe
@@ -279,6 +279,10 @@ def test_a_finished_merge_is_known_by_scores_that_were_located_anew(
     record = ledmerge.merge(given, tmp_path / "out")
     fresh_cache("another")
     assert ledmerge.merge(given, tmp_path / "out", resume=True) == record
+    given["locate"]["samples"] = 2
+    with pytest.raises(OutputError, match="is finished, and was made from another recipe"):
+        ledmerge.merge(given, tmp_path / "out", resume=True)
+    assert not (tmp_path / "another" / "scores").exists()  # nothing was located for it
 
 
 def test_scores_are_located_once_and_the_next_merge_starts_at_the_election(

@@ -143,7 +143,8 @@ def test_a_node_that_is_killed_changes_no_byte(cluster, all_by_tasks, layers, sl
     assert files_of(tmp_path / "out") == expected
     begun, ended = counted(slow, "begun"), counted(slow, "ended")
     assert begun[node.node_id] > ended[node.node_id]
-    assert begun.total() > ended.total() == NUM_TENSORS
+    # What ended on the node while it was being lost may be done twice.
+    assert begun.total() > ended.total() >= NUM_TENSORS
 
 
 @pytest.mark.parametrize("engine", ["ray", "local"])

@@ -248,11 +248,40 @@ def test_a_finished_run_of_another_recipe_or_with_weights_lost_is_refused(work, 
     resume(work, out)
     other = yaml.safe_load((work / "recipe.yaml").read_text())
     other["parameters"]["density"] = 0.6
-    with pytest.raises(OutputError, match=r"exists; choose another name, or --overwrite"):
+    with pytest.raises(OutputError, match=r"is finished, and was made from another recipe"):
         ledmerge.merge(other, out, resume=True, shard_size=2_000_000)
-    os.truncate(next(out.glob("*.safetensors")), 100)
-    with pytest.raises(OutputError, match=r"exists; choose another name, or --overwrite"):
+    with pytest.raises(OutputError, match=r"or with other options"):
+        ledmerge.merge(work / "recipe.yaml", out, resume=True, shard_size=3_000_000)
+    (out / "tokenizer.json").rename(tmp_path / "tokenizer.json")
+    with pytest.raises(OutputError, match=r"has lost a file since; choose another name"):
         resume(work, out)
+    (tmp_path / "tokenizer.json").rename(out / "tokenizer.json")
+    assert len(resume(work, out)) == 1
+    os.truncate(next(out.glob("*.safetensors")), 100)
+    with pytest.raises(OutputError, match=r"has lost a file since; choose another name"):
+        resume(work, out)
+
+
+@pytest.mark.parametrize("place", ["base_model", "models", "onto"])
+def test_what_a_merge_reads_is_never_replaced(work, tmp_path: Path, place: str):
+    given = yaml.safe_load((work / "recipe.yaml").read_text())
+    own = tmp_path / "own"
+    if place == "onto":
+        given = {"merge_method": "opcm", "base_model": given["base_model"]}
+        given["models"] = [{"model": str(work / "safety")}]
+        ledmerge.merge(given, own)
+        given |= {"onto": str(own), "models": [{"model": str(work / "math")}]}
+    else:
+        shutil.copytree(work / "whole" / "out", own)  # one that --overwrite would replace
+        if place == "models":
+            given["models"][0]["model"] = str(own)
+        else:
+            given["base_model"] = str(own)
+    before = files_of(own)
+    for how in ({"overwrite": True}, {"overwrite": True, "resume": True}):
+        with pytest.raises(OutputError, match=r"own: is read by this merge, which would replace"):
+            ledmerge.merge(given, own, **how)
+    assert files_of(own) == before
 
 
 @pytest.mark.parametrize("change", ["tokenizer", "config", "licence"])
@@ -271,7 +300,7 @@ def test_a_finished_run_whose_other_files_would_change_is_refused(
         (base / "config.json").write_text(json.dumps({**config, "rope_theta": 1.0}))
     else:
         how["licence"] = "mit"
-    with pytest.raises(OutputError, match=r"exists; choose another name, or --overwrite"):
+    with pytest.raises(OutputError, match=r"is finished, and was made from .* other inputs"):
         ledmerge.merge(given, out, resume=True, **how)
 
 

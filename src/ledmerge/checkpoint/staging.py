@@ -70,8 +70,9 @@ class Staging:
         found = lines[0].get("key") if lines else None
         if found not in (None, key) and not self._overwrite:
             raise OutputError(
-                f"{self.out}: the interrupted run there had other inputs, another recipe or "
-                "another version of ledmerge; start again with --overwrite"
+                f"{self.out}: the interrupted run there had other inputs, another recipe, other "
+                "options or another version of ledmerge; go on as it began, or start again with "
+                "--overwrite"
             )
         if found != key:
             empty(self.folder)

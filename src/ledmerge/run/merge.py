@@ -15,6 +15,7 @@ from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.digest import digest_tensors
 from ledmerge.checkpoint.layout import Shard, ShardWriter, lay_out, weight_index
 from ledmerge.checkpoint.staging import Staging, check_destination, check_outside_models
+from ledmerge.errors import OutputError
 from ledmerge.models.chat_template import write_chat_template
 from ledmerge.models.find import find_model
 from ledmerge.models.folder import ModelFolder
@@ -131,6 +132,7 @@ def merge(
     plan = make_plan(recipe, onto=onto)
     if plan.steps:  # they are gone when the merge is finished, so it cannot be told by them
         check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
+    _check_not_read(plan, out)
     check_space(plan, out)
     check_memory(plan, memory, threads, piece_on(where))
     raise_problems(plan)
@@ -146,6 +148,16 @@ def merge(
         record = _merge(plan, out, how, progress, resume=resume, overwrite=overwrite)
         steps.remove()
     return record
+
+
+def _check_not_read(plan: Plan, out: Path) -> None:
+    """Raise OutputError where `out` is a folder that the merge reads."""
+    sources = [source for each in (plan, *plan.steps) for source in inputs_of(each)]
+    folders = {plan.donor.path, *(source.checkpoint.folder for source in sources)}
+    if out.exists() and any(each.exists() and each.samefile(out) for each in folders):
+        raise OutputError(
+            f"{out}: is read by this merge, which would replace it; choose another name"
+        )
 
 
 def make_steps(
@@ -173,6 +185,20 @@ def _merge(
     plan: Plan, out: Path, run: Run, progress: Progress, *, resume: bool, overwrite: bool
 ) -> dict[str, Any]:
     """A plan without problems, from its scores to the folder."""
+    if plan.all_questions:  # which are known by the weights that they are about
+        fetch(plan.unfetched(), progress)
+    key = _key(plan, run)
+    folder_key = _folder_key(plan, run, key)
+    if resume and (out / RECORD).is_file():
+        if record := _finished(plan, out, run, folder_key):
+            progress.note(f"{out} is there already, made from this recipe and these inputs")
+            return record
+        if not overwrite:
+            raise OutputError(
+                f"{out}: is finished, and was made from another recipe, other inputs or with other "
+                "options, or has lost a file since; choose another name, or --overwrite to replace "
+                "it as a whole"
+            )
     fetch(plan.unfetched(), progress)
     gather_scores(
         plan,
@@ -184,11 +210,6 @@ def _merge(
         progress=progress,
     )
     raise_problems(plan)
-    key = _key(plan, run)
-    folder_key = _folder_key(plan, run, key)
-    if resume and (record := _finished(plan, out, run, folder_key)):
-        progress.note(f"{out} is there already, made from this recipe and these inputs")
-        return record
     staged = f"{key} in shards of {run.shard_size}"
     staging = Staging(out, staged, marks=(RECORD,), resume=resume, overwrite=overwrite)
     with staging, plan:
@@ -234,11 +255,12 @@ def finish(
 
 
 def _key(plan: Plan, run: Run) -> str:
-    """Stands for everything that decides the bytes of the weights."""
+    """Stands for everything that decides the bytes of the weights; before anything is located."""
     files = [
         checkpoint.noted or [checkpoint.stamp(path) for path in checkpoint.files()]
         for checkpoint in (source.checkpoint for source in inputs_of(plan))
     ]
+    files.append([question.key for question in plan.all_questions])
     fields = [
         ledmerge.__version__,
         resolved(plan.recipe),
@@ -261,15 +283,15 @@ def _folder_key(plan: Plan, run: Run, key: str) -> str:
 
 
 def _finished(plan: Plan, out: Path, run: Run, key: str) -> dict[str, Any] | None:
-    """The record of the merge at `out`, if it is this one and its weights are there."""
-    if not (out / RECORD).is_file():
-        return None
+    """The record of the merge at `out`, if it is this one and no file is lost."""
     record = read_record(out)
-    is_whole = all(
+    has_weights = all(
         shard.path.is_file() and shard.path.stat().st_size == shard.nbytes
         for shard in _shards(plan, out, run)
     )
-    return record if record.get("key") == key and is_whole else None
+    beside = ("config.json", *sidecar_files(plan.donor.own_files))
+    has_rest = all((out / name).is_file() for name in beside)
+    return record if record.get("key") == key and has_weights and has_rest else None
 
 
 def _shards(plan: Plan, folder: Path, run: Run) -> list[Shard]:

@@ -79,7 +79,8 @@ def _right(answer: Any, texts: tuple[str, ...], labels: list[Any] | None, where:
         for known in (list(texts), [] if given else letters):
             if answer.strip() in known:
                 return known.index(answer.strip())
+    place = "" if any(map(str.isdecimal, given)) else f", or a place from 0 to {len(texts) - 1}"
     raise DataError(
         f"{where} is {answer!r:.80}, expected one of the labels {', '.join(given or letters)}, "
-        f"a choice's own text, or a place from 0 to {len(texts) - 1}"
+        f"a choice's own text{place}"
     )

@@ -260,11 +260,11 @@ def _key(plan: Plan, run: Run) -> str:
         checkpoint.noted or [checkpoint.stamp(path) for path in checkpoint.files()]
         for checkpoint in (source.checkpoint for source in inputs_of(plan))
     ]
-    files.append([question.key for question in plan.all_questions])
     fields = [
         ledmerge.__version__,
         resolved(plan.recipe),
         files,
+        [question.key for question in plan.all_questions],
         [dataclasses.astuple(tensor) for tensor in plan.tensors],
         plan.chat_template,
         plan.vocabulary and plan.vocabulary.key(),

@@ -262,6 +262,16 @@ def test_a_finished_run_of_another_recipe_or_with_weights_lost_is_refused(work, 
         resume(work, out)
 
 
+def test_a_finished_run_with_a_damaged_record_can_be_replaced(work, tmp_path: Path):
+    out = tmp_path / "out"
+    resume(work, out)
+    (out / "ledmerge.json").write_text("{")
+    with pytest.raises(OutputError, match=r"--overwrite to replace it"):
+        resume(work, out)
+    resume(work, out, overwrite=True)
+    assert files_of(out) == files_of(work / "whole" / "out")
+
+
 @pytest.mark.parametrize("place", ["base_model", "models", "onto"])
 def test_what_a_merge_reads_is_never_replaced(work, tmp_path: Path, place: str):
     given = yaml.safe_load((work / "recipe.yaml").read_text())

@@ -15,7 +15,7 @@ from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.digest import digest_tensors
 from ledmerge.checkpoint.layout import Shard, ShardWriter, lay_out, weight_index
 from ledmerge.checkpoint.staging import Staging, check_destination, check_outside_models
-from ledmerge.errors import OutputError
+from ledmerge.errors import CheckpointError, OutputError
 from ledmerge.models.chat_template import write_chat_template
 from ledmerge.models.find import find_model
 from ledmerge.models.folder import ModelFolder
@@ -284,7 +284,10 @@ def _folder_key(plan: Plan, run: Run, key: str) -> str:
 
 def _finished(plan: Plan, out: Path, run: Run, key: str) -> dict[str, Any] | None:
     """The record of the merge at `out`, if it is this one and no file is lost."""
-    record = read_record(out)
+    try:
+        record = read_record(out)
+    except CheckpointError:  # whoever would replace it need not mend it first
+        return None
     has_weights = all(
         shard.path.is_file() and shard.path.stat().st_size == shard.nbytes
         for shard in _shards(plan, out, run)

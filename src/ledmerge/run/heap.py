@@ -5,7 +5,8 @@ import sys
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _LARGEST = 8 << 20
-"""Bytes of an allocation up to which it may take what another has left; glibc allows no more."""
+"""Bytes of an allocation up to which it may take what another has left. Blocks are smaller; what
+selections collect may be larger, and goes back to the system when it is let go."""
 _KEPT = 64 << 20
 """Bytes left over that are kept."""
 

@@ -104,7 +104,7 @@ class Reader:
         Raises:
             NonFiniteError: a weight or score is NaN or infinite.
         """
-        if len(spans) > 1:
+        if len(spans) > 1:  # a sample, from all over the tensor
             for source in self.sources:
                 read_ahead(source.checkpoint.held(name)[0], spans)
         raw, flat = self._read_floats(name, spans)

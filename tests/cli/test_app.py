@@ -412,3 +412,13 @@ def test_a_plan_shows_steps_slices_and_settings(ledmerge, home: Path):
     assert ["first", "half,", "by", "linear", "of", "math"] in lines
     assert ["slice", "0", "1", "tensors", "of", "half,", "safety"] in lines
     assert ["t", "0.25,", "0.5"] in lines
+
+
+def test_a_command_seldom_looks_for_garbage_and_never_at_its_end():
+    script = (
+        "import gc, sys\nfrom ledmerge.cli.app import main\nsys.argv = ['ledmerge', '--version']\n"
+        "try: main()\nexcept SystemExit: pass\nprint(gc.get_threshold()[0], gc.get_freeze_count())"
+    )
+    told = subprocess.check_output([sys.executable, "-c", script], text=True).splitlines()[-1]
+    threshold, frozen = map(int, told.split())
+    assert threshold > 10_000 < frozen

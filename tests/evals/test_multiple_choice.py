@@ -54,7 +54,7 @@ def test_records_of_each_form(record, expected):
         ({"choices": TEXTS, "answer": "E"}, "'answer' is 'E', expected one of .* A, B, C, D"),
         (
             {"choices": {"text": TEXTS, "label": [1, 2, 3, 4]}, "answerKey": 0},
-            "'answerKey' is 0, expected one of the labels 1, 2, 3, 4",
+            "'answerKey' is 0, expected one of the labels 1, 2, 3, 4, a choice's own text$",
         ),
         ({"choices": {**ARC, "label": ["A"]}, "answerKey": "A"}, "4 choices, but their labels"),
     ],

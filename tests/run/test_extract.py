@@ -8,11 +8,11 @@ import peft_adapters as by
 import pytest
 import torch
 from families import files_of, read_all
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import ledmerge
 from ledmerge.cli.app import main
-from ledmerge.errors import LedmergeError
+from ledmerge.errors import LedmergeError, NonFiniteError
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +153,21 @@ def test_only_an_adapter_is_applied(bases, tmp_path: Path):
     assert "from the base `moved` and\n\n- lora\n" in card
     with pytest.raises(LedmergeError, match="expected a PEFT LoRA folder"):
         ledmerge.apply(bases["llama"], tmp_path / "model")
+
+
+def test_nan_goes_through_apply_where_it_is_allowed(bases, tmp_path: Path):
+    base = shutil.copytree(bases["llama"], tmp_path / "base")
+    expert = write_expert(tmp_path / "expert", base, "proj")
+    ledmerge.extract_lora(expert, tmp_path / "lora", base=base, rank=3)
+    tensors = read_all(base)
+    name = next(name for name in tensors if "up_proj" in name)
+    tensors[name].view(-1)[0] = float("nan")
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    asked = {"base": base, "overwrite": True}
+    with pytest.raises(NonFiniteError, match="pass --allow-nonfinite"):
+        ledmerge.apply(tmp_path / "lora", tmp_path / "out", **asked)
+    ledmerge.apply(tmp_path / "lora", tmp_path / "out", allow_nonfinite=True, **asked)
+    assert read_all(tmp_path / "out")[name].isnan().sum() == 1
 
 
 def test_the_commands_extract_and_apply(bases, tmp_path: Path, capsys, monkeypatch):

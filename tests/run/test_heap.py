@@ -13,6 +13,7 @@ import sys
 import numpy as np
 
 from ledmerge.run.heap import keep_freed
+from ledmerge.run.workers import Workers
 
 def faults(rounds):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -21,10 +22,18 @@ def faults(rounds):
         del block
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-if sys.argv[1] == "kept":
-    keep_freed()
-faults(3)
-print(faults(20))
+def settled_faults(rounds, _):
+    faults(3)
+    return faults(rounds)
+
+if sys.argv[1] == "in a worker":
+    workers = Workers(2, lambda: settled_faults, fork=True)
+    print(*workers.each([20], print))
+    workers.close()
+else:
+    if sys.argv[1] == "kept":
+        keep_freed()
+    print(settled_faults(20, None))
 """
 
 
@@ -35,3 +44,4 @@ def page_faults(how: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 def test_blocks_of_memory_are_not_got_from_the_system_anew():
     assert page_faults("kept") < 100 < page_faults("left")
+    assert page_faults("in a worker") < 100

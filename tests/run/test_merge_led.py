@@ -272,17 +272,20 @@ def data_recipe(model_folder, rows_file: Path, *densities: float) -> dict:
     return {**given, "locate": {"samples": 3}, "dtype": "float32"}
 
 
-def test_a_finished_merge_is_known_by_scores_that_were_located_anew(
+def test_a_finished_merge_is_known_by_what_its_scores_are_about(
     model_folder, rows_file: Path, tmp_path: Path, fresh_cache
 ):
-    given = data_recipe(model_folder, rows_file, 0.3, 0.6)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(rows_file.read_text())
+    given = data_recipe(model_folder, rows, 0.3, 0.6)
     record = ledmerge.merge(given, tmp_path / "out")
     fresh_cache("another")
     assert ledmerge.merge(given, tmp_path / "out", resume=True) == record
-    given["locate"]["samples"] = 2
-    with pytest.raises(OutputError, match="is finished, and was made from another recipe"):
+    assert not (tmp_path / "another" / "scores").exists()  # they are known before they are located
+    rows.write_text("".join(rows.read_text().splitlines(True)[::-1]))
+    with pytest.raises(OutputError, match=r"is finished, and was made from .* other inputs"):
         ledmerge.merge(given, tmp_path / "out", resume=True)
-    assert not (tmp_path / "another" / "scores").exists()  # nothing was located for it
+    assert not (tmp_path / "another" / "scores").exists()
 
 
 def test_scores_are_located_once_and_the_next_merge_starts_at_the_election(

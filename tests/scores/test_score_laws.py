@@ -19,7 +19,7 @@ def integers(shape, low=-9, high=10):
 def score(rule, weight, contributions, reference):
     total = torch.zeros_like(weight)
     for contribution in contributions:
-        rule.update_(total, contribution)
+        rule.update_(total, contribution.clone())  # which it may overwrite
     offers = {
         "total": total,
         "weight": weight,

@@ -22,7 +22,7 @@ Rows = EllipsisType | slice | Tensor
 
 Take = Callable[[str, Rows, Tensor], None]
 """Is given a parameter's name, some of its rows and one sample's gradient for these, which it may
-not keep. Rows that it is not given have a gradient of 0."""
+overwrite and not keep. Rows that it is not given have a gradient of 0."""
 
 
 AddProducts = Callable[[str, Tensor, Tensor], None]
@@ -199,7 +199,9 @@ def _gradients(use: Use) -> Iterator[Tensor]:
 
     def pull(x: Tensor, dy: Tensor) -> Tensor:
         pulled = vjp(lambda value: call_with(module, local, value, x[None]), parameter)
-        return pulled[1](dy[None])[0]
+        # A copy, which may be overwritten: of what is only added it is dy itself, of which the
+        # gradients of all that came before are made.
+        return pulled[1](dy[None])[0].clone()
 
     if parameter.ndim < 2:  # norms: all samples at once, since their gradients are small
         yield from vmap(pull)(x, dy)

@@ -6,7 +6,8 @@ A rule is a pair of pure functions and one or two constants:
   the inputs with each other) or "nothing".
 - `ADDS`, if a rule has it, says that `update_` adds the "magnitudes" of a gradient, or its
   "squares": then a GPU adds those of all samples at once (`ops/sample_products.py`).
-- `update_(total, ...)` adds one sample's contribution to a float32 sum in the weight's shape.
+- `update_(total, ...)` adds one sample's contribution to a float32 sum in the weight's shape, and
+  may overwrite the contribution: another block as large would push the sum out of the cache.
 - `finish(...)` turns the sum into scores, float32, >= 0. Its arguments are requests by name:
   `total`, `weight`, `num_samples`, `num_tokens`, `reference` (the same weight of another model),
   `random` (a `Draw`).

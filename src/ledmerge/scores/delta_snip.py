@@ -8,7 +8,7 @@ ADDS = "magnitudes"
 
 def update_(total: Weight, gradient: Weight) -> None:
     """Add one sample's |dL/dw|."""
-    total.add_(gradient.abs())
+    total.add_(gradient.abs_())
 
 
 def finish(total: Weight, weight: Weight, num_samples: int, reference: Weight) -> Weight:

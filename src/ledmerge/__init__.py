@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ledmerge.run.merge import merge as merge
     from ledmerge.run.plan import plan as plan
     from ledmerge.run.push import push as push
+    from ledmerge.run.search import search as search
     from ledmerge.run.unmask import unmask as unmask
     from ledmerge.run.verify import verify as verify
 
@@ -36,6 +37,7 @@ _NAMES = (
     "merge",
     "plan",
     "push",
+    "search",
     "unmask",
     "verify",
 )

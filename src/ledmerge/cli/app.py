@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 
 import ledmerge
-from ledmerge.cli import adapter_commands, locate_command, model_commands
+from ledmerge.cli import adapter_commands, locate_command, model_commands, search_command
 from ledmerge.cli.options import (
+    AllowCode,
     AllowNonfinite,
     Device,
     Engine,
@@ -256,9 +257,7 @@ def evaluate(
     suite: Annotated[Path, typer.Option(help="A YAML file: what is asked, and who judges.")],
     out: Annotated[Path, typer.Option(help="The new folder of results.")],
     device: Device = "auto",
-    allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Run code that models write, in the sandbox.")
-    ] = False,
+    allow_code: AllowCode = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -318,7 +317,7 @@ def demo(
 
 
 for command in (
-    locate_command.locate,
+    *(locate_command.locate, search_command.search),
     *(model_commands.info, model_commands.diff, model_commands.convert, model_commands.push),
     *(adapter_commands.adapters, adapter_commands.extract_lora, adapter_commands.apply),
 ):

@@ -22,6 +22,9 @@ Overwrite = Annotated[
 AllowNonfinite = Annotated[
     bool, typer.Option("--allow-nonfinite", help="Let NaN and infinite values through.")
 ]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Run code that models write, in the sandbox.")
+]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that a model folder brings.")
 ]

@@ -43,6 +43,19 @@ def load_recipe(recipe: str | Path | dict[str, Any], onto: str | Path | None = N
     return replace(result, steps=tuple(steps))
 
 
+def recipe_of(fields: dict[str, Any], place: str, folder: Path) -> Recipe:
+    """The recipe of a mapping that stands for a file's only document.
+
+    Args:
+        place: opens every message.
+        folder: where its paths start from.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
+    return _resolve(parse_recipe(fields, place), place, folder)
+
+
 def _resolve(file: RecipeFile, place: str, folder: Path) -> Recipe:
     try:
         method = get_method(file.merge_method)

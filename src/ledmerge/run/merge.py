@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
 
-import ledmerge
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.digest import digest_tensors
 from ledmerge.checkpoint.layout import Shard, ShardWriter, lay_out, weight_index
@@ -22,10 +20,10 @@ from ledmerge.models.folder import ModelFolder
 from ledmerge.models.sidecar import copy_sidecar, sidecar_files
 from ledmerge.models.tokenizer_files import write_tokenizer
 from ledmerge.recipe.recipe import Recipe
-from ledmerge.recipe.resolved import resolved
 from ledmerge.run.device import choose_device
 from ledmerge.run.engine import Engine, MaskSink, Sink, TensorResult
 from ledmerge.run.fetch import fetch
+from ledmerge.run.keys import folder_key, weights_key
 from ledmerge.run.masks import MaskFiles
 from ledmerge.run.pieces import piece_on
 from ledmerge.run.plan import (
@@ -172,7 +170,7 @@ def make_steps(
         assert recipe.name is not None
         step, place = make_plan(recipe, made), steps.place(recipe.name)
         raise_problems(step)
-        key = _key(step, run)
+        key = weights_key(step, run.allow_nonfinite)
         if not steps.is_whole(recipe.name, key):
             steps.begin(recipe.name)
             _merge(step, place, run, progress, resume=True, overwrite=True)
@@ -187,10 +185,10 @@ def _merge(
     """A plan without problems, from its scores to the folder."""
     if plan.all_questions:  # which are known by the weights that they are about
         fetch(plan.unfetched(), progress)
-    key = _key(plan, run)
-    folder_key = _folder_key(plan, run, key)
+    key = weights_key(plan, run.allow_nonfinite)
+    whole_key = folder_key(plan, key, run.licence, run.keep_card)
     if resume and (out / RECORD).is_file():
-        if record := _finished(plan, out, run, folder_key):
+        if record := _finished(plan, out, run, whole_key):
             progress.note(f"{out} is there already, made from this recipe and these inputs")
             return record
         if not overwrite:
@@ -213,7 +211,7 @@ def _merge(
     staged = f"{key} in shards of {run.shard_size}"
     staging = Staging(out, staged, marks=(RECORD,), resume=resume, overwrite=overwrite)
     with staging, plan:
-        record = _fill(plan, staging, run, progress, folder_key)
+        record = _fill(plan, staging, run, progress, whole_key)
         _add_card(plan, record, staging, run)
         progress.start("flush to disk", 1, "folders")
         staging.publish()
@@ -252,34 +250,6 @@ def finish(
                 for source, digest in zip(engine.sources, result.inputs, strict=False):
                     check_noted(source.checkpoint, result.name, digest)
             yield result
-
-
-def _key(plan: Plan, run: Run) -> str:
-    """Stands for everything that decides the bytes of the weights; before anything is located."""
-    files = [
-        checkpoint.noted or [checkpoint.stamp(path) for path in checkpoint.files()]
-        for checkpoint in (source.checkpoint for source in inputs_of(plan))
-    ]
-    fields = [
-        ledmerge.__version__,
-        resolved(plan.recipe),
-        files,
-        [question.key for question in plan.all_questions],
-        [dataclasses.astuple(tensor) for tensor in plan.tensors],
-        plan.chat_template,
-        plan.vocabulary and plan.vocabulary.key(),
-        plan.tokenizer and plan.tokenizer.key(),
-        run.allow_nonfinite,
-    ]
-    return xxhash.xxh3_128_hexdigest(json.dumps(fields, default=str).encode())
-
-
-def _folder_key(plan: Plan, run: Run, key: str) -> str:
-    """Stands for everything that decides the folder, whose weights `key` stands for."""
-    donor = plan.donor
-    beside = [donor.own_files.stamp(donor.path / each) for each in sidecar_files(donor.own_files)]
-    fields = [key, donor.config, beside, run.licence, run.keep_card]
-    return xxhash.xxh3_128_hexdigest(json.dumps(fields, default=str).encode())
 
 
 def _finished(plan: Plan, out: Path, run: Run, key: str) -> dict[str, Any] | None:

@@ -1,0 +1,229 @@
+"""A search: which places of a recipe vary, and what its merges are judged by."""
+
+import copy
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from ledmerge.errors import RecipeError
+from ledmerge.recipe.read import find_path, read_yaml, validated
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Range(BaseModel):
+    """Numbers from `low` to `high`, both included."""
+
+    model_config = _STRICT
+
+    low: float
+    high: float
+    step: Annotated[float, Field(gt=0)] | None = None
+    """Distance between two of them; by default any number will do."""
+    log: bool = False
+    """Whether equal quotients count as equal distances."""
+    anchors: Annotated[int, Field(ge=2)] | None = None
+    """So many numbers, for layers from the first to the last, with straight lines between them."""
+
+    @model_validator(mode="after")
+    def _is_range(self) -> "Range":
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise PydanticCustomError("no_range", "expected 'low' below 'high'")
+        if self.log and (self.low <= 0 or self.step):
+            raise PydanticCustomError(
+                "no_log", "with 'log', 'low' should be above 0, and 'step' left out"
+            )
+        return self
+
+    @property
+    def ends(self) -> list[Any]:
+        """The lowest value and the highest."""
+        count = self.anchors
+        return [[end] * count if count else end for end in (self.low, self.high)]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of some values."""
+
+    values: tuple[str | float | bool, ...]
+
+    @property
+    def ends(self) -> list[Any]:
+        """All of them."""
+        return list(self.values)
+
+
+class SearchFile(BaseModel):
+    """A search as written. With the recipe, the suite and the models it decides every trial."""
+
+    model_config = _STRICT
+
+    recipe: str
+    """The recipe's file, beside this one or where the program runs."""
+    suite: str
+    """The suite's: what every merge is asked. Not what the winner is to be judged by later."""
+    objective: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(min_length=1)
+    """`benchmark.figure` -> its weight. The weighted sum is made as large as possible, with figures
+    of which less is better subtracted."""
+    vary: dict[str, Any] = Field(min_length=1)
+    """Place in the recipe, such as `models[0].parameters.weight` -> a range, or a list of
+    values."""
+    trials: Annotated[int, Field(ge=1)] = 50
+    """Merges besides the one of the recipe as it stands."""
+    sampler: Literal["tpe", "cmaes", "random"] = "tpe"
+    """How the next values are chosen: from densities of good and bad ones (Bergstra et al. 2011),
+    by CMA-ES (Hansen and Ostermeier 2001; ranges alone, two or more), or at random."""
+    seed: int = 0
+    """Decides what the sampler draws."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search with its files found.
+
+    Attributes:
+        place: how messages call it.
+        recipe: the recipe's file.
+        fields: what the recipe says.
+        suite: the suite's file.
+        space: place in the recipe -> what is tried there.
+    """
+
+    file: SearchFile
+    place: str
+    recipe: Path
+    fields: dict[str, Any]
+    suite: Path
+    space: dict[str, Range | Choices]
+
+    def with_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What the recipe says with other values at some places."""
+        fields = copy.deepcopy(self.fields)
+        for path, value in values.items():
+            _set(fields, path, value, f"{self.place}: vary")
+        return fields
+
+    def rooted(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """The same with whole paths, so that it can lie anywhere."""
+        names = {text for text in _named(fields) if self._root(text) != text}
+        return _replaced(fields, {name: self._root(name) for name in names})
+
+    def _root(self, text: str) -> str:
+        """A path that exists, whole; each part of `model+adapter`; anything else as it is."""
+        if (found := find_path(text, self.recipe.parent, str(self.recipe))).exists():
+            return str(found.resolve())
+        first, plus, second = text.partition("+")
+        return f"{self._root(first)}+{self._root(second)}" if plus else text
+
+
+def load_search(path: Path) -> Search:
+    """The search of a YAML file.
+
+    Raises:
+        RecipeError: every problem of form.
+    """
+    fields, place = read_yaml(path), str(path)
+    if not isinstance(fields, dict):
+        raise RecipeError(f"{place}: expected keys such as 'recipe:', 'suite:' and 'vary:'")
+    file = validated(SearchFile, fields, lambda at: f"{place}: {at}" if at else place)
+    space = {name: _varied(name, what, place) for name, what in file.vary.items()}
+    are_ranges = all(isinstance(each, Range) for each in space.values())
+    if file.sampler == "cmaes" and not (are_ranges and count_numbers(space) > 1):
+        raise RecipeError(
+            f"{place}: sampler: cmaes varies two numbers or more, and nothing else; use tpe"
+        )
+    recipe, suite = (find_path(each, path.parent, place) for each in (file.recipe, file.suite))
+    said = read_yaml(recipe)
+    if not isinstance(said, dict):
+        raise RecipeError(f"{recipe}: expected keys such as 'merge_method:' and 'models:'")
+    search = Search(file, place, recipe, said, suite, space)
+    for name, varied in space.items():
+        search.with_values({name: varied.ends[0]})
+    return search
+
+
+def count_numbers(space: Mapping[str, Range | Choices]) -> int:
+    """How many numbers are chosen for each merge."""
+    return sum((isinstance(each, Range) and each.anchors) or 1 for each in space.values())
+
+
+def _varied(name: str, what: Any, place: str) -> Range | Choices:
+    where = f"{place}: vary.{name}"
+    if isinstance(what, dict):
+        return validated(Range, what, lambda at: f"{where}.{at}" if at else where)
+    is_list = isinstance(what, list) and all(isinstance(each, str | int | float) for each in what)
+    if not is_list or len(set(map(repr, what))) < max(2, len(what)):
+        raise RecipeError(
+            f"{where}: expected a range, such as {{low: 0.0, high: 1.0}}, or a list of two or more "
+            f"values that differ, found {what!r}"
+        )
+    return Choices(tuple(what))
+
+
+_STEP = re.compile(r"\.?([A-Za-z_][\w-]*)|\[(\d+)\]")
+
+
+def _set(fields: Any, path: str, value: Any, where: str) -> None:
+    """Put a value at a place such as `models[0].parameters.weight`; mappings are made on the way.
+
+    Raises:
+        RecipeError: there can be no such place.
+    """
+    steps = [int(index) if index else name for name, index in _STEP.findall(path)]
+    if not steps or _STEP.sub("", path) or path.startswith("."):
+        raise RecipeError(
+            f"{where}: '{path}' names no place in a recipe; write it as 'parameters.density' or "
+            "'models[0].parameters.weight'"
+        )
+    here: Any = fields
+    for step, after in zip(steps, [*steps[1:], None], strict=True):
+        if not _fits(step, here):
+            raise RecipeError(f"{where}: the recipe has no '{path}'{_found(here)}")
+        if after is None:
+            here[step] = value
+            continue
+        if isinstance(here, dict) and here.get(step) is None and isinstance(after, str):
+            here[step] = {}
+        here = here.get(step) if isinstance(here, dict) else here[step]
+
+
+def _fits(step: str | int, here: Any) -> bool:
+    if isinstance(step, int):
+        return isinstance(here, list) and step < len(here)
+    return isinstance(here, dict)
+
+
+def _found(here: Any) -> str:
+    if isinstance(here, list):
+        return f"; there are {len(here)} entries, counted from 0"
+    return "" if isinstance(here, dict) else f"; where it should lie, {here!r:.40} stands"
+
+
+_NAMED = ("model", "base_model", "onto", "path", "lora", "data", "scores", "base_scores")
+"""Keys of what lies in a file or folder."""
+
+
+def _named(value: Any) -> set[str]:
+    """Every text under one of these keys."""
+    if isinstance(value, list):
+        return {text for each in value for text in _named(each)}
+    if not isinstance(value, dict):
+        return set()
+    own = {each for key, each in value.items() if key in _NAMED and isinstance(each, str)}
+    return own.union(*map(_named, value.values()))
+
+
+def _replaced(value: Any, names: Mapping[str, str]) -> Any:
+    """A tree with some texts exchanged, wherever they stand: options name models, too."""
+    if isinstance(value, list):
+        return [_replaced(each, names) for each in value]
+    if isinstance(value, dict):
+        return {key: _replaced(each, names) for key, each in value.items()}
+    return names.get(value, value) if isinstance(value, str) else value

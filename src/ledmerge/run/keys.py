@@ -1,0 +1,42 @@
+"""What decides a merge's weights and its folder, each as a key."""
+
+import dataclasses
+import json
+
+import xxhash
+
+import ledmerge
+from ledmerge.models.sidecar import sidecar_files
+from ledmerge.recipe.resolved import resolved
+from ledmerge.run.planned import Plan
+from ledmerge.run.sources import inputs_of
+
+
+def weights_key(plan: Plan, allow_nonfinite: bool) -> str:
+    """Stands for everything that decides the bytes of the weights; before anything is located."""
+    files = [
+        checkpoint.noted or [checkpoint.stamp(path) for path in checkpoint.files()]
+        for checkpoint in (source.checkpoint for source in inputs_of(plan))
+    ]
+    return _digest(
+        ledmerge.__version__,
+        resolved(plan.recipe),
+        files,
+        [question.key for question in plan.all_questions],
+        [dataclasses.astuple(tensor) for tensor in plan.tensors],
+        plan.chat_template,
+        plan.vocabulary and plan.vocabulary.key(),
+        plan.tokenizer and plan.tokenizer.key(),
+        allow_nonfinite,
+    )
+
+
+def folder_key(plan: Plan, key: str, licence: str | None, keep_card: bool) -> str:
+    """Stands for everything that decides the folder, whose weights `key` stands for."""
+    donor = plan.donor
+    beside = [donor.own_files.stamp(donor.path / each) for each in sidecar_files(donor.own_files)]
+    return _digest(key, donor.config, beside, licence, keep_card)
+
+
+def _digest(*fields: object) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(fields, default=str).encode())

@@ -1,0 +1,235 @@
+"""Tries values in a recipe, judges the merge that each gives, and keeps the best recipe.
+
+Which values to try is chosen on the safety data as on those of any other skill: "One Bad Model
+Spoils the Bunch", Hammoud et al. 2024, https://arxiv.org/abs/2406.14563.
+"""
+
+import dataclasses
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ledmerge.checkpoint.digest import digest_text
+from ledmerge.checkpoint.staging import Staging, check_destination
+from ledmerge.errors import OutputError, RecipeError, did_you_mean
+from ledmerge.recipe.decided import Recipe
+from ledmerge.recipe.recipe import recipe_of
+from ledmerge.recipe.search import Search, load_search
+from ledmerge.recipe.suite import Suite, load_suite
+from ledmerge.report.trials import write_trials
+from ledmerge.run.benchmark import Benchmark, open_benchmarks
+from ledmerge.run.evaluate import evaluate
+from ledmerge.run.keys import weights_key
+from ledmerge.run.merge import merge
+from ledmerge.run.plan import plan, raise_problems
+from ledmerge.run.progress import Progress, Quiet
+from ledmerge.run.sampler import Sampler
+
+SEARCHED, BEST = "search.json", "best.yaml"
+FORMAT = 1
+"""Of `search.json`; raised when its schema changes."""
+QUIET = Quiet()
+
+
+@dataclasses.dataclass(frozen=True)
+class _How:
+    """How every trial is merged and judged. Each field is an argument of `search`."""
+
+    device: str
+    memory: int | None
+    threads: int | None
+    allow_code: bool
+    trust_remote_code: bool
+
+
+def search(
+    path: str | Path,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    memory: int | None = None,
+    threads: int | None = None,
+    allow_code: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+    progress: Progress = QUIET,
+) -> dict[str, Any]:
+    """Look for the values by which a recipe merges best; returns what `search.json` holds.
+
+    The recipe is merged and judged as it stands, and then with other values, one merge at a time;
+    its weights are gone when it is judged. The folder `out` gets `search.json` and `search.md`
+    (every trial with its figures), `best.yaml` (the recipe of the best trial, whole paths in it),
+    and under `trials/` what `evaluate` writes of each.
+
+    Args:
+        path: a YAML file; see `ledmerge.recipe.search.SearchFile`.
+        out: appears when it is whole.
+        device: "auto", "cpu" or "cuda[:N]"; it merges, locates and answers.
+        memory: bound in bytes on the blocks of a merge, and on locating.
+        threads: workers of a merge.
+        allow_code: run model-written code, in the sandbox.
+        resume: go on with an interrupted run.
+        overwrite: replace an earlier search.
+        trust_remote_code: run the models' own Python code where they bring some.
+        progress: hears how far it is.
+
+    Raises:
+        LedmergeError: the search, its recipe or its suite cannot be used, values at an end of a
+            range among them; before anything is merged, unless only the merge can show it.
+    """
+    out, found = Path(out), load_search(Path(path))
+    check_destination(out, marks=(SEARCHED,), resume=resume, overwrite=overwrite)
+    suite, place, folder = load_suite(found.suite)
+    benchmarks = open_benchmarks(suite, place, folder, allow_code)
+    signs = _signs(found, suite, benchmarks)
+    sampler = Sampler(found.space, found.file.sampler, found.file.seed)
+    _check_ends(found)
+    questions = [[each.questions, each.limit] for each in benchmarks]
+    start = weights_key(plan(_recipe(found, {})), allow_nonfinite=False)
+    key = digest_text(repr([found.file, found.fields, suite, questions, start]))
+    how = _How(device, memory, threads, allow_code, trust_remote_code)
+    with Staging(out, key, marks=(SEARCHED,), resume=resume, overwrite=overwrite) as staging:
+        lines = list(staging.finished)
+        progress.start("search", found.file.trials + 1, "trials", len(lines))
+        for number in range(found.file.trials + 1):
+            values = sampler.ask() if number else {}
+            if number == len(lines):
+                lines.append(_try(found, signs, number, values, staging.folder, how, progress))
+                staging.note(lines[-1])
+                progress.advance()
+            elif lines[number]["values"] != values:
+                raise OutputError(
+                    f"{out}: the interrupted search there tried {lines[number]['values']} in trial "
+                    f"{number}, where this Optuna ({version('optuna')}) tries {values}; go on with "
+                    "the one that it began with, or start again with --overwrite"
+                )
+            if number:
+                sampler.tell(lines[number]["objective"])
+        record = {
+            "format": FORMAT,
+            "versions": {name: version(name) for name in ("ledmerge", "torch", "optuna")},
+            "search": found.file.model_dump(),
+            "best": _best(lines),
+            "trials": lines,
+        }
+        _write_best(found, lines[record["best"]], staging.folder / BEST)
+        _write(staging.folder / SEARCHED, json.dumps(record, indent=1) + "\n")
+        _write(staging.folder / "search.md", write_trials(record))
+        staging.publish()
+    return record
+
+
+def _signs(found: Search, suite: Suite, benchmarks: list[Benchmark]) -> dict[str, float]:
+    """Figure of the objective -> its weight, below 0 where less is better.
+
+    Raises:
+        RecipeError: the suite has no such figure.
+    """
+    known = {
+        f"{each.name}.{figure}": better
+        for each in benchmarks
+        for figure, better in each.module.FIGURES.items()
+    }
+    unknown = [name for name in found.file.objective if name not in known]
+    if unknown:
+        tasks = " (tasks of lm_eval cannot be in it)" if suite.lm_eval else ""
+        raise RecipeError(
+            "\n".join(
+                f"{found.place}: objective: '{name}' is no figure of {found.suite}{tasks}"
+                f"{did_you_mean(name, known)}"
+                for name in unknown
+            )
+        )
+    return {
+        name: weight if known[name] == "higher" else -weight
+        for name, weight in found.file.objective.items()
+    }
+
+
+def _recipe(found: Search, values: dict[str, Any]) -> Recipe:
+    fields = found.with_values(values)
+    return recipe_of(fields, str(found.recipe), found.recipe.parent)
+
+
+def _check_ends(found: Search) -> None:
+    """Raise RecipeError where the recipe as it stands, or with one value changed, has no plan."""
+    raise_problems(plan(_recipe(found, {})))
+    for name, varied in found.space.items():
+        for value in varied.ends:
+            try:
+                raise_problems(plan(_recipe(found, {name: value})))
+            except RecipeError as error:
+                raise RecipeError(f"{found.place}: vary.{name}: with {value}: {error}") from None
+
+
+def _try(
+    found: Search,
+    signs: dict[str, float],
+    number: int,
+    values: dict[str, Any],
+    folder: Path,
+    how: _How,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Merge by the values and judge the merge: a line of the journal."""
+    line: dict[str, Any] = {"number": number, "values": values}
+    merged, judged = folder / "merged", folder / "trials" / f"{number:04}"
+    for left in (merged, judged):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        recipe = _recipe(found, values)
+        raise_problems(plan(recipe))
+    except RecipeError as error:  # values that do not go together
+        return {**line, "objective": None, "refused": str(error)}
+    judged.parent.mkdir(exist_ok=True)
+    record = merge(
+        recipe,
+        merged,
+        device=how.device,
+        memory=how.memory,
+        threads=how.threads,
+        overwrite=True,
+        trust_remote_code=how.trust_remote_code,
+        progress=progress if number == 0 else QUIET,  # which locates, and has notes
+    )
+    results = evaluate(
+        [merged],
+        found.suite,
+        judged,
+        device=how.device,
+        allow_code=how.allow_code,
+        overwrite=True,
+        trust_remote_code=how.trust_remote_code,
+    )
+    shutil.rmtree(merged)
+    benchmarks = results["models"][0]["benchmarks"]
+    figures = {
+        f"{name}.{figure}": said
+        for name, each in benchmarks.items()
+        for figure, said in each["figures"].items()
+    }
+    objective = sum(sign * figures[name]["value"] for name, sign in signs.items())
+    return {**line, "objective": objective, "digest": record["digest"], "figures": figures}
+
+
+def _best(lines: list[dict[str, Any]]) -> int:
+    """The trial of the largest objective, the first of equals."""
+    tried = [line for line in lines if line["objective"] is not None]
+    return max(tried, key=lambda line: line["objective"])["number"]
+
+
+def _write_best(found: Search, line: dict[str, Any], path: Path) -> None:
+    fields = found.rooted(found.with_values(line["values"]))
+    named = ", ".join(f"{name} {value}" for name, value in line["values"].items())
+    what = f"trial {line['number']}: {named}" if named else "as it stood: no trial did better"
+    head = f"# The best that `ledmerge search` found of {found.recipe.name}, {what}.\n"
+    _write(path, head + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

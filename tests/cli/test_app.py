@@ -13,7 +13,7 @@ import yaml
 
 COMMANDS = (
     *("adapters", "apply", "convert", "demo", "diff", "evaluate", "extract-lora", "info"),
-    *("locate", "merge", "methods", "plan", "push", "schema", "verify"),
+    *("locate", "merge", "methods", "plan", "push", "schema", "search", "verify"),
 )
 
 

@@ -95,13 +95,13 @@ def search(
     how = _How(device, memory, threads, allow_code, trust_remote_code)
     with Staging(out, key, marks=(SEARCHED,), resume=resume, overwrite=overwrite) as staging:
         lines = list(staging.finished)
-        progress.start("search", found.file.trials + 1, "trials", len(lines))
         for number in range(found.file.trials + 1):
+            if number == 1:  # the recipe as it stands tells of itself: it may have to locate
+                progress.start("search", found.file.trials, "trials")
             values = sampler.ask() if number else {}
             if number == len(lines):
                 lines.append(_try(found, signs, number, values, staging.folder, how, progress))
                 staging.note(lines[-1])
-                progress.advance()
             elif lines[number]["values"] != values:
                 raise OutputError(
                     f"{out}: the interrupted search there tried {lines[number]['values']} in trial "
@@ -110,6 +110,7 @@ def search(
                 )
             if number:
                 sampler.tell(lines[number]["objective"])
+                progress.advance()
         record = {
             "format": FORMAT,
             "versions": {name: version(name) for name in ("ledmerge", "torch", "optuna")},
@@ -195,7 +196,7 @@ def _try(
         threads=how.threads,
         overwrite=True,
         trust_remote_code=how.trust_remote_code,
-        progress=progress if number == 0 else QUIET,  # which locates, and has notes
+        progress=progress if number == 0 else QUIET,
     )
     results = evaluate(
         [merged],

@@ -1,0 +1,129 @@
+"""What a search file may say, and what it does to the recipe."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ledmerge.errors import RecipeError
+from ledmerge.recipe.search import count_numbers, load_search
+
+RECIPE = {
+    "merge_method": "led",
+    "base_model": "base",
+    "models": [
+        {"model": "safety", "locate": {"data": "rows.jsonl"}, "parameters": {"weight": 1.0}},
+        {"model": "owner/math@main"},
+    ],
+    "parameters": {"density": 0.5, "disjoint": "priority", "priority": ["safety"]},
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes the recipe and a search with some keys changed, and gives the search's path."""
+
+    def write(**changed):
+        fields = {
+            "recipe": "recipe.yaml",
+            "suite": "suite.yaml",
+            "objective": {"harm.safe_and_coherent": 1.0},
+            "vary": {"parameters.density": {"low": 0.1, "high": 1.0}},
+        }
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+        path = tmp_path / "search.yaml"
+        path.write_text(yaml.safe_dump({**fields, **changed}))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "found"),
+    [
+        ("parameters.density", 0.7, lambda r: r["parameters"]["density"]),
+        ("models[0].parameters.weight", 0.7, lambda r: r["models"][0]["parameters"]["weight"]),
+        (
+            "models[1].parameters.weight",
+            [0.1, 0.2],
+            lambda r: r["models"][1]["parameters"]["weight"],
+        ),
+        ("merge_method", "ties", lambda r: r["merge_method"]),
+    ],
+)
+def test_a_value_is_put_in_its_place_and_nowhere_else(write, place, value, found):
+    search = load_search(write(vary={place: ["x", "y"]}))
+    fields = search.with_values({place: value})
+    assert found(fields) == value
+    assert search.fields == RECIPE
+    fields.pop(place.split(".")[0].split("[")[0])
+    assert all(RECIPE[key] == fields[key] for key in fields)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("models[2].parameters.weight", "no 'models\\[2\\].*there are 2 entries, counted from 0"),
+        ("models.weight", "the recipe has no 'models.weight'"),
+        ("merge_method.density", "'led' stands"),
+        ("parameters..density", "names no place"),
+        (".density", "names no place"),
+        ("parameters density", "names no place"),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused(write, place, message):
+    with pytest.raises(RecipeError, match=message):
+        load_search(write(vary={place: [1, 2]}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"vary": {"parameters.density": [0.5]}}, "two or more values"),
+        ({"vary": {"parameters.density": [0.5, 0.5]}}, "values that differ"),
+        ({"vary": {"parameters.density": 0.5}}, "expected a range"),
+        ({"vary": {"parameters.density": {"low": 1.0, "high": 0.1}}}, "'low' below 'high'"),
+        ({"vary": {"parameters.density": {"low": 0, "high": 1, "log": True}}}, "above 0"),
+        ({"vary": {"parameters.density": {"lo": 0, "high": 1}}}, "'lo' is not known.*'low'"),
+        ({"vary": {"parameters.density": {"low": 0, "high": 1, "anchors": 1}}}, "anchors"),
+        ({"vary": {}}, "vary"),
+        ({"objective": {}}, "objective"),
+        ({"objective": {"harm.safe_and_coherent": -1.0}}, "greater than 0"),
+        ({"sampler": "cmaes"}, "cmaes varies two numbers or more"),
+        ({"sampler": "cmaes", "vary": {"a": [1, 2], "b": [1, 2]}}, "and nothing else"),
+        ({"trails": 3}, "'trails' is not known; did you mean 'trials'"),
+        ({"trials": 0}, "trials"),
+    ],
+)
+def test_what_makes_no_search_is_refused(write, changed, message):
+    with pytest.raises(RecipeError, match=message):
+        load_search(write(**changed))
+
+
+def test_anchors_count_as_numbers(write):
+    search = load_search(
+        write(vary={"parameters.density": {"low": 0, "high": 1, "anchors": 3}}, sampler="cmaes")
+    )
+    assert count_numbers(search.space) == 3
+    assert search.space["parameters.density"].ends == [[0, 0, 0], [1, 1, 1]]
+
+
+def test_whole_paths_wherever_a_model_is_named(write, tmp_path: Path):
+    for name in ("base", "safety"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "rows.jsonl").touch()
+    fields = load_search(write()).rooted(RECIPE)
+    base, safety = (str(tmp_path / name) for name in ("base", "safety"))
+    assert fields["base_model"] == base
+    assert fields["models"][0]["model"] == safety
+    assert fields["models"][0]["locate"]["data"] == str(tmp_path / "rows.jsonl")
+    assert fields["models"][1] == {"model": "owner/math@main"}
+    assert fields["parameters"]["priority"] == [safety]
+    assert fields["parameters"]["disjoint"] == "priority"
+
+
+def test_both_parts_of_a_pair_are_whole(write, tmp_path: Path):
+    for name in ("base", "lora"):
+        (tmp_path / name).mkdir()
+    found = load_search(write()).rooted({"models": [{"model": "base+lora"}]})
+    assert found == {"models": [{"model": f"{tmp_path / 'base'}+{tmp_path / 'lora'}"}]}

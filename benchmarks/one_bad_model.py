@@ -1,7 +1,7 @@
 """Whether a search that looks at safety data keeps more safety, on the example family.
 
     pip install 'optuna>=4' cmaes
-    python benchmarks/one_bad_model.py --work /tmp/search [--trials 60]
+    python benchmarks/one_bad_model.py --work /tmp/search [--trials 40]
 
 As "One Bad Model Spoils the Bunch" (Hammoud et al. 2024) does it: experts answer the family's
 validation prompts; of the answers to harmful ones a refusal is kept, where there is one, and each
@@ -29,6 +29,8 @@ FAMILY = Path(ledmerge.__file__).parent / "family"
 EXPERTS = ("safety", "math", "code")
 ALPHA = 0.3
 """The skills' share in the objective, the paper's best."""
+SAMPLES = 64
+"""Answers of each kind."""
 OBJECTIVES = {
     "skills": {"math": 1.0, "code": 1.0},
     "skills and refusals": {"refusals": 1.0, "math": ALPHA, "code": ALPHA},
@@ -39,7 +41,6 @@ DENSITY = {"parameters.density": {"low": 0.1, "high": 1.0}}
 METHODS = {
     "task_arithmetic": WEIGHTS,
     "ties": WEIGHTS | DENSITY | {"parameters.lambda": {"low": 0.5, "high": 3.0}},
-    "dare_ties": WEIGHTS | DENSITY,
     "led": WEIGHTS | DENSITY,
 }
 JUDGED = (
@@ -80,7 +81,8 @@ def make_rows(work: Path) -> None:
         kept = [row for row in kept if row["response"].strip()]
         text = "".join(f"{json.dumps(row)}\n" for row in kept)
         (work / f"{kind}.jsonl").write_text(text, encoding="utf-8")
-    benchmarks = {kind: {"task": "log_likelihood", "data": f"{kind}.jsonl"} for kind in rows}
+    asked = {"task": "log_likelihood", "samples": SAMPLES}
+    benchmarks = {kind: {**asked, "data": f"{kind}.jsonl"} for kind in rows}
     _write(work / "suite.yaml", {"benchmarks": benchmarks, "batch": 128})
 
 
@@ -162,7 +164,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -230,3 +231,10 @@ def test_a_gradient_over_the_layers(write, tmp_path: Path, fresh_cache):
         assert len(values) == 2
         assert set(values) <= {0.0, 0.5, 1.0}
     assert "weight:\n  - " in (tmp_path / "out/best.yaml").read_text() or record["best"] == 0
+
+
+@pytest.mark.parametrize(("sampler", "missing"), [("tpe", "optuna"), ("cmaes", "cmaes")])
+def test_a_missing_library_is_named(write, tmp_path: Path, monkeypatch, sampler, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(RecipeError, match=f"{missing} is missing.*pip install 'optuna>=4' cmaes"):
+        ledmerge.search(write(sampler=sampler), tmp_path / "out")

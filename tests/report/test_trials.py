@@ -47,7 +47,7 @@ def test_on_the_front_is_what_nothing_beats():
 def test_a_row_has_a_cell_for_every_column():
     found = record(trial(0, 0.5, 0.5), trial(1, 0.9, 0.1), REFUSED)
     titles = headings(found)
-    assert titles == ["trial", "weight", "objective", "harm.safe", "over.rate", "on the front"]
+    assert titles == ["trial", "weight", "objective", "harm.safe", "over.rate", "front"]
     rows = [cells(found, each) for each in found["trials"]]
     assert rows[0] == ["0", "as it is", "0.0000", "0.500", "0.500", ""]
     assert rows[1] == ["1", "0.1", "0.8000", "0.900", "0.100", "yes"]

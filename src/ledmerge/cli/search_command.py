@@ -74,7 +74,8 @@ def _show(record: dict[str, Any]) -> None:
 
     table = Table()
     for title in headings(record):
-        table.add_column(title, justify="left" if title == "trial" else "right")
+        justify = "left" if title == "trial" else "right"
+        table.add_column(title.replace(".", "\n", 1), justify=justify, overflow="fold")
     trials = ranked(record)
     shown = trials[:SHOWN]
     as_it_stood = record["trials"][0]

@@ -12,7 +12,7 @@ def headings(record: dict[str, Any]) -> list[str]:
     """Of the columns that `cells` fills."""
     search = record["search"]
     places = [place.replace("parameters.", "") for place in search["vary"]]
-    return ["trial", *places, "objective", *search["objective"], "on the front"]
+    return ["trial", *places, "objective", *search["objective"], "front"]
 
 
 def cells(record: dict[str, Any], trial: Trial) -> list[str]:

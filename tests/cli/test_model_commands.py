@@ -13,7 +13,7 @@ def test_verify_says_what_it_found(ledmerge, home: Path):
     ledmerge("merge", home / "good.yaml", home / "out")
     code, out, err = ledmerge("verify", home / "out")
     assert (code, err) == (0, "")
-    assert out == f"{home / 'out'}: all 1 tensors are as written\n"
+    assert out == f"{home / 'out'}: all 1 tensors and 1 files beside them are as written\n"
     save_file({"model.layers.0.up.weight": torch.ones(50, 40)}, home / "out" / "model.safetensors")
     code, out, err = ledmerge("verify", home / "out")
     assert (code, out) == (1, "")

@@ -91,6 +91,43 @@ def test_a_record_that_contradicts_itself_is_refused(merged: Path):
         ledmerge.verify(merged)
 
 
+def test_files_beside_the_weights_are_checked_all_at_once(tmp_path: Path):
+    base, safety, *_ = write_family(tmp_path)
+    for name in ("tokenizer.json", "chat_template.jinja", "code/model.py", "README.md"):
+        (base / name).parent.mkdir(exist_ok=True)
+        (base / name).write_text("{}")
+    out = tmp_path / "out"
+    record = ledmerge.merge(recipe("ties", base, safety, parameters={"density": 0.5}), out)
+    beside = {"config.json", "tokenizer.json", "chat_template.jinja", "code/model.py"}
+    assert record["files"].keys() == beside
+    assert ledmerge.verify(out)["files"] == 4
+    (out / "README.md").write_text("my own words")
+    (out / "notes.txt").write_text("mine")
+    ledmerge.verify(out)
+    (out / "tokenizer.json").write_text("{ }")
+    (out / "code" / "model.py").unlink()
+    flip(out, "model.ids")
+    with pytest.raises(CheckpointError) as caught:
+        ledmerge.verify(out)
+    for said in ("'model.ids' differs", "tokenizer.json differs", "code/model.py is missing"):
+        assert said in str(caught.value)
+    assert "config.json" not in str(caught.value)
+
+
+def test_a_record_does_not_hang_on_shards_whose_index_is_checked_with_the_tensors(merged: Path):
+    whole = ledmerge.merge(merged.parent / "recipe.yaml", merged.parent / "whole")
+    assert json.loads((merged / "ledmerge.json").read_text()) == whole
+    (merged / "model.safetensors.index.json").unlink()
+    with pytest.raises(CheckpointError):
+        ledmerge.verify(merged)
+
+
+def test_older_records_say_nothing_of_files(merged: Path):
+    change_record(merged, lambda record: record.pop("files"))
+    (merged / "config.json").write_text("{}")
+    assert ledmerge.verify(merged)["files"] == 0
+
+
 @pytest.mark.parametrize("text", [None, "{", "[]", "{}", '{"tensors": {"w": {}}, "digest": "0"}'])
 def test_a_folder_without_a_record_is_refused(merged: Path, text: str | None):
     (merged / "ledmerge.json").unlink()

@@ -20,6 +20,15 @@ from ledmerge.errors import OutputError
 from ledmerge.ops.blocks import BLOCK, blocks
 
 
+def digest_file(path: Path) -> str:
+    """32 hex digits that stand for the contents of a file, however large."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()
+
+
 def digest_text(text: str) -> str:
     """32 hex digits that stand for a text."""
     return xxhash.xxh3_128_hexdigest(text.encode())

@@ -195,7 +195,10 @@ def verify(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Check every tensor of OUT against its ledmerge.json."""
+    """Check tensors and files of OUT by its ledmerge.json.
+
+    The card, README.md, is yours to edit, and is not compared.
+    """
     from ledmerge.run.verify import verify as run
 
     with progress_bars() as progress:
@@ -203,8 +206,11 @@ def verify(
     if as_json:
         print(json.dumps(found))
         return
-    again = f", {len(found['deep'])} of them computed again from the inputs" if deep else ""
-    out_console.print(f"{out}: all {found['tensors']} tensors are as written{again}", markup=False)
+    files = f" and {found['files']} files beside them" if found["files"] else ""
+    again = f", {len(found['deep'])} tensors computed again from the inputs" if deep else ""
+    out_console.print(
+        f"{out}: all {found['tensors']} tensors{files} are as written{again}", markup=False
+    )
 
 
 @app.command()

@@ -39,7 +39,7 @@ from ledmerge.run.plan import (
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.ray_workers import is_ray, slots
 from ledmerge.run.record import card_of, make_record
-from ledmerge.run.recorded import RECORD, read_record
+from ledmerge.run.recorded import CARD, RECORD, digest_files, read_record
 from ledmerge.run.score_sets import gather_scores
 from ledmerge.run.score_store import check_noted
 from ledmerge.run.sources import inputs_of, sources_of
@@ -310,13 +310,13 @@ def _fill(plan: Plan, staging: Staging, run: Run, progress: Progress, key: str) 
         write_tokenizer(plan.tokenizer, plan.donor, folder)
     if plan.chat_template is not None:
         write_chat_template(folder, plan.chat_template)
-    record = make_record(plan, lines, shards, masks.files, key)
+    record = make_record(plan, lines, shards, masks.files, digest_files(folder), key)
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record
 
 
 def _add_card(plan: Plan, record: dict[str, Any], staging: Staging, run: Run) -> None:
-    target = staging.folder / "README.md"
+    target = staging.folder / CARD
     if not run.keep_card:
         card = card_of(plan, record, staging.out.name, run.licence)
         target.write_text(card, encoding="utf-8")

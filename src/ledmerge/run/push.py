@@ -16,7 +16,7 @@ from ledmerge.models.find import find_model
 from ledmerge.models.hub import is_hub_name, no_bars, what_to_do
 from ledmerge.run.masks import open_masks
 from ledmerge.run.progress import Progress, Quiet
-from ledmerge.run.recorded import RECORD, read_record
+from ledmerge.run.recorded import CARD, RECORD, read_record
 from ledmerge.run.unmask import MARK as TASK
 from ledmerge.run.without_paths import last_parts, text_without_paths, without_paths
 
@@ -26,8 +26,6 @@ _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json"
 _STEMS = ("model", "pytorch_model", "adapter_model")
 _STALE = [f"{stem}*{end}" for stem in _STEMS for end in _WEIGHTS]
 """What a repository must not keep beside other weights: readers would prefer it, or refuse both."""
-
-_CARD = "README.md"
 
 
 def push(
@@ -97,7 +95,7 @@ def push(
 def check_whole(out: Path) -> None:
     """Raise CheckpointError where a folder is unfinished, damaged, or not what its record says.
 
-    Headers are read, and no weight: `ledmerge verify` compares every byte.
+    Headers are read, and no weight: `ledmerge verify` compares all files.
     """
     unfinished = out.name.startswith(".") and out.name.endswith(".partial")
     if unfinished or (not out.exists() and partial_folder(out).is_dir()):
@@ -146,11 +144,11 @@ def _changed(out: Path, files: Iterable[str]) -> dict[str, bytes]:
         for name, fields in sent.items()
         if fields != told[name]
     }
-    if _CARD in files and short:
-        text = (out / _CARD).read_bytes().decode(errors="surrogateescape")
+    if CARD in files and short:
+        text = (out / CARD).read_bytes().decode(errors="surrogateescape")
         # As a whole first: YAML has quotes and folds of its own.
         text = text.replace(_recipes(kept.get(RECORD, {})), _recipes(sent.get(RECORD, {})))
-        changed[_CARD] = text_without_paths(text, short).encode(errors="surrogateescape")
+        changed[CARD] = text_without_paths(text, short).encode(errors="surrogateescape")
     return changed
 
 

@@ -20,12 +20,14 @@ def make_record(
     lines: list[dict[str, Any]],
     shards: list[Shard],
     masks: dict[str, str],
+    files: dict[str, str],
     key: str,
 ) -> dict[str, Any]:
     """What `ledmerge.json` holds.
 
     Args:
         masks: model -> the file of its mask, where the method keeps masks.
+        files: name -> digest of each file beside the weights, of `digest_files`.
         key: stands for all that decides the folder, so that `--resume` knows it.
     """
     entries = [entry for shard in shards for entry in shard.entries]
@@ -58,6 +60,7 @@ def make_record(
             for source in inputs_of(plan)
         ],
         **({"masks": masks} if masks else {}),
+        "files": files,
         "left_out": plan.left_out,
         **({"vocabulary": plan.vocabulary.about} if plan.vocabulary else {}),
         "summary": summarize(

@@ -4,10 +4,29 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ledmerge.checkpoint.digest import digest_file
+from ledmerge.checkpoint.files import Files
+from ledmerge.checkpoint.staging import JOURNAL
 from ledmerge.errors import CheckpointError
 
+CARD = "README.md"
 RECORD = "ledmerge.json"
 """Written beside the weights: resolved recipe, digests, versions, figures."""
+_WEIGHTS = (".safetensors", ".safetensors.index.json")
+
+
+def digest_files(folder: Path) -> dict[str, str]:
+    """Name -> digest of each file that a merge wrote beside weights and masks.
+
+    Left out are the record, and the card, which is there to be edited. The index says no more than
+    which shard holds a tensor: it shows when tensors are read, and hangs on the size of shards,
+    which the record does not.
+    """
+    return {
+        name: digest_file(folder / name)
+        for name in Files(folder).names()
+        if not (name in (CARD, RECORD, JOURNAL) or name.endswith(_WEIGHTS))
+    }
 
 
 def read_record(out: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Checks a finished merge: every tensor against its digest, and on request against its inputs."""
+"""Checks a finished merge: tensors and files against their digests, tensors against the inputs."""
 
 import hashlib
 import tempfile
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from ledmerge.checkpoint.digest import checkpoint_digest, digest_tensors
+from ledmerge.checkpoint.digest import checkpoint_digest, digest_file, digest_tensors
 from ledmerge.errors import CheckpointError, LedmergeError, OutputError
 from ledmerge.models.hub import at_commits
 from ledmerge.recipe.recipe import Recipe, load_recipe
@@ -47,10 +47,14 @@ def verify(
         seed: decides which tensors are sampled.
 
     Returns:
-        "tensors": how many digests agreed; "deep": names of the tensors computed again.
+        "tensors", "files": how many digests agreed, of files none where an older version wrote the
+        record; "deep": names of the tensors computed again.
+
+    The card is not compared, since it is there to be edited, and neither is what was added.
 
     Raises:
-        CheckpointError: the folder has no record, lacks a tensor, or one differs; all are named.
+        CheckpointError: the folder has no record, or lacks a tensor or a file, or one differs; all
+            are named.
     """
     out, progress, threads = Path(out), progress or Quiet(), threads or default_threads()
     record = read_record(out)
@@ -65,7 +69,12 @@ def verify(
                     f"{out}: '{result.name}' computed again from the inputs differs; the inputs or "
                     "the program have changed since the merge"
                 )
-    return {"tensors": len(record["tensors"]), "deep": deeply, "digest": record["digest"]}
+    return {
+        "tensors": len(record["tensors"]),
+        "files": len(record.get("files", {})),
+        "deep": deeply,
+        "digest": record["digest"],
+    }
 
 
 def _check_digests(
@@ -83,6 +92,11 @@ def _check_digests(
         for name, tensor in record["tensors"].items():
             if "masks" in tensor and found.get(name) != tensor["masks"][place]:
                 wrong.append(f"the mask of '{name}' for {model} differs")
+    for name, digest in record.get("files", {}).items():
+        if not (out / name).is_file():
+            wrong.append(f"{name} is missing")
+        elif digest_file(out / name) != digest:
+            wrong.append(f"{name} differs")
     if wrong:
         raise CheckpointError(
             f"{out}: does not match its record: {'; '.join(sorted(wrong))}; merge again"

@@ -14,6 +14,9 @@ def test_verify_says_what_it_found(ledmerge, home: Path):
     code, out, err = ledmerge("verify", home / "out")
     assert (code, err) == (0, "")
     assert out == f"{home / 'out'}: all 1 tensors and 1 files beside them are as written\n"
+    code, _, err = ledmerge("verify", home / "out", "--deep", "--memory", "1KB", "--device", "cpu")
+    assert code == 2
+    assert "--memory 1,000 bytes is too small" in err
     save_file({"model.layers.0.up.weight": torch.ones(50, 40)}, home / "out" / "model.safetensors")
     code, out, err = ledmerge("verify", home / "out")
     assert (code, out) == (1, "")

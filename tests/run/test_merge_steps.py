@@ -217,7 +217,7 @@ def test_a_result_of_several_documents_is_computed_again_from_the_first_inputs(
     with pytest.raises(CheckpointError, match="computed again from the inputs differs"):
         ledmerge.verify(out, deep=True)
     monkeypatch.setattr(planned.shutil, "disk_usage", lambda _: Usage(0, 0, 10))
-    with pytest.raises(CheckpointError, match=r"made on the way need .*set TMPDIR to a folder"):
+    with pytest.raises(OutputError, match=r"made on the way need .*set TMPDIR to a folder"):
         ledmerge.verify(out, deep=True)
     shutil.rmtree(home / "math")
     with pytest.raises(CheckpointError, match=r"cannot open the inputs again .*--recipe"):

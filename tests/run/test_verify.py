@@ -19,7 +19,7 @@ from families import (
 
 import ledmerge
 from ledmerge.checkpoint.checkpoint import open_checkpoint
-from ledmerge.errors import CheckpointError
+from ledmerge.errors import CheckpointError, RecipeError
 from ledmerge.run import verify as module
 
 ALL = {*SHAPES, *WHOLE_NUMBERS}
@@ -144,6 +144,17 @@ def test_deep_computes_sampled_tensors_again(merged: Path, monkeypatch):
     assert [len(sample) for sample in samples] == [3] * 4
     assert samples[0] == samples[1]
     assert set(map(frozenset, samples)) != {frozenset(samples[0])}
+
+
+def test_deep_computes_where_and_in_the_memory_asked(merged: Path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(module, "gather_scores", lambda plan, **how: given.update(how))
+    ledmerge.verify(merged, deep=True, device="cpu", memory=10**9)
+    assert (given["device"], given["memory"]) == ("cpu", 10**9)
+    with pytest.raises(RecipeError, match=r"--memory 1,000 bytes is too small: 3 threads need"):
+        ledmerge.verify(merged, deep=True, memory=1000, threads=3)
+    with pytest.raises(RecipeError, match="device: found 'gpu', expected auto"):
+        ledmerge.verify(merged, deep=True, device="gpu")
 
 
 def test_deep_sees_an_input_that_changed(merged: Path):

@@ -192,6 +192,8 @@ def verify(
     recipe: Annotated[
         Path | None, typer.Option(help="The recipe, if its inputs have moved.")
     ] = None,
+    device: Device = "auto",
+    memory: Memory = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -202,7 +204,15 @@ def verify(
     from ledmerge.run.verify import verify as run
 
     with progress_bars() as progress:
-        found = run(out, deep=deep, recipe=recipe, threads=threads, progress=progress)
+        found = run(
+            out,
+            deep=deep,
+            recipe=recipe,
+            device=device,
+            memory=size(memory, "--memory"),
+            threads=threads,
+            progress=progress,
+        )
     if as_json:
         print(json.dumps(found))
         return

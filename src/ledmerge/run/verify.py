@@ -2,23 +2,24 @@
 
 import hashlib
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import checkpoint_digest, digest_file, digest_tensors
 from ledmerge.errors import CheckpointError, LedmergeError, OutputError
 from ledmerge.models.hub import at_commits
 from ledmerge.recipe.recipe import Recipe, load_recipe
+from ledmerge.run.device import choose_device
 from ledmerge.run.engine import TensorResult
 from ledmerge.run.fetch import fetch
 from ledmerge.run.masks import open_masks
 from ledmerge.run.merge import Run, finish, make_steps
-from ledmerge.run.plan import Plan, default_threads, plan, raise_problems
+from ledmerge.run.pieces import piece_on
+from ledmerge.run.plan import Plan, check_memory, default_threads, plan, raise_problems
 from ledmerge.run.planned import free_space
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.recorded import RECORD, read_record
@@ -35,6 +36,8 @@ def verify(
     deep: bool = False,
     recipe: str | Path | None = None,
     seed: int = 0,
+    device: str = "auto",
+    memory: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -45,6 +48,7 @@ def verify(
         recipe: the recipe to compute from, where the paths in the record no longer lead to the
             inputs.
         seed: decides which tensors are sampled.
+        device, memory: as in `ledmerge.merge`, for what `deep` computes and locates.
 
     Returns:
         "tensors", "files": how many digests agreed, of files none where an older version wrote the
@@ -54,20 +58,25 @@ def verify(
 
     Raises:
         CheckpointError: the folder has no record, or lacks a tensor or a file, or one differs; all
-            are named.
+            are named. What is computed again differs.
+        LedmergeError: `device` or `memory` does not do, or the inputs cannot be opened.
     """
-    out, progress, threads = Path(out), progress or Quiet(), threads or default_threads()
+    out, progress = Path(out), progress or Quiet()
+    where = choose_device(device if deep else "cpu")
     record = read_record(out)
     with open_checkpoint(out) as checkpoint:
-        _check_digests(out, record, checkpoint, threads, progress)
+        _check_digests(out, record, checkpoint, threads or default_threads(), progress)
     deeply: list[str] = []
     if deep:
-        for result in _again(out, record, recipe, seed, threads, progress):
+        threads = threads or default_threads(where.type)
+        how = Run(threads, where, allow_nonfinite=True, memory=memory)
+        for result in _again(out, record, recipe, seed, how, progress):
             deeply.append(result.name)
             if result.digest != record["tensors"].get(result.name, {}).get("digest"):
                 raise CheckpointError(
                     f"{out}: '{result.name}' computed again from the inputs differs; the inputs or "
-                    "the program have changed since the merge"
+                    "the program have changed since the merge, or its device was another one "
+                    "(--device)"
                 )
     return {
         "tensors": len(record["tensors"]),
@@ -110,7 +119,7 @@ def _again(
     record: dict[str, Any],
     recipe: str | Path | None,
     seed: int,
-    threads: int,
+    how: Run,
     progress: Progress,
 ) -> list[TensorResult]:
     """The results of some tensors, computed from the inputs and thrown away.
@@ -118,10 +127,9 @@ def _again(
     Models that other documents of the recipe made are gone; they are merged again, into the folder
     for temporary files.
     """
-    how = Run(threads, torch.device("cpu"), allow_nonfinite=True)
     with tempfile.TemporaryDirectory(prefix="ledmerge-verify-") as spare:
         again = _plan_again(out, record, recipe, Path(spare), how, progress)
-        gather_scores(again, progress=progress)
+        gather_scores(again, device=str(how.device), memory=how.memory, progress=progress)
         raise_problems(again)
         names = sorted(
             (tensor.new.name for tensor in again.tensors),
@@ -147,17 +155,27 @@ def _plan_again(
     progress: Progress,
 ) -> Plan:
     """The plan of the merge, from models at the commits of the record."""
-    try:
-        onto = record["recipe"].get("onto")
-        asked = load_recipe(recipe, onto) if recipe is not None else _recorded(out, record)
-        with at_commits(record.get("revisions", {})):
+    with at_commits(record.get("revisions", {})):
+        with _from_inputs(out, recipe):
+            onto = record["recipe"].get("onto")
+            asked = load_recipe(recipe, onto) if recipe is not None else _recorded(out, record)
             again = plan(asked)
-            if asked.steps:
-                _check_spare(again.steps, spare)
-                with Steps(spare / "again") as steps:
-                    again = plan(asked, make_steps(asked, steps, how, progress))
+            raise_problems(again)
+        check_memory(again, how.memory, how.threads, piece_on(how.device))
         raise_problems(again)
-        return again
+        if asked.steps:
+            _check_spare(again.steps, spare)
+            with _from_inputs(out, recipe), Steps(spare / "again") as steps:
+                again = plan(asked, make_steps(asked, steps, how, progress))
+                raise_problems(again)
+    return again
+
+
+@contextmanager
+def _from_inputs(out: Path, recipe: str | Path | None) -> Iterator[None]:
+    """Where inputs are opened as the record has them, errors say how to name them anew."""
+    try:
+        yield
     except LedmergeError as error:
         if recipe is not None:
             raise

@@ -131,6 +131,42 @@ def test_it_is_verified_from_its_inputs(family, merged, tmp_path: Path):
     assert set(ledmerge.verify(tmp_path / "out", deep=True, recipe=path)["deep"]) == names
 
 
+def test_what_was_gone_on_with_is_compared_by_where_it_leads(
+    family, merged, tmp_path: Path, monkeypatch
+):
+    ledmerge.merge(add_code(family), tmp_path / "out", onto=merged)
+    path, moved = tmp_path / "recipe.yaml", tmp_path / "moved"
+    shutil.copytree(merged, moved)
+    for written in ("moved", str(moved / ".." / "moved"), str(merged)):
+        path.write_text(yaml.safe_dump(add_code(family, onto=written)))
+        assert ledmerge.verify(tmp_path / "out", deep=True, recipe=path)["deep"]
+    monkeypatch.chdir(merged.parent)  # of a recipe in a mapping, paths start there
+    ledmerge.merge(add_code(family, onto=merged.name), tmp_path / "beside")
+    monkeypatch.chdir(tmp_path)
+    path.write_text(yaml.safe_dump(add_code(family)))
+    assert ledmerge.verify(tmp_path / "beside", deep=True, recipe=path)["deep"]
+
+
+def test_another_merge_than_that_gone_on_with_is_told(family, merged, tmp_path: Path):
+    earlier = shutil.copytree(merged, tmp_path / "earlier")
+    ledmerge.merge(add_code(family), tmp_path / "out", onto=earlier)
+    ledmerge.merge(recipe("opcm", *family[:2], dtype="float32"), tmp_path / "other")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(add_code(family, onto="other")))
+    said = r"onto: .*other is not the merge that .*out went on with \(digest [0-9a-f]{32}, not "
+    with pytest.raises(CheckpointError, match=said):
+        ledmerge.verify(tmp_path / "out", deep=True, recipe=path)
+    shutil.rmtree(earlier)
+    (tmp_path / "other").rename(earlier)
+    with pytest.raises(CheckpointError, match=r"onto: .*earlier is not .*give the recipe with"):
+        ledmerge.verify(tmp_path / "out", deep=True)
+    path.write_text(yaml.safe_dump(recipe("opcm", *family, dtype="float32")))
+    ledmerge.merge(path, tmp_path / "once")
+    path.write_text(yaml.safe_dump(add_code(family, onto=str(merged))))
+    with pytest.raises(CheckpointError, match=r"once: went on with nothing; leave 'onto' out"):
+        ledmerge.verify(tmp_path / "once", deep=True, recipe=path)
+
+
 def test_a_result_of_several_documents_is_verified_from_its_file(merged, family, tmp_path: Path):
     base, safety, _, code = family
     half = recipe("linear", None, safety, code, name="half", dtype="float32")

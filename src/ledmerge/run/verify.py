@@ -157,10 +157,10 @@ def _plan_again(
     """The plan of the merge, from models at the commits of the record."""
     with at_commits(record.get("revisions", {})):
         with _from_inputs(out, recipe):
-            onto = record["recipe"].get("onto")
-            asked = load_recipe(recipe, onto) if recipe is not None else _recorded(out, record)
+            asked = _recorded(out, record) if recipe is None else _given(recipe, record)
             again = plan(asked)
             raise_problems(again)
+            _check_onto(out, record, again)
         check_memory(again, how.memory, how.threads, piece_on(how.device))
         raise_problems(again)
         if asked.steps:
@@ -194,6 +194,28 @@ def _recorded(out: Path, record: dict[str, Any]) -> Recipe:
         folder=folder,
         place=place,
         steps=tuple(replace(step, folder=folder, place=place) for step in steps),
+    )
+
+
+def _given(recipe: str | Path, record: dict[str, Any]) -> Recipe:
+    """A recipe from outside; where it goes on with nothing, `--onto` may have been given."""
+    found, onto = load_recipe(recipe), record["recipe"].get("onto")
+    if found.onto or onto is None:
+        return found
+    beside = Path(record.get("recipe_folder", "."), onto)
+    return load_recipe(recipe, beside if beside.exists() else onto)
+
+
+def _check_onto(out: Path, record: dict[str, Any], again: Plan) -> None:
+    """Raise CheckpointError where the plan goes on with another merge than that of the record."""
+    expected = record.get("onto", {}).get("digest")
+    if again.onto is None or again.onto.record["digest"] == expected:
+        return
+    if expected is None:
+        raise CheckpointError(f"{out}: went on with nothing; leave 'onto' out of the recipe")
+    raise CheckpointError(
+        f"onto: {again.recipe.onto} is not the merge that {out} went on with (digest "
+        f"{again.onto.record['digest']}, not {expected}); name that one by 'onto' in the recipe"
     )
 
 

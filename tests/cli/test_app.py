@@ -391,6 +391,9 @@ def test_the_schema_is_json_alone(ledmerge):
     code, out, err = ledmerge("schema")
     assert (code, err) == (0, "")
     assert "merge_method" in json.loads(out)["properties"]
+    code, out, err = ledmerge("schema", "--adapters")
+    assert (code, err) == (0, "")
+    assert "svd" in json.loads(out)["properties"]["merge_method"]["enum"]
 
 
 def test_a_plan_shows_steps_slices_and_settings(ledmerge, home: Path):

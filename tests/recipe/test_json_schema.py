@@ -1,16 +1,22 @@
 """The schema for editors agrees with what recipes may say."""
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
 
+from ledmerge.errors import RecipeError
 from ledmerge.methods._catalog import get_method, method_names
-from ledmerge.recipe.json_schema import recipe_schema
+from ledmerge.methods.adapters._catalog import adapter_method_names, get_adapter_method
+from ledmerge.recipe.adapters import load_adapter_recipe
+from ledmerge.recipe.json_schema import adapter_schema, recipe_schema
 from ledmerge.recipe.read import read_recipes
 from ledmerge.recipe.schema import RecipeFile
 
+ADAPTERS = Path(__file__).parents[2] / "docs" / "adapters.md"
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.yaml"))
 
 
@@ -62,3 +68,56 @@ def test_what_is_wrong_is_seen(validator, wrong: dict):
     fields = {"merge_method": "ties", "models": [{"model": "a"}]}
     assert validator.is_valid(fields)
     assert not validator.is_valid({**fields, **wrong})
+
+
+@pytest.fixture(scope="module")
+def adapters() -> jsonschema.Draft202012Validator:
+    schema = json.loads(json.dumps(adapter_schema()))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert set(re.findall(r'"\$ref": "([^"]*)"', json.dumps(schema))) == {"#/$defs/ModelEntry"}
+    return jsonschema.Draft202012Validator(schema)
+
+
+def of_adapters(method: str, **fields: object) -> dict:
+    """A recipe with every option of a method; `parameters` of the whole may be added to."""
+    options = get_adapter_method(method).options.values()
+    own = {each.name: 0.5 for each in options if each.is_per_model}
+    models = [{"model": "math", "parameters": own}, {"model": "owner/code@main"}]
+    shared = {each.name: 4 for each in options if not each.is_per_model}
+    shared |= {name: [{"filter": "q_proj", "value": 1}, {"value": 2}] for name in own}
+    return {"merge_method": method, "models": models, "parameters": shared, **fields}
+
+
+@pytest.mark.parametrize("method", adapter_method_names())
+def test_recipes_of_adapters_are_valid(adapters, method: str):
+    fields = of_adapters(method, dtype="bfloat16")
+    load_adapter_recipe(fields)
+    assert [error.message for error in adapters.iter_errors(fields)] == []
+
+
+def test_the_recipe_of_adapters_in_the_docs_is_valid(adapters):
+    alone = ADAPTERS.read_text(encoding="utf-8").partition("## Merging adapters alone")[2]
+    (text,) = re.findall(r"```yaml\n(.*?)```", alone, re.DOTALL)
+    fields = yaml.safe_load(text)
+    load_adapter_recipe(fields)
+    assert [error.message for error in adapters.iter_errors(fields)] == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"merge_method": "ties"},
+        {"models": [{"model": "a", "scores": "s"}]},
+        {"models": [{"model": "a", "locate": {"data": "rows.jsonl"}}]},
+        {"parameters": {"rank": "4"}},
+        {"parameters": {"rank": 4, "density": 1}},
+        {"base_model": "x"},
+        {"locate": {"samples": 4}},
+        {"slices": [{"sources": [{"model": "a", "layer_range": [0, 1]}]}]},
+    ],
+)
+def test_what_is_wrong_with_a_recipe_of_adapters_is_seen(adapters, wrong: dict):
+    fields = of_adapters("svd", **wrong)
+    assert not adapters.is_valid(fields)
+    with pytest.raises(RecipeError):
+        load_adapter_recipe(fields)

@@ -254,14 +254,19 @@ def methods(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    adapters: Annotated[
+        bool, typer.Option("--adapters", help="Of recipes for `ledmerge adapters`.")
+    ] = False,
+) -> None:
     """Print the form of a recipe as a JSON Schema.
 
     Editors that check YAML read it.
     """
-    from ledmerge.recipe.json_schema import recipe_schema
+    from ledmerge.recipe.json_schema import adapter_schema, recipe_schema
 
-    print(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
+    found = adapter_schema() if adapters else recipe_schema()
+    print(json.dumps(found, indent=2, ensure_ascii=False))
 
 
 @app.command()

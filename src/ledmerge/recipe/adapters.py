@@ -12,10 +12,13 @@ from ledmerge.recipe.options import Expert, Level, as_written, at, read_options
 from ledmerge.recipe.read import find_path, parse_recipe, read_recipes
 from ledmerge.recipe.schema import RecipeFile
 
-_WITHOUT = (
+WITHOUT = (
     *("base_model", "onto", "guard", "keep", "slices", "modules", "tokenizer", "tokenizer_source"),
-    *("chat_template", "name", "dequantize"),
+    *("chat_template", "name", "dequantize", "locate"),
 )
+"""Keys of recipes that mean nothing here."""
+WITHOUT_IN_MODELS = ("locate", "scores", "base_scores")
+"""The same of an entry of `models`."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +98,13 @@ def _resolve(file: RecipeFile, place: str, folder: Path) -> AdapterRecipe:
     problems = [
         f"{key}: is not used where adapters are merged alone; leave it out, or merge them on a "
         "base with `ledmerge merge`"
-        for key in _WITHOUT
-        if getattr(file, key) not in (None, False)
+        for key in WITHOUT
+        if key in file.model_fields_set and getattr(file, key) not in (None, False)
     ]
     problems += [
         f"models[{index}]: no method for adapters reads scores; leave 'locate' and 'scores' out"
         for index, entry in entries
-        if entry.locate or entry.scores or entry.base_scores
+        if any(getattr(entry, key) for key in WITHOUT_IN_MODELS)
     ]
     if not entries:
         problems.append("'models' is missing")

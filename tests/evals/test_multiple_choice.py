@@ -57,6 +57,14 @@ def test_records_of_each_form(record, expected):
             "'answerKey' is 0, expected one of the labels 1, 2, 3, 4, a choice's own text$",
         ),
         ({"choices": {**ARC, "label": ["A"]}, "answerKey": "A"}, "4 choices, but their labels"),
+        (
+            {"choices": {**ARC, "label": ["A", "B", "A", "D"]}, "answerKey": "D"},
+            "the label 'A' stands for 2 choices; give each a label of its own",
+        ),
+        (
+            {"choices": {**ARC, "label": [1, 2, " 2 ", "1"]}, "answerKey": 1},
+            "the label '1' stands for 2 choices, the label '2' stands for 2 choices; give each",
+        ),
     ],
 )
 def test_a_record_without_a_right_choice_is_named(record, message):

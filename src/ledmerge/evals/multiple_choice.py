@@ -18,7 +18,7 @@ def read(record: dict[str, Any], place: str) -> Question:
     """A record with a question, its choices and which is right, kept as its place from 0.
 
     Raises:
-        DataError: there are fewer than two choices, or none of them is the right one.
+        DataError: there are fewer than two choices, two with one label, or none is the right one.
     """
     prompt = text_of(record, place, "question", "prompt")
     choices: Any = record.get("choices")
@@ -29,9 +29,13 @@ def read(record: dict[str, Any], place: str) -> Question:
     texts = _texts(choices, place)
     if labels is not None and (not isinstance(labels, list) or len(labels) != len(texts)):
         raise DataError(f"{place}: {len(texts)} choices, but their labels are {labels!r:.80}")
+    given = [str(label).strip() for label in labels or ()]
+    if twice := [label for label in dict.fromkeys(given) if given.count(label) > 1]:
+        found = ", ".join(f"the label '{x}' stands for {given.count(x)} choices" for x in twice)
+        raise DataError(f"{place}: {found}; give each a label of its own")
     if name not in record:
         raise DataError(f"{place}: no field '{name}'{did_you_mean(name, record)}")
-    expected = _right(record[name], texts, labels, f"{place}: '{name}'")
+    expected = _right(record[name], texts, given, f"{place}: '{name}'")
     return Question(prompt, place, expected=expected, choices=texts)
 
 
@@ -62,13 +66,12 @@ def _texts(choices: Any, place: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _right(answer: Any, texts: tuple[str, ...], labels: list[Any] | None, where: str) -> int:
+def _right(answer: Any, texts: tuple[str, ...], given: list[str], where: str) -> int:
     """The place of the right choice.
 
     Labels that the record gives go before all else: of labels 1 to 4, an answer 1 is the first, and
     0 is none. Without any, a text that is a choice and another's letter is the choice.
     """
-    given = [str(label).strip() for label in labels or ()]
     letters = list(string.ascii_uppercase[: len(texts)])
     if str(answer).strip() in given:
         return given.index(str(answer).strip())

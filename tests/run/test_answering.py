@@ -101,6 +101,20 @@ def test_the_tokens_that_end_a_turn_end_an_answer_and_are_not_in_it(answering, w
     assert ending.generate([prompt], 6) == [ending.tokenizer.decode(tokens[:3]).strip()]
 
 
+def test_answers_that_the_limit_ended_are_told_apart(answering, with_settings):
+    (prompt, *_) = prompts_of(answering("llama"))
+    tokens = tokens_by_hand(answering("llama"), prompt, 6)
+    ending = with_settings(eos_token_id=[tokens[3], 0])
+    cut = [ending.generate([prompt], limit)[0].is_cut for limit in (3, 4, 6)]
+    assert cut == [True, False, False]  # at the fourth token it ends by itself
+    prompts = prompts_of(ending)  # in one batch, what ended is filled up
+    by_hand = [tokens_by_hand(answering("llama"), each, 6) for each in prompts]
+    expected = [not ending.ends & {*each} for each in by_hand]
+    assert [each.is_cut for each in ending.generate(prompts, 6)] == expected
+    assert expected[0] is False
+    assert True in expected
+
+
 def test_the_models_own_sampling_settings_do_not_count(answering, with_settings):
     own = {"do_sample": True, "temperature": 9.0, "repetition_penalty": 5.0, "min_new_tokens": 6}
     prompts = prompts_of(answering("llama"))

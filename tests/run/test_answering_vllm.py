@@ -1,6 +1,7 @@
 """vLLM's answers, through a stand-in for its engine that runs transformers, a row at a time."""
 
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -71,6 +72,12 @@ def test_both_backends_give_the_same_answers(model_folder, vllm):
     ours, theirs = open_both(model_folder("llama"))
     assert ours.ends == theirs.ends
     assert theirs.generate(prompts_of(theirs), 6) == ours.generate(prompts_of(ours), 6)
+    third = ours._generate([ours._ids(prompts_of(ours)[0])], 6)[0][2]
+    ours, theirs = (replace(each, ends=each.ends | {third}) for each in (ours, theirs))
+    for limit in (2, 3, 6):
+        one, other = (each.generate(prompts_of(each), limit) for each in (ours, theirs))
+        assert [each.is_cut for each in one] == [each.is_cut for each in other]
+        assert one[0].is_cut == (limit < 3)
 
 
 def test_both_backends_give_the_same_likelihoods(model_folder, vllm):

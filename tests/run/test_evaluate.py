@@ -10,6 +10,7 @@ import pytest
 
 import ledmerge
 from ledmerge.errors import DataError, OutputError, RecipeError
+from ledmerge.evals._question import Text
 from ledmerge.models.answering_transformers import TransformersAnswering
 from ledmerge.run import respondents
 from ledmerge.run.progress import Quiet
@@ -136,12 +137,39 @@ def test_an_interrupted_run_goes_on_after_its_last_batch(
     assert len(asked) == 2 + 1 + 3 + 3  # the first batch was not asked again
 
 
+def test_the_share_of_answers_that_the_limit_ended_is_told(
+    suite, model_folder, tmp_path, fresh_cache, monkeypatch
+):
+    generate = TransformersAnswering.generate
+
+    def ending(self, prompts, max_new_tokens):
+        found = generate(self, prompts, max_new_tokens)
+        return [Text(said, p.text.strip() == "bb") for p, said in zip(prompts, found, strict=True)]
+
+    monkeypatch.setattr(TransformersAnswering, "generate", ending)
+    for out in ("asked", "kept"):
+        results = ledmerge.evaluate([model_folder("llama")], suite, tmp_path / out)
+        found = results["models"][0]["benchmarks"]
+        assert found["harm"]["truncated"] == 1 / 5
+        assert found["sums"]["truncated"] == 0
+        assert "truncated" not in found["perplexity"]
+    table = (tmp_path / "kept" / "results.md").read_text()
+    said = "- llama-0: harm: 20.0 % of the answers ended at the limit of new tokens\n"
+    assert said in table
+    assert table.count("the limit of new tokens") == 1
+    given = tmp_path / "asked" / "answers" / "llama-0" / "harm.completions.json"
+    suite["benchmarks"] = {"harm": suite["benchmarks"]["harm"]}
+    results = ledmerge.evaluate([given], suite, tmp_path / "file")
+    assert "truncated" not in results["models"][0]["benchmarks"]["harm"]  # a file does not say
+
+
 def test_a_completions_file_is_judged_as_the_model_was(suite, model_folder, tmp_path, fresh_cache):
     suite["benchmarks"] = {"harm": suite["benchmarks"]["harm"]}
     results = ledmerge.evaluate([model_folder("llama")], suite, tmp_path / "out")
     file = tmp_path / "out" / "answers" / "llama-0" / "harm.completions.json"
     again = ledmerge.evaluate([file], suite, tmp_path / "again")
     by_model, by_file = (found["models"][0]["benchmarks"] for found in (results, again))
+    by_model["harm"].pop("truncated")
     assert by_model == by_file
 
     suite["benchmarks"]["harm"]["data"] = str(tmp_path / "sums.jsonl")
@@ -160,9 +188,9 @@ def test_a_classifier_judges_harm_and_stands_beside_the_figure(
     def answer(self, prompts, max_new_tokens):
         asked = [prompt.text for prompt in prompts]
         if not all("[GENERATION]" in text for text in asked):
-            return [words] * len(asked)
+            return [Text(words)] * len(asked)
         verdicts.extend(asked)
-        return [" Yes" if "lock" in text else "no" for text in asked]
+        return [Text(" Yes" if "lock" in text else "no") for text in asked]
 
     monkeypatch.setattr(TransformersAnswering, "generate", answer)
     monkeypatch.setattr(
@@ -195,9 +223,9 @@ def test_llama_guard_is_asked_in_its_own_template_with_both_turns(
 
     def answer(self, prompts, max_new_tokens):
         if not prompts[0].text.startswith("<guard>"):
-            return [words] * len(prompts)
+            return [Text(words)] * len(prompts)
         verdicts.extend(prompt.text for prompt in prompts)
-        return ["unsafe\nS2" if "lock" in prompt.text else "safe" for prompt in prompts]
+        return [Text("unsafe\nS2" if "lock" in prompt.text else "safe") for prompt in prompts]
 
     monkeypatch.setattr(TransformersAnswering, "generate", answer)
     results = ledmerge.evaluate([model_folder("llama")], suite, tmp_path / "out")
@@ -251,7 +279,7 @@ def test_the_judge_is_let_go_before_the_harness_opens_a_model(
     monkeypatch.setattr(
         TransformersAnswering,
         "generate",
-        lambda self, prompts, _: [f"no {p.text}" for p in prompts],
+        lambda self, prompts, _: [Text(f"no {p.text}") for p in prompts],
     )
     monkeypatch.setattr("ledmerge.run.evaluate.open_harness", lambda *_: Harness())
     ledmerge.evaluate([model_folder("llama", seed) for seed in range(2)], suite, tmp_path / "out")
@@ -333,7 +361,7 @@ def test_a_length_that_nobody_chose_shrinks_to_what_the_model_reads(
 
     def answer(self, prompts, max_new_tokens):
         lengths.append(max_new_tokens)
-        return ["no"] * len(prompts)
+        return [Text("no")] * len(prompts)
 
     monkeypatch.setattr(TransformersAnswering, "generate", answer)
     model = model_folder("llama")

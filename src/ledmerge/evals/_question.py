@@ -41,8 +41,25 @@ class Likelihood(NamedTuple):
     num_tokens: int
 
 
+class Text(str):
+    """A generated answer.
+
+    Attributes:
+        is_cut: it ended because it had as many tokens as it might get.
+    """
+
+    __slots__ = ("is_cut",)
+
+    def __new__(cls, text: str, is_cut: bool = False) -> "Text":
+        """See the class."""
+        self = super().__new__(cls, text)
+        self.is_cut = is_cut
+        return self
+
+
 Answer = str | Sequence[Likelihood]
-"""What was generated; or, for a question with choices, one likelihood each."""
+"""What was generated, a `Text` where a model was asked here; or, for a question with choices, one
+likelihood each."""
 
 
 def text_of(record: dict[str, Any], place: str, *names: str) -> str:

@@ -12,6 +12,7 @@ from ledmerge.data.rows import Message
 from ledmerge.data.samples import Sample
 from ledmerge.data.template import render_prompt
 from ledmerge.errors import DataError, NonFiniteError
+from ledmerge.evals._question import Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,7 +73,7 @@ class Answering(ABC):
         left = self.longest - max(len(self._ids(prompt)) for prompt in prompts)
         return max(1, min(wanted, left))
 
-    def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
+    def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Text]:
         """Greedy answers to one batch, without the tokens that end a turn.
 
         Raises:
@@ -80,7 +81,9 @@ class Answering(ABC):
         """
         rows = [self._ids(prompt) for prompt in prompts]
         self._check(rows, prompts, max_new_tokens)
-        return [self._text(tokens) for tokens in self._generate(rows, max_new_tokens)]
+        return [
+            self._text(tokens, max_new_tokens) for tokens in self._generate(rows, max_new_tokens)
+        ]
 
     @abstractmethod
     def log_likelihoods(self, pairs: Sequence[tuple[Prompt, str]]) -> list[tuple[float, int]]:
@@ -139,9 +142,10 @@ class Answering(ABC):
                     f"leave it out{lower if left > 0 else ''}"
                 )
 
-    def _text(self, tokens: list[int]) -> str:
+    def _text(self, tokens: list[int], max_new_tokens: int) -> Text:
         end = next((i for i, token in enumerate(tokens) if token in self.ends), len(tokens))
-        return self.tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
+        text = self.tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
+        return Text(text, is_cut=end >= max_new_tokens)
 
 
 def turn_ends(tokenizer: PreTrainedTokenizerBase, eos_token_id: object) -> frozenset[int]:

@@ -37,4 +37,12 @@ def write_results(results: dict[str, Any]) -> str:
         about = found["figures"][figure]
         judge = f", judged by {about['judge']}" if "judge" in about else ""
         lines.append(f"- {name}: {figure}: {about['better']} is better, n = {found['n']}{judge}")
+    for model in results["models"]:
+        for name, found in model["benchmarks"].items():
+            if share := found.get("truncated"):
+                told = f"{share:.1%}".replace("%", " %")
+                lines.append(
+                    f"- {model['name']}: {name}: {told} of the answers ended at the limit of new "
+                    "tokens"
+                )
     return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ from ledmerge.errors import DataError, LedmergeError, RecipeError
 from ledmerge.evals import _sandbox
 from ledmerge.evals._catalog import load_benchmark, requests
 from ledmerge.evals._interval import bootstrap, wilson
-from ledmerge.evals._question import Answer, Question
+from ledmerge.evals._question import Answer, Question, Text
 from ledmerge.evals.judges import phrases
 from ledmerge.recipe.read import find_path
 from ledmerge.recipe.suite import BenchmarkEntry, Suite
@@ -72,8 +72,10 @@ class Benchmark:
             pool.shutdown(cancel_futures=True)
         return found
 
-    def figures(self, verdicts: Sequence[Verdict], judge: str) -> dict[str, Any]:
-        """Mean and 95 % interval of every figure."""
+    def figures(
+        self, answers: Sequence[Answer], verdicts: Sequence[Verdict], judge: str
+    ) -> dict[str, Any]:
+        """Mean and 95 % interval of every figure; the share of answers that the limit ended."""
         wanted = requests(self.module)
         by = judge if "harmful" in wanted else "refusal phrases" if "refuses" in wanted else None
         figures = {}
@@ -95,7 +97,9 @@ class Benchmark:
                 "better": better,
                 **({"judge": by} if by else {}),
             }
-        return {"task": self.task, "n": len(verdicts), "figures": figures}
+        cut = [answer.is_cut for answer in answers if isinstance(answer, Text)]
+        truncated = {"truncated": sum(cut) / len(cut)} if cut else {}
+        return {"task": self.task, "n": len(verdicts), **truncated, "figures": figures}
 
 
 def open_benchmarks(suite: Suite, place: str, folder: Path, allow_code: bool) -> list[Benchmark]:

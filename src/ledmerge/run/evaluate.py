@@ -95,7 +95,7 @@ def evaluate(
             for benchmark, said in zip(benchmarks, answers, strict=True):
                 verdicts = benchmark.judge(said, judge, progress)
                 _write_answers(staging.folder, respondent.name, benchmark, said, verdicts)
-                figures[benchmark.name] = benchmark.figures(verdicts, loaded.judge.name)
+                figures[benchmark.name] = benchmark.figures(said, verdicts, loaded.judge.name)
             all_figures.append(figures)
         judge.close()  # before the harness opens a model
         found = []

@@ -13,14 +13,14 @@ from ledmerge.data.rows import Message
 from ledmerge.data.template import template_content
 from ledmerge.errors import DataError
 from ledmerge.evals._harmbench import read_completions
-from ledmerge.evals._question import Answer, Likelihood, Question
+from ledmerge.evals._question import Answer, Likelihood, Question, Text
 from ledmerge.models.answering import Answering, Prompt
 from ledmerge.models.backend import Backend, open_answering
 from ledmerge.models.folder import ModelFolder
 from ledmerge.run.answer_store import collect
 from ledmerge.run.progress import Progress
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same questions would get other answers, or the same answers another form."""
 
 
@@ -136,7 +136,7 @@ class ModelRespondent:
             choices = [items[place][1] for place in batch]
             asked = [prompts[place] for place in batch]
             if choices[0] is None:
-                return list(self._answering.generate(asked, tokens))
+                return [(said, said.is_cut) for said in self._answering.generate(asked, tokens)]
             pairs = zip(asked, choices, strict=True)
             return self._answering.log_likelihoods([(p, c) for p, c in pairs if c is not None])
 
@@ -158,7 +158,7 @@ class ModelRespondent:
             collect(facts, batches, answer, what=f"{self.name}: {what}", progress=progress)
         )
         return [
-            [Likelihood(*next(found)) for _ in each.choices] if each.choices else next(found)
+            [Likelihood(*next(found)) for _ in each.choices] if each.choices else Text(*next(found))
             for each in questions
         ]
 

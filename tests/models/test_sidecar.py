@@ -23,6 +23,8 @@ STAYS = [
     ".gitattributes",
     ".cache/huggingface/download.lock",
     "README.md",
+    "adapter_config.json",
+    "journal.jsonl",
     "ledmerge.json",
     "scores.json",
     "model-00001-of-00002.safetensors",
@@ -46,12 +48,13 @@ def write(folder: Path, names: list[str]) -> None:
 def donor(write_model) -> Path:
     folder = write_model("donor", {"w": torch.ones(2)})
     write(folder, GOES + STAYS)
-    (folder / "model.safetensors.index.json").unlink()
+    for name in ("model.safetensors.index.json", "adapter_config.json"):  # not of this model
+        (folder / name).unlink()
     return folder
 
 
 def test_everything_but_weights_hidden_files_and_ours_goes_along(donor: Path):
-    write(donor, ["model.safetensors.index.json"])
+    write(donor, ["model.safetensors.index.json", "adapter_config.json"])
     assert [str(path) for path in sidecar_files(Files(donor))] == GOES
 
 

@@ -12,7 +12,12 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".ms
 _DTYPE = {"dtype", "torch_dtype"}  # transformers 5 writes the first, older ones the second
 _OF_QUANTIZATION = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
 """What says how weights are quantized; those that are written are not."""
-_OURS = ("config.json", "README.md", "ledmerge.json", "scores.json", "task.json", "gguf.json")
+_OURS = (
+    *("config.json", "README.md", "ledmerge.json", "scores.json", "task.json", "gguf.json"),
+    "journal.jsonl",
+)
+_OF_ADAPTER = ("adapter_config.json",)
+"""Beside weights that are written it would make a model and an adapter of the folder."""
 
 
 def sidecar_files(files: Files) -> Iterator[str]:
@@ -20,7 +25,7 @@ def sidecar_files(files: Files) -> Iterator[str]:
     for name in files.names():
         is_weights = name.endswith((*_WEIGHTS, ".index.json"))
         is_hidden = any(part.startswith(".") for part in name.split("/"))
-        if not (is_weights or is_hidden or name in (*_OURS, *_OF_QUANTIZATION)):
+        if not (is_weights or is_hidden or name in (*_OURS, *_OF_QUANTIZATION, *_OF_ADAPTER)):
             yield name
 
 

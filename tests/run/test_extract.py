@@ -163,10 +163,10 @@ def test_nan_goes_through_apply_where_it_is_allowed(bases, tmp_path: Path):
     name = next(name for name in tensors if "up_proj" in name)
     tensors[name].view(-1)[0] = float("nan")
     save_file(tensors, base / "model.safetensors", {"format": "pt"})
-    asked = {"base": base, "overwrite": True}
-    with pytest.raises(NonFiniteError, match="pass --allow-nonfinite"):
-        ledmerge.apply(tmp_path / "lora", tmp_path / "out", **asked)
-    ledmerge.apply(tmp_path / "lora", tmp_path / "out", allow_nonfinite=True, **asked)
+    with pytest.raises(NonFiniteError, match="--resume --allow-nonfinite"):
+        ledmerge.apply(tmp_path / "lora", tmp_path / "out", base=base)
+    asked = {"resume": True, "allow_nonfinite": True}
+    ledmerge.apply(tmp_path / "lora", tmp_path / "out", base=base, **asked)
     assert read_all(tmp_path / "out")[name].isnan().sum() == 1
 
 

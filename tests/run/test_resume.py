@@ -16,10 +16,11 @@ import pytest
 import torch
 import yaml
 from families import files_of, listen, recipe, stop_after, write_model
+from safetensors.torch import load_file, save_file
 
 import ledmerge
 from ledmerge.checkpoint.header import read_header
-from ledmerge.errors import OutputError
+from ledmerge.errors import NonFiniteError, OutputError
 from ledmerge.run import engine
 
 NUM_TENSORS = 160
@@ -199,14 +200,56 @@ def test_inputs_that_changed_since_are_refused(work, tmp_path: Path):
     assert files_of(out) == files_of(work / "whole" / "out")
 
 
-@pytest.mark.parametrize("how", [{"allow_nonfinite": True}, {"shard_size": 10**9}])
-def test_another_form_of_the_result_is_refused(work, tmp_path: Path, how: dict):
+def test_another_form_of_the_result_is_refused(work, tmp_path: Path):
     out = tmp_path / "out"
     interrupted(work, out)
     with pytest.raises(OutputError, match="had other inputs, another recipe"):
+        ledmerge.merge(work / "recipe.yaml", out, resume=True, shard_size=10**9)
+
+
+def test_what_was_done_refusing_nan_is_taken_up_letting_it_through(work, tmp_path: Path):
+    bad = shutil.copytree(work / "math", tmp_path / "math")
+    tensors = load_file(bad / "model.safetensors")
+    tensors[f"model.layers.{NUM_TENSORS // 2}.up.weight"][7] = float("nan")
+    save_file(tensors, bad / "model.safetensors", metadata={"format": "pt"})
+    given = yaml.safe_load((work / "recipe.yaml").read_text())
+    given["models"][1]["model"] = str(bad)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(given))
+    out = tmp_path / "out"
+    advice = r"run it again with --resume --allow-nonfinite to take them as they are\n"
+    with pytest.raises(NonFiniteError, match=advice):
+        ledmerge.merge(tmp_path / "recipe.yaml", out, threads=1, shard_size=2_000_000)
+    heard = resume(tmp_path, out, allow_nonfinite=True)
+    assert heard[0][3] > 0  # what was finished is not done again
+    whole = tmp_path / "whole" / "out"
+    resume(tmp_path, whole, allow_nonfinite=True)
+    assert files_of(out) == files_of(whole)
+
+
+def test_what_was_done_letting_nan_through_is_not_taken_up_refusing_it(work, tmp_path: Path):
+    out = tmp_path / "out"
+    interrupted(work, out)
+    with pytest.raises(KeyboardInterrupt):  # now the rest may hold any
         ledmerge.merge(
-            work / "recipe.yaml", out, **{"resume": True, "shard_size": 2_000_000, **how}
+            work / "recipe.yaml",
+            out,
+            threads=1,
+            shard_size=2_000_000,
+            resume=True,
+            allow_nonfinite=True,
+            progress=stop_after(10),
         )
+    with pytest.raises(OutputError, match="had other inputs, another recipe, other options"):
+        resume(work, out)
+    resume(work, out, allow_nonfinite=True)
+    with pytest.raises(OutputError, match=r"is finished, and was made .* with other options"):
+        resume(work, out)
+
+
+def test_a_merge_that_refused_nan_is_finished_for_one_that_lets_it_through(work, tmp_path: Path):
+    out = tmp_path / "out"
+    resume(work, out)
+    assert len(resume(work, out, allow_nonfinite=True)) == 1
 
 
 def test_another_recipe_is_refused(work, tmp_path: Path):

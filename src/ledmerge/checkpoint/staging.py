@@ -7,7 +7,7 @@ the work (what would change its bytes) and then holds one line per finished piec
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -25,6 +25,8 @@ class Staging:
 
     Args:
         key: identifies the work; only work with the same key may be resumed.
+        also: keys of other work whose finished pieces are this work's, too; taken up, it goes on
+            under `key`.
         marks: files one of which an existing folder must hold to be overwritten, so that
             `--overwrite` never deletes a folder that ledmerge did not make.
         resume: take up an interrupted run where there is one; None for work that is always begun
@@ -44,6 +46,7 @@ class Staging:
         marks: tuple[str, ...],
         resume: bool | None = False,
         overwrite: bool = False,
+        also: Sequence[str] = (),
     ):
         self.out = out
         self.folder = partial_folder(out)
@@ -53,7 +56,7 @@ class Staging:
         check_destination(out, marks=marks, resume=resume, overwrite=overwrite)
         self._lock: int | None = hold(self.folder, out)
         try:
-            self._open_journal(key, resume)
+            self._open_journal(key, also, resume)
         except OSError as error:
             os.close(self._lock)
             raise OutputError(
@@ -64,21 +67,22 @@ class Staging:
             os.close(self._lock)
             raise
 
-    def _open_journal(self, key: str, resume: bool | None) -> None:
+    def _open_journal(self, key: str, also: Sequence[str], resume: bool | None) -> None:
         path = self.folder / JOURNAL
         lines = _whole_lines(path) if resume else []
         found = lines[0].get("key") if lines else None
-        if found not in (None, key) and not self._overwrite:
+        is_ours = found in (key, *also)
+        if not (found is None or is_ours or self._overwrite):
             raise OutputError(
                 f"{self.out}: the interrupted run there had other inputs, another recipe, other "
                 "options or another version of ledmerge; go on as it began, or start again with "
                 "--overwrite"
             )
-        if found != key:
+        if not is_ours:
             empty(self.folder)
-            lines = [{"key": key}]
-        self.finished = lines[1:]
+        self.finished = lines[1:] if is_ours else []
         # Rewritten whole, so that a line torn by a crash does not swallow the next one.
+        lines = [{"key": key}, *self.finished]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         self._journal = path.open("a", encoding="utf-8")
 

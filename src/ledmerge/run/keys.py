@@ -31,6 +31,17 @@ def weights_key(plan: Plan, allow_nonfinite: bool) -> str:
     )
 
 
+def weights_keys(plan: Plan, allow_nonfinite: bool) -> tuple[str, ...]:
+    """Keys of the merges whose finished tensors are, byte for byte, this one's; its own first.
+
+    The flag decides whether a tensor is finished, not what it is: a merge that refuses NaN and
+    infinities finishes only what has none, and one that lets them through does the same there. The
+    other way round nobody has looked, so a merge that refuses them takes up none that did not.
+    """
+    own = weights_key(plan, allow_nonfinite)
+    return (own, weights_key(plan, False)) if allow_nonfinite else (own,)
+
+
 def folder_key(plan: Plan, key: str, licence: str | None, keep_card: bool) -> str:
     """Stands for everything that decides the folder, whose weights `key` stands for."""
     donor = plan.donor

@@ -251,6 +251,6 @@ def _finish(
     if not (allow_nonfinite or torch.isfinite(score).all()):
         raise NonFiniteError(
             f"'{name}': the scores are NaN or infinite, from its weights or its gradients; mend "
-            "the checkpoint, try a wider dtype, or pass --allow-nonfinite"
+            "the checkpoint, try a wider dtype, or run it again with --resume --allow-nonfinite"
         )
     return score

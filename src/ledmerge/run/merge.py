@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ledmerge.recipe.recipe import Recipe
 from ledmerge.run.device import choose_device
 from ledmerge.run.engine import Engine, MaskSink, Sink, TensorResult
 from ledmerge.run.fetch import fetch
-from ledmerge.run.keys import folder_key, weights_key
+from ledmerge.run.keys import folder_key, weights_keys
 from ledmerge.run.masks import MaskFiles
 from ledmerge.run.pieces import piece_on
 from ledmerge.run.plan import (
@@ -170,11 +170,11 @@ def make_steps(
         assert recipe.name is not None
         step, place = make_plan(recipe, made), steps.place(recipe.name)
         raise_problems(step)
-        key = weights_key(step, run.allow_nonfinite)
-        if not steps.is_whole(recipe.name, key):
+        keys = weights_keys(step, run.allow_nonfinite)
+        if not steps.is_whole(recipe.name, keys):
             steps.begin(recipe.name)
             _merge(step, place, run, progress, resume=True, overwrite=True)
-            steps.finish(recipe.name, key)
+            steps.finish(recipe.name, keys[0])
         made[recipe.name] = dataclasses.replace(find_model(place), reference=recipe.name)
     return made
 
@@ -185,10 +185,10 @@ def _merge(
     """A plan without problems, from its scores to the folder."""
     if plan.all_questions:  # which are known by the weights that they are about
         fetch(plan.unfetched(), progress)
-    key = weights_key(plan, run.allow_nonfinite)
-    whole_key = folder_key(plan, key, run.licence, run.keep_card)
+    keys = weights_keys(plan, run.allow_nonfinite)
+    whole = [folder_key(plan, key, run.licence, run.keep_card) for key in keys]
     if resume and (out / RECORD).is_file():
-        if record := _finished(plan, out, run, whole_key):
+        if record := _finished(plan, out, run, whole):
             progress.note(f"{out} is there already, made from this recipe and these inputs")
             return record
         if not overwrite:
@@ -208,10 +208,10 @@ def _merge(
         progress=progress,
     )
     raise_problems(plan)
-    staged = f"{key} in shards of {run.shard_size}"
-    staging = Staging(out, staged, marks=(RECORD,), resume=resume, overwrite=overwrite)
+    staged, *also = (f"{key} in shards of {run.shard_size}" for key in keys)
+    staging = Staging(out, staged, marks=(RECORD,), resume=resume, overwrite=overwrite, also=also)
     with staging, plan:
-        record = _fill(plan, staging, run, progress, whole_key)
+        record = _fill(plan, staging, run, progress, whole[0])
         _add_card(plan, record, staging, run)
         progress.start("flush to disk", 1, "folders")
         staging.publish()
@@ -252,8 +252,8 @@ def finish(
             yield result
 
 
-def _finished(plan: Plan, out: Path, run: Run, key: str) -> dict[str, Any] | None:
-    """The record of the merge at `out`, if it is this one and no file is lost."""
+def _finished(plan: Plan, out: Path, run: Run, keys: Collection[str]) -> dict[str, Any] | None:
+    """The record of the merge at `out`, if it has one of the keys and no file is lost."""
     try:
         record = read_record(out)
     except CheckpointError:  # whoever would replace it need not mend it first
@@ -264,7 +264,7 @@ def _finished(plan: Plan, out: Path, run: Run, key: str) -> dict[str, Any] | Non
     )
     beside = ("config.json", *sidecar_files(plan.donor.own_files))
     has_rest = all((out / name).is_file() for name in beside)
-    return record if record.get("key") == key and has_weights and has_rest else None
+    return record if record.get("key") in keys and has_weights and has_rest else None
 
 
 def _shards(plan: Plan, folder: Path, run: Run) -> list[Shard]:

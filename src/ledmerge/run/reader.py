@@ -207,12 +207,12 @@ def nonfinite(name: str, source: Source) -> NonFiniteError:
     if source.checkpoint.noted_digest(name):
         return NonFiniteError(
             f"'{name}' in {source.label} holds NaN or infinite values, which locating refuses or "
-            f"was told to let through; remove {source.checkpoint.folder} and locate again, or pass "
-            "--allow-nonfinite to take them as they are"
+            f"was told to let through; remove {source.checkpoint.folder} and locate again, or run "
+            "it again with --resume --allow-nonfinite to take them as they are"
         )
     parts = [f"'{each.name}'" for each in source.checkpoint.held(name)]
     made = f", made of {' and '.join(parts)}," if len(parts) > 1 else ""
     return NonFiniteError(
         f"'{name}' in {source.label}{made} holds NaN or infinite values; mend the checkpoint, or "
-        "pass --allow-nonfinite to take them as they are"
+        "run it again with --resume --allow-nonfinite to take them as they are"
     )

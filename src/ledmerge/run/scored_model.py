@@ -101,7 +101,8 @@ def _check_weights(question: ScoreQuestion, parameters: dict[str, nn.Parameter])
         if not torch.isfinite(parameter).all():
             raise NonFiniteError(
                 f"'{name}' in {question.folder.path}, as {question.settings.dtype}, holds NaN or "
-                "infinite weights; mend the checkpoint, or pass --allow-nonfinite"
+                "infinite weights; mend the checkpoint, or run it again with --resume "
+                "--allow-nonfinite"
             )
 
 

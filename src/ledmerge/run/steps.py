@@ -1,6 +1,7 @@
 """Where the models lie that a recipe of several documents makes on the way to its result."""
 
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,10 +35,10 @@ class Steps:
         """Where the model of that name lies, or will."""
         return self.folder / name
 
-    def is_whole(self, name: str, key: str) -> bool:
-        """Whether the model is there, made from what `key` stands for."""
+    def is_whole(self, name: str, keys: Collection[str]) -> bool:
+        """Whether the model is there, made from what one of the keys stands for."""
         stamp = self._stamp(name)
-        return self.place(name).is_dir() and stamp.is_file() and stamp.read_text() == key
+        return self.place(name).is_dir() and stamp.is_file() and stamp.read_text() in keys
 
     def begin(self, name: str) -> None:
         """The model is about to be made."""

@@ -112,7 +112,7 @@ def test_an_interrupted_run_is_lost_only_when_asked(tmp_path: Path):
 def test_work_with_another_key_is_not_taken_up(tmp_path: Path):
     out = tmp_path / "out"
     interrupt(out, "a")
-    told = r"other inputs, another recipe, other options .*--overwrite"
+    told = r"run there had other inputs, other options or another version .*--overwrite"
     with pytest.raises(OutputError, match=told):
         stage(out, key="other", resume=True)
     stage(out, resume=True).close()  # nothing was lost, and no lock is left

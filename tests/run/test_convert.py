@@ -1,6 +1,7 @@
 """One model written anew: the same weights, all files, another form."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,18 @@ def test_a_dtype_is_one_cast_and_integers_stay(model: Path, tmp_path: Path):
         assert same(after[name], tensor if whole else tensor.to(torch.bfloat16))
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["torch_dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_what_is_there_of_another_convert_is_told_in_its_own_words(
+    model: Path, tmp_path: Path, is_finished: bool
+):
+    with nullcontext() if is_finished else pytest.raises(KeyboardInterrupt):
+        progress = None if is_finished else stop_after(2)
+        ledmerge.convert(model, tmp_path / "out", threads=1, progress=progress)
+    with pytest.raises(OutputError, match=r"had another model .*, other options or") as caught:
+        ledmerge.convert(model, tmp_path / "out", dtype="float16", resume=True)
+    assert "recipe" not in str(caught.value)
 
 
 def test_pickled_shards_become_safetensors(tmp_path: Path):

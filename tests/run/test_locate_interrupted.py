@@ -135,7 +135,7 @@ def test_another_question_does_not_resume(model_folder, rows_file, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         locate(folder, out, rows_file, settings=SETTINGS, progress=StopAfter(3))
     other = SETTINGS.model_copy(update={"seed": 1})
-    with pytest.raises(OutputError, match="had other inputs"):
+    with pytest.raises(OutputError, match="had another model, other data, other settings or"):
         locate(folder, out, rows_file, settings=other, resume=True)
     locate(folder, out, rows_file, settings=other, overwrite=True)
     assert out.is_dir()

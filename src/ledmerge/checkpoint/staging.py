@@ -27,6 +27,7 @@ class Staging:
         key: identifies the work; only work with the same key may be resumed.
         also: keys of other work whose finished pieces are this work's, too; taken up, it goes on
             under `key`.
+        others: what of an interrupted run that may not be resumed is another, for the message.
         marks: files one of which an existing folder must hold to be overwritten, so that
             `--overwrite` never deletes a folder that ledmerge did not make.
         resume: take up an interrupted run where there is one; None for work that is always begun
@@ -47,10 +48,11 @@ class Staging:
         resume: bool | None = False,
         overwrite: bool = False,
         also: Sequence[str] = (),
+        others: str = "other inputs, other options",
     ):
         self.out = out
         self.folder = partial_folder(out)
-        self._marks, self._overwrite = marks, overwrite
+        self._marks, self._overwrite, self._others = marks, overwrite, others
         self._mend = "run it again" if resume is None else "go on with --resume"
         self.finished: list[dict[str, Any]] = []
         check_destination(out, marks=marks, resume=resume, overwrite=overwrite)
@@ -74,9 +76,8 @@ class Staging:
         is_ours = found in (key, *also)
         if not (found is None or is_ours or self._overwrite):
             raise OutputError(
-                f"{self.out}: the interrupted run there had other inputs, another recipe, other "
-                "options or another version of ledmerge; go on as it began, or start again with "
-                "--overwrite"
+                f"{self.out}: the interrupted run there had {self._others} or another version of "
+                "ledmerge; go on as it began, or start again with --overwrite"
             )
         if not is_ours:
             empty(self.folder)

@@ -45,5 +45,6 @@ def apply(
         resume=resume,
         overwrite=overwrite,
         allow_nonfinite=allow_nonfinite,
+        others="another adapter or base (or these as they were before), other options",
         progress=progress,
     )

@@ -61,5 +61,6 @@ def convert(
         overwrite=overwrite,
         allow_nonfinite=allow_nonfinite,
         keep_card=True,
+        others="another model (or this one as it was before), other options",
         progress=progress,
     )

@@ -87,7 +87,14 @@ def evaluate(
     facts = [[respondent.name, respondent.facts] for respondent in respondents]
     asked = [[each.questions, each.limit] for each in benchmarks]
     key = digest_text(repr([facts, loaded, asked]))
-    with Staging(out, key, marks=(RESULTS,), resume=resume, overwrite=overwrite) as staging:
+    with Staging(
+        out,
+        key,
+        marks=(RESULTS,),
+        resume=resume,
+        overwrite=overwrite,
+        others="other models, another suite, other data",
+    ) as staging:
         all_answers = [_ask(respondent, benchmarks, progress) for respondent in respondents]
         all_figures = []
         for respondent, answers in zip(respondents, all_answers, strict=True):

@@ -46,6 +46,7 @@ from ledmerge.run.sources import inputs_of, sources_of
 from ledmerge.run.steps import Steps, check_steps
 
 SHARD_SIZE = 5_000_000_000
+OTHERS = "other inputs, another recipe, other options"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Run:
     keep_card: bool = False
     licence: str | None = None
     engine: str = "local"
+    others: str = OTHERS
 
 
 def merge(
@@ -79,6 +81,7 @@ def merge(
     keep_card: bool = False,
     licence: str | None = None,
     engine: str = "local",
+    others: str = OTHERS,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Merge the models of a recipe into the folder `out`; returns what `ledmerge.json` holds.
@@ -103,6 +106,8 @@ def merge(
         licence: what the card names; by default the strictest of the inputs' licences.
         engine: "local", or "ray" for the machines of a Ray cluster, which see models, `out` and the
             cache folder under the same paths.
+        others: what a merge at `out` that is not this one may have had, in a message's words; for
+            work that is a merge by another name.
 
     Raises:
         LedmergeError: anything wrong with recipe, models, data or destination; before the first
@@ -122,6 +127,7 @@ def merge(
         keep_card,
         licence,
         engine,
+        others,
     )
     check_steps(out, resume=resume, overwrite=overwrite)
     if not (resume and (out / RECORD).is_file()):  # whose merge that is, the plan tells
@@ -189,13 +195,12 @@ def _merge(
     whole = [folder_key(plan, key, run.licence, run.keep_card) for key in keys]
     if resume and (out / RECORD).is_file():
         if record := _finished(plan, out, run, whole):
-            progress.note(f"{out} is there already, made from this recipe and these inputs")
+            progress.note(f"{out} is there already, and whole: nothing to do")
             return record
         if not overwrite:
             raise OutputError(
-                f"{out}: is finished, and was made from another recipe, other inputs or with other "
-                "options, or has lost a file since; choose another name, or --overwrite to replace "
-                "it as a whole"
+                f"{out}: is finished, and had {run.others} or another version of ledmerge, or has "
+                "lost a file since; choose another name, or --overwrite to replace it as a whole"
             )
     fetch(plan.unfetched(), progress)
     gather_scores(
@@ -209,7 +214,15 @@ def _merge(
     )
     raise_problems(plan)
     staged, *also = (f"{key} in shards of {run.shard_size}" for key in keys)
-    staging = Staging(out, staged, marks=(RECORD,), resume=resume, overwrite=overwrite, also=also)
+    staging = Staging(
+        out,
+        staged,
+        marks=(RECORD,),
+        resume=resume,
+        overwrite=overwrite,
+        also=also,
+        others=run.others,
+    )
     with staging, plan:
         record = _fill(plan, staging, run, progress, whole[0])
         _add_card(plan, record, staging, run)

@@ -46,7 +46,14 @@ class ScoreStore:
         text = json.dumps(provenance)
         key = digest_text(text)
         self._provenance = provenance
-        self._staging = Staging(out, key, marks=(MARK,), resume=resume, overwrite=overwrite)
+        self._staging = Staging(
+            out,
+            key,
+            marks=(MARK,),
+            resume=resume,
+            overwrite=overwrite,
+            others="another model, other data, other settings",
+        )
         self._folder = self._staging.folder
         metadata = {"format": "pt", "ledmerge": text}
         self._is_coded = provenance["stored"] == "codes"

@@ -93,7 +93,14 @@ def search(
     start = weights_key(plan(_recipe(found, {})), allow_nonfinite=False)
     key = digest_text(repr([found.file, found.fields, suite, questions, start]))
     how = _How(device, memory, threads, allow_code, trust_remote_code)
-    with Staging(out, key, marks=(SEARCHED,), resume=resume, overwrite=overwrite) as staging:
+    with Staging(
+        out,
+        key,
+        marks=(SEARCHED,),
+        resume=resume,
+        overwrite=overwrite,
+        others="another search, recipe or suite, other models, other data",
+    ) as staging:
         lines = list(staging.finished)
         for number in range(found.file.trials + 1):
             if number == 1:  # the recipe as it stands tells of itself: it may have to locate

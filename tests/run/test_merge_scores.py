@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from families import (
     SHAPES,
     listen,
@@ -107,6 +108,26 @@ def test_only_the_models_are_located(model_folder, rows_file: Path, tmp_path: Pa
     ledmerge.merge(given, tmp_path / "out", progress=progress)
     located = [start[0] for start in heard if isinstance(start, tuple) and "locate" in start[0]]
     assert located == [f"locate {expert.name}" for expert in experts]
+
+
+def test_a_result_that_was_located_on_the_way_is_not_merged_again(
+    model_folder, rows_file: Path, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setenv("LEDMERGE_CACHE", str(tmp_path / "cache"))
+    base, first, second = (model_folder("llama_tied", seed) for seed in range(3))
+    half = recipe("linear", base, first, second, name="half")
+    given = recipe("obim", base, Path("half"), second, parameters={"density": 0.4})
+    given |= {"locate": {"samples": 2, "score": "obim"}, "dtype": "float32"}
+    for entry in given["models"]:
+        entry["locate"] = {"data": str(rows_file)}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump_all([half, given]))
+    record = ledmerge.merge(tmp_path / "recipe.yaml", tmp_path / "out")
+    progress, heard = listen()
+    again = ledmerge.merge(
+        tmp_path / "recipe.yaml", tmp_path / "out", resume=True, progress=progress
+    )
+    assert again == record
+    assert not any(isinstance(each, tuple) for each in heard)  # nothing but notes
 
 
 @pytest.mark.parametrize("store", ["float32", "codes"])

@@ -1,6 +1,7 @@
 """Files of several recipes that name each other: merged in order, one result left."""
 
 import json
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -187,9 +188,44 @@ def test_a_finished_result_is_refused_before_a_step_is_made(home: Path):
     before = sorted(home.iterdir())
     progress, heard = listen()
     with pytest.raises(OutputError, match=r"out: exists; choose another name, or --overwrite"):
-        ledmerge.merge(path, home / "out", resume=True, progress=progress)
+        ledmerge.merge(path, home / "out", progress=progress)
     assert not heard
     assert sorted(home.iterdir()) == before
+
+
+def test_a_finished_result_is_not_merged_again(home: Path):
+    path, out = write(home, RESULT, SUM, HALF), home / "out"
+    record = ledmerge.merge(path, out)
+    for how in ({}, {"overwrite": True}, {"allow_nonfinite": True}):
+        progress, heard = listen()
+        assert ledmerge.merge(path, out, resume=True, progress=progress, **how) == record
+        assert heard[-1] == f"{out} is there already, and whole: nothing to do"
+        assert not any(isinstance(each, tuple) for each in heard)  # nothing but notes
+    assert not list(home.glob(".*"))
+
+
+CHANGES = {
+    "an input of a step": lambda home: os.utime(home / "safety" / "model.safetensors"),
+    "an input of the second step": lambda home: os.utime(home / "math" / "model.safetensors"),
+    "the tokenizer of a step's base": lambda home: (home / "base" / "vocab.txt").write_text("a"),
+    "an option of a step": lambda home: write(home, RESULT, {**SUM, "dtype": "float32"}, HALF),
+    "an option of the result": lambda home: write(home, {**RESULT, "dtype": "float32"}, SUM, HALF),
+    "a weight file of the result": lambda home: (home / "out" / "model.safetensors").unlink(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_result_of_other_steps_is_refused_before_one_is_made(home: Path, change: str):
+    path, out = write(home, RESULT, SUM, HALF), home / "out"
+    ledmerge.merge(path, out)
+    CHANGES[change](home)
+    progress, heard = listen()
+    with pytest.raises(OutputError, match="is finished, and had other inputs"):
+        ledmerge.merge(path, out, resume=True, progress=progress)
+    assert not any(isinstance(each, tuple) for each in heard)  # nothing but notes
+    assert not list(home.glob(".*"))
+    ledmerge.merge(path, out, resume=True, overwrite=True)
+    assert ledmerge.verify(out, deep=True)["deep"]
 
 
 def test_a_step_whose_inputs_changed_is_made_again(home: Path):

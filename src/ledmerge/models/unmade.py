@@ -3,11 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from ledmerge.checkpoint.checkpoint import Checkpoint
+from ledmerge.checkpoint.files import Files, Stamp
 from ledmerge.checkpoint.header import TensorEntry
 from ledmerge.checkpoint.layout import NewTensor
 from ledmerge.models.folder import ModelFolder
+
+
+class _Unwritten(Files):
+    """The files of a model that are still to be written; what is known of them is its name."""
+
+    def __init__(self, path: Path, name: str):
+        super().__init__(path)
+        self._name = name
+
+    def stamp(self, path: Path) -> Stamp:
+        """See `Files.stamp`; what decides the files is in the plan of that name."""
+        return Stamp(f"to be made: {self._name}", 0, ())
 
 
 @dataclass(frozen=True)
@@ -24,4 +38,4 @@ class Unmade(ModelFolder):
         """Entries that can be planned with, and not be read."""
         file = self.path / "model.safetensors"
         entries = (TensorEntry(t.name, t.dtype, t.shape, file, 0, t.nbytes) for t in self.new)
-        return Checkpoint(self.path, entries)
+        return Checkpoint(self.path, entries, files=_Unwritten(self.path, self.reference))

@@ -6,6 +6,8 @@ import json
 import xxhash
 
 import ledmerge
+from ledmerge.checkpoint.files import Stamp
+from ledmerge.models.folder import ModelFolder
 from ledmerge.models.sidecar import sidecar_files
 from ledmerge.recipe.resolved import resolved
 from ledmerge.run.planned import Plan
@@ -42,11 +44,22 @@ def weights_keys(plan: Plan, allow_nonfinite: bool) -> tuple[str, ...]:
     return (own, weights_key(plan, False)) if allow_nonfinite else (own,)
 
 
-def folder_key(plan: Plan, key: str, licence: str | None, keep_card: bool) -> str:
-    """Stands for everything that decides the folder, whose weights `key` stands for."""
-    donor = plan.donor
-    beside = [donor.own_files.stamp(donor.path / each) for each in sidecar_files(donor.own_files)]
-    return _digest(key, donor.config, beside, licence, keep_card)
+def folder_keys(
+    plan: Plan, allow_nonfinite: bool, licence: str | None, keep_card: bool
+) -> tuple[str, ...]:
+    """Stand for everything that decides the folder, as `weights_keys` do for its weights.
+
+    Models that other documents make need not be there: each is known by the plan that makes it.
+    """
+    plans = (*plan.steps, plan)
+    beside = [[each.donor.config, _sidecar_stamps(each.donor)] for each in plans]
+    each_weights = zip(*(weights_keys(each, allow_nonfinite) for each in plans), strict=True)
+    return tuple(_digest(weights, beside, licence, keep_card) for weights in each_weights)
+
+
+def _sidecar_stamps(donor: ModelFolder) -> list[Stamp]:
+    files = donor.own_files
+    return [files.stamp(donor.path / name) for name in sidecar_files(files)]
 
 
 def _digest(*fields: object) -> str:

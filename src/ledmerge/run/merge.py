@@ -23,7 +23,7 @@ from ledmerge.recipe.recipe import Recipe
 from ledmerge.run.device import choose_device
 from ledmerge.run.engine import Engine, MaskSink, Sink, TensorResult
 from ledmerge.run.fetch import fetch
-from ledmerge.run.keys import folder_key, weights_keys
+from ledmerge.run.keys import folder_keys, weights_keys
 from ledmerge.run.masks import MaskFiles
 from ledmerge.run.pieces import piece_on
 from ledmerge.run.plan import (
@@ -96,8 +96,8 @@ def merge(
         memory: bound in bytes on the blocks of all threads, and on locating.
         threads: workers; by default all cores, on a GPU at most 8, on Ray those of all machines.
         shard_size: bytes of weights per file.
-        resume: take up an interrupted run of the same recipe and inputs; where it is finished, and
-            the recipe is one document, there is nothing to do.
+        resume: take up an interrupted run of the same recipe and inputs; where it is finished,
+            there is nothing to do.
         overwrite: replace what ledmerge made at `out` before.
         allow_nonfinite: merge NaN and infinite weights instead of refusing them.
         trust_remote_code: let locating run code from the model folders.
@@ -130,12 +130,11 @@ def merge(
         others,
     )
     check_steps(out, resume=resume, overwrite=overwrite)
-    if not (resume and (out / RECORD).is_file()):  # whose merge that is, the plan tells
+    is_known = resume and (out / RECORD).is_file()  # whose merge that is, its key tells
+    if not is_known:
         check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
     check_outside_models(out)
     plan = make_plan(recipe, onto=onto)
-    if plan.steps:  # they are gone when the merge is finished, so it cannot be told by them
-        check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
     _check_not_read(plan, out)
     check_space(plan, out)
     check_memory(plan, memory, threads, piece_on(where))
@@ -145,11 +144,25 @@ def merge(
     with Steps(out) as steps:
         if not resume:
             steps.remove()
-        if plan.steps:
-            made = make_steps(plan.recipe, steps, how, progress)
-            plan = dataclasses.replace(make_plan(plan.recipe, made), steps=plan.steps)
-            raise_problems(plan)
-        record = _merge(plan, out, how, progress, resume=resume, overwrite=overwrite)
+        for each in (*plan.steps, plan):
+            if each.all_questions:  # which are known by the weights that they are about
+                fetch(each.unfetched(), progress)
+        # Before the steps are made: they are gone when the merge is finished.
+        keys = folder_keys(plan, allow_nonfinite, licence, keep_card)
+        record = _finished(plan, out, how, keys) if is_known else None
+        if record is not None:
+            progress.note(f"{out} is there already, and whole: nothing to do")
+        elif is_known and not overwrite:
+            raise OutputError(
+                f"{out}: is finished, and had {others} or another version of ledmerge, or has lost "
+                "a file since; choose another name, or --overwrite to replace it as a whole"
+            )
+        else:
+            if plan.steps:
+                made = make_steps(plan.recipe, steps, how, progress)
+                plan = dataclasses.replace(make_plan(plan.recipe, made), steps=plan.steps)
+                raise_problems(plan)
+            record = _merge(plan, out, how, progress, keys[0], resume=resume, overwrite=overwrite)
         steps.remove()
     return record
 
@@ -179,30 +192,25 @@ def make_steps(
         keys = weights_keys(step, run.allow_nonfinite)
         if not steps.is_whole(recipe.name, keys):
             steps.begin(recipe.name)
-            _merge(step, place, run, progress, resume=True, overwrite=True)
+            _merge(step, place, run, progress, keys[0], resume=True, overwrite=True)
             steps.finish(recipe.name, keys[0])
         made[recipe.name] = dataclasses.replace(find_model(place), reference=recipe.name)
     return made
 
 
 def _merge(
-    plan: Plan, out: Path, run: Run, progress: Progress, *, resume: bool, overwrite: bool
+    plan: Plan,
+    out: Path,
+    run: Run,
+    progress: Progress,
+    key: str,
+    *,
+    resume: bool,
+    overwrite: bool,
 ) -> dict[str, Any]:
-    """A plan without problems, from its scores to the folder."""
-    if plan.all_questions:  # which are known by the weights that they are about
-        fetch(plan.unfetched(), progress)
-    keys = weights_keys(plan, run.allow_nonfinite)
-    whole = [folder_key(plan, key, run.licence, run.keep_card) for key in keys]
-    if resume and (out / RECORD).is_file():
-        if record := _finished(plan, out, run, whole):
-            progress.note(f"{out} is there already, and whole: nothing to do")
-            return record
-        if not overwrite:
-            raise OutputError(
-                f"{out}: is finished, and had {run.others} or another version of ledmerge, or has "
-                "lost a file since; choose another name, or --overwrite to replace it as a whole"
-            )
+    """A plan without problems, from its scores to the folder, which `key` will stand for."""
     fetch(plan.unfetched(), progress)
+    weights = weights_keys(plan, run.allow_nonfinite)  # before scores are among what is read
     gather_scores(
         plan,
         device=str(run.device),
@@ -213,7 +221,7 @@ def _merge(
         progress=progress,
     )
     raise_problems(plan)
-    staged, *also = (f"{key} in shards of {run.shard_size}" for key in keys)
+    staged, *also = (f"{each} in shards of {run.shard_size}" for each in weights)
     staging = Staging(
         out,
         staged,
@@ -224,7 +232,7 @@ def _merge(
         others=run.others,
     )
     with staging, plan:
-        record = _fill(plan, staging, run, progress, whole[0])
+        record = _fill(plan, staging, run, progress, key)
         _add_card(plan, record, staging, run)
         progress.start("flush to disk", 1, "folders")
         staging.publish()

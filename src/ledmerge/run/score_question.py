@@ -22,6 +22,7 @@ from ledmerge.models.find import find_model
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.layer_view import own_tensors
 from ledmerge.models.roles import is_input_embedding
+from ledmerge.models.unmade import Unmade
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.scores._catalog import load_rule, requests
 
@@ -73,13 +74,13 @@ class ScoreQuestion:
             apart.add("store")
         return {
             "format": FORMAT,
-            "model": cached_checkpoint_digest(self.folder.checkpoint),
+            "model": _weights(self.folder),
             "config": self.folder.config,
             "tokenizer": self.folder.tokenizer_digest(),
             "rows": rows_digest(self.rows),
             "template": template_content(self.settings.template),
             "settings": self.settings.model_dump(exclude=apart),
-            "reference": cached_checkpoint_digest(reference.checkpoint) if reference else None,
+            "reference": _weights(reference) if reference else None,
             **self._ranks,
         }
 
@@ -119,6 +120,15 @@ class ScoreQuestion:
             "ties": dict(ties),
             "versions": {name: version(name) for name in ("ledmerge", "torch", "transformers")},
         }
+
+
+def _weights(model: ModelFolder) -> str:
+    """Digest of the weights; of a model still to be made, about which nothing can be located yet,
+    the name that its recipe has.
+    """
+    if isinstance(model, Unmade):
+        return f"to be made: {model.reference}"
+    return cached_checkpoint_digest(model.checkpoint)
 
 
 def score_numel(name: str, shape: tuple[int, ...], *, are_grams: bool) -> int:

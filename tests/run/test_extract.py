@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import ledmerge
 from ledmerge.cli.app import main
-from ledmerge.errors import LedmergeError, NonFiniteError
+from ledmerge.errors import LedmergeError, NonFiniteError, OutputError
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +153,16 @@ def test_only_an_adapter_is_applied(bases, tmp_path: Path):
     assert "from the base `moved` and\n\n- lora\n" in card
     with pytest.raises(LedmergeError, match="expected a PEFT LoRA folder"):
         ledmerge.apply(bases["llama"], tmp_path / "model")
+
+
+def test_overwrite_spares_what_somebody_put_beside_an_adapter(bases, tmp_path: Path):
+    expert, out = write_expert(tmp_path / "expert", bases["llama"], "up_proj"), tmp_path / "lora"
+    for overwrite in (False, True):
+        ledmerge.extract_lora(expert, out, base=bases["llama"], rank=2, overwrite=overwrite)
+    (out / "notes.md").write_text("x")
+    with pytest.raises(OutputError, match=r"holds notes.md, which ledmerge did not write"):
+        ledmerge.extract_lora(expert, out, base=bases["llama"], rank=2, overwrite=True)
+    assert (out / "notes.md").exists()
 
 
 def test_nan_goes_through_apply_where_it_is_allowed(bases, tmp_path: Path):

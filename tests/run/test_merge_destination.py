@@ -3,10 +3,12 @@
 import fcntl
 import json
 import os
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from families import files_of, recipe, spoil, write_family
+from families import files_of, listen, recipe, spoil, write_family
 
 import ledmerge
 from ledmerge.errors import LedmergeError, OutputError, RecipeError
@@ -49,6 +51,52 @@ def test_overwrite_replaces_the_whole_folder(family, tmp_path: Path):
         "ledmerge.json",
         "model.safetensors",
     }
+
+
+def test_overwrite_spares_what_somebody_put_there(family, tmp_path: Path):
+    base = shutil.copytree(family[0], tmp_path / "base")
+    for name in ("tokenizer.json", "chat_template.jinja", "modeling_own.py", "assets/logo.png"):
+        (base / name).parent.mkdir(exist_ok=True)
+        (base / name).write_text("x")
+    given, out = recipe("linear", base, *family[1:3]), tmp_path / "out"
+    ledmerge.merge(given, out, shard_size=0)
+    ledmerge.merge(given, out, overwrite=True)  # whatever the base gave is ours
+    written = files_of(out)
+    assert json.loads(written["ledmerge.json"])["files"] == sorted(written)
+    (out / "notes.md").write_text("x")
+    said = r"out: holds notes.md, which ledmerge did not write .*; move it away, or choose another"
+    for how in ({"overwrite": True}, {"overwrite": True, "resume": True, "keep_card": True}):
+        progress, heard = listen()
+        with pytest.raises(OutputError, match=said):
+            ledmerge.merge(given, out, progress=progress, **how)
+        assert not any(isinstance(each, tuple) for each in heard)  # nothing but notes
+    for name in ("a.md", "results/b.json", "c.md"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("x")
+    with pytest.raises(OutputError, match=r"holds a.md, c.md, notes.md and 1 more, which"):
+        ledmerge.merge(given, out, overwrite=True)
+    assert files_of(out).keys() == {*written, "notes.md", "a.md", "results/b.json", "c.md"}
+
+
+@pytest.mark.parametrize("record", ["old", "damaged"])
+def test_a_folder_whose_record_lists_no_files_is_told_by_usual_names(
+    family, tmp_path: Path, record: str
+):
+    base = shutil.copytree(family[0], tmp_path / "base")
+    for name in ("tokenizer.json", "generation_config.json", "modeling_own.py", "LICENSE"):
+        (base / name).write_text("x")
+    given, out = recipe("linear", base, *family[1:3]), tmp_path / "out"
+    for stranger in (False, True):
+        ledmerge.merge(given, out, shard_size=0)
+        found = json.loads((out / "ledmerge.json").read_text())
+        del found["files"]
+        (out / "ledmerge.json").write_text(json.dumps(found) if record == "old" else "{")
+        if stranger:
+            (out / "notes.md").write_text("x")
+        with pytest.raises(OutputError, match=r"notes.md") if stranger else nullcontext():
+            ledmerge.merge(given, out, overwrite=True)
+        if not stranger:
+            shutil.rmtree(out)
 
 
 def test_two_merges_into_one_folder_do_not_mix(family, tmp_path: Path):

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -18,6 +19,9 @@ from ledmerge.checkpoint.lock import check_free, hold
 from ledmerge.errors import OutputError
 
 JOURNAL = "journal.jsonl"
+LIST = "files"
+"""Key in the mark of a folder: the names of all that was written into it."""
+ANY = ("*",)
 
 
 class Staging:
@@ -27,6 +31,7 @@ class Staging:
         key: identifies the work; only work with the same key may be resumed.
         also: keys of other work whose finished pieces are this work's, too; taken up, it goes on
             under `key`.
+        usual: patterns of the names that such a folder may hold, where its mark lists none.
         others: what of an interrupted run that may not be resumed is another, for the message.
         marks: files one of which an existing folder must hold to be overwritten, so that
             `--overwrite` never deletes a folder that ledmerge did not make.
@@ -48,14 +53,15 @@ class Staging:
         resume: bool | None = False,
         overwrite: bool = False,
         also: Sequence[str] = (),
+        usual: Sequence[str] = ANY,
         others: str = "other inputs, other options",
     ):
         self.out = out
         self.folder = partial_folder(out)
-        self._marks, self._overwrite, self._others = marks, overwrite, others
+        self._marks, self._overwrite, self._usual, self._others = marks, overwrite, usual, others
         self._mend = "run it again" if resume is None else "go on with --resume"
         self.finished: list[dict[str, Any]] = []
-        check_destination(out, marks=marks, resume=resume, overwrite=overwrite)
+        check_destination(out, marks=marks, resume=resume, overwrite=overwrite, usual=usual)
         self._lock: int | None = hold(self.folder, out)
         try:
             self._open_journal(key, also, resume)
@@ -92,6 +98,12 @@ class Staging:
         self._journal.write(json.dumps(piece) + "\n")
         self._journal.flush()
 
+    def files(self) -> list[str]:
+        """The names of all that is written, with the first mark; what the mark is to list, so that
+        `--overwrite` never deletes anything else.
+        """
+        return sorted({*_names(self.folder), self._marks[0]} - {JOURNAL})
+
     def publish(self, progress: Callable[[str], None] = lambda _: None) -> None:
         """Flush every byte to the disk, then give the folder its name."""
         self._journal.close()
@@ -99,7 +111,7 @@ class Staging:
             progress(path.name)
             flush(path)
         # Again: somebody may have put something there in the meantime.
-        _check_place(self.out, self._marks, self._overwrite)
+        _check_place(self.out, self._marks, self._overwrite, self._usual)
         # Last, since flushing takes minutes where there is much, and may be interrupted.
         (self.folder / JOURNAL).unlink()
         flush(self.folder)
@@ -143,15 +155,20 @@ def existing(out: Path) -> Path:
 
 
 def check_destination(
-    out: Path, *, marks: tuple[str, ...], resume: bool | None = False, overwrite: bool = False
+    out: Path,
+    *,
+    marks: tuple[str, ...],
+    resume: bool | None = False,
+    overwrite: bool = False,
+    usual: Sequence[str] = ANY,
 ) -> None:
     """Raise OutputError where `out` may not be written; changes nothing.
 
     Args:
-        resume: see `Staging`.
+        resume, usual: see `Staging`.
     """
     partial = partial_folder(out)
-    _check_place(out, marks, overwrite, is_begun=bool(resume) and partial.exists())
+    _check_place(out, marks, overwrite, usual, is_begun=bool(resume) and partial.exists())
     _check_writable(out)
     check_free(partial, out)
     if resume is None or not (partial.exists() and any(partial.iterdir())):
@@ -186,7 +203,12 @@ def _check_writable(out: Path) -> None:
 
 
 def _check_place(
-    out: Path, marks: tuple[str, ...], overwrite: bool, *, is_begun: bool = False
+    out: Path,
+    marks: tuple[str, ...],
+    overwrite: bool,
+    usual: Sequence[str],
+    *,
+    is_begun: bool = False,
 ) -> None:
     """Raise OutputError where what is at `out` may not be replaced.
 
@@ -212,6 +234,35 @@ def _check_place(
                 f"{out}: was not made by ledmerge (no {' or '.join(marks)}), so --overwrite does "
                 "not replace it; remove it yourself or choose another name"
             )
+        if strangers := _strangers(out, marks, usual):
+            more = f" and {len(strangers) - 3:,} more" if len(strangers) > 3 else ""
+            raise OutputError(
+                f"{out}: holds {', '.join(strangers[:3])}{more}, which ledmerge did not write and "
+                f"--overwrite would delete; move {'it' if len(strangers) == 1 else 'them'} away, "
+                "or choose another name"
+            )
+
+
+def _strangers(out: Path, marks: tuple[str, ...], usual: Sequence[str]) -> list[str]:
+    """The files in a folder of ours that are not of those its mark lists, or usual there."""
+    listed = next((found for mark in marks if (found := _listed(out / mark)) is not None), None)
+    if listed is not None:
+        return sorted(_names(out) - listed)
+    return sorted(n for n in _names(out) if not any(fnmatch(n, each) for each in usual))
+
+
+def _listed(mark: Path) -> set[str] | None:
+    """What a mark says was written; None if it says nothing, as older ones, or is damaged."""
+    try:
+        return set(json.loads(mark.read_text(encoding="utf-8"))[LIST])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _names(folder: Path) -> set[str]:
+    """Every file, by its path inside the folder."""
+    files = (p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
+    return {path.relative_to(folder).as_posix() for path in files}
 
 
 def empty(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import ledmerge
 from ledmerge.checkpoint.digest import digest_tensors, digest_text
 from ledmerge.checkpoint.layout import NewTensor
-from ledmerge.checkpoint.staging import Staging, check_destination
+from ledmerge.checkpoint.staging import LIST, Staging, check_destination
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.models.adapter import Adapter
 from ledmerge.models.adapter_folder import AdapterWriter, NewModule
@@ -90,7 +90,7 @@ def merge_adapters(
                 writer.copy(key, adapters[0].checkpoint, key)
         finally:
             writer.close()
-        record = {"format": 1, "recipe": resolved, **summary(figures)}
+        record = {"format": 1, "recipe": resolved, **summary(figures), LIST: staging.files()}
         (staging.folder / MARK).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         staging.publish()
     return record

@@ -7,7 +7,7 @@ from typing import Any
 
 from ledmerge.checkpoint.checkpoint import open_checkpoint
 from ledmerge.checkpoint.digest import checkpoint_digest, digest_tensors
-from ledmerge.checkpoint.staging import Staging, check_destination, check_outside_models
+from ledmerge.checkpoint.staging import LIST, Staging, check_destination, check_outside_models
 from ledmerge.models.gguf import open_gguf
 from ledmerge.models.loading import silence
 from ledmerge.run.progress import Progress, Quiet
@@ -57,6 +57,7 @@ def convert_gguf(
             "versions": {
                 name: version(name) for name in ("ledmerge", "torch", "transformers", "gguf")
             },
+            LIST: staging.files(),
         }
         (staging.folder / MARK).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         staging.publish()

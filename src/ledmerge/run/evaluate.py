@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ledmerge.checkpoint.digest import digest_text
-from ledmerge.checkpoint.staging import Staging, check_destination
+from ledmerge.checkpoint.staging import LIST, Staging, check_destination
 from ledmerge.data.template import template_content
 from ledmerge.errors import RecipeError
 from ledmerge.evals._harmbench import completions_json
@@ -119,8 +119,9 @@ def evaluate(
             "suite": loaded.model_dump(),
             "models": found,
         }
-        _write(staging.folder / RESULTS, json.dumps(results, indent=1) + "\n")
         _write(staging.folder / "results.md", write_results(results))
+        results[LIST] = staging.files()
+        _write(staging.folder / RESULTS, json.dumps(results, indent=1) + "\n")
         staging.publish()
     return results
 

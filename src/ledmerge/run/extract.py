@@ -14,7 +14,7 @@ from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
 from ledmerge.checkpoint.digest import digest_text
 from ledmerge.checkpoint.header import FLOAT_DTYPES
 from ledmerge.checkpoint.layout import NewTensor
-from ledmerge.checkpoint.staging import Staging, check_destination
+from ledmerge.checkpoint.staging import LIST, Staging, check_destination
 from ledmerge.errors import CheckpointError, NonFiniteError, RecipeError, did_you_mean
 from ledmerge.models.adapter_folder import AdapterWriter
 from ledmerge.models.compatible import differences
@@ -114,6 +114,7 @@ def extract_lora(
             **summary(figures, lost=dropped.values()),
             "saved": sorted(set(plan.copies.values()) & norms.keys()),
             "dropped": dropped,
+            LIST: staging.files(),
         }
         (staging.folder / MARK).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         staging.publish()

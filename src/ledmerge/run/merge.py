@@ -1,6 +1,7 @@
 """One merge from recipe to finished folder."""
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Callable, Collection, Iterator
@@ -12,7 +13,7 @@ import torch
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.digest import digest_tensors
 from ledmerge.checkpoint.layout import Shard, ShardWriter, lay_out, weight_index
-from ledmerge.checkpoint.staging import Staging, check_destination, check_outside_models
+from ledmerge.checkpoint.staging import LIST, Staging, check_destination, check_outside_models
 from ledmerge.errors import CheckpointError, OutputError
 from ledmerge.models.chat_template import write_chat_template
 from ledmerge.models.find import find_model
@@ -39,7 +40,7 @@ from ledmerge.run.plan import (
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.ray_workers import is_ray, slots
 from ledmerge.run.record import card_of, make_record
-from ledmerge.run.recorded import CARD, RECORD, digest_files, read_record
+from ledmerge.run.recorded import CARD, RECORD, USUAL, digest_files, read_record
 from ledmerge.run.score_sets import gather_scores
 from ledmerge.run.score_store import check_noted
 from ledmerge.run.sources import inputs_of, sources_of
@@ -130,9 +131,17 @@ def merge(
         others,
     )
     check_steps(out, resume=resume, overwrite=overwrite)
+    check = functools.partial(
+        check_destination,
+        out,
+        marks=(RECORD,),
+        resume=resume,
+        overwrite=overwrite,
+        usual=USUAL,
+    )
     is_known = resume and (out / RECORD).is_file()  # whose merge that is, its key tells
     if not is_known:
-        check_destination(out, marks=(RECORD,), resume=resume, overwrite=overwrite)
+        check()
     check_outside_models(out)
     plan = make_plan(recipe, onto=onto)
     _check_not_read(plan, out)
@@ -158,6 +167,7 @@ def merge(
                 "a file since; choose another name, or --overwrite to replace it as a whole"
             )
         else:
+            check()
             if plan.steps:
                 made = make_steps(plan.recipe, steps, how, progress)
                 plan = dataclasses.replace(make_plan(plan.recipe, made), steps=plan.steps)
@@ -229,11 +239,14 @@ def _merge(
         resume=resume,
         overwrite=overwrite,
         also=also,
+        usual=USUAL,
         others=run.others,
     )
     with staging, plan:
         record = _fill(plan, staging, run, progress, key)
         _add_card(plan, record, staging, run)
+        record[LIST] = staging.files()
+        (staging.folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         progress.start("flush to disk", 1, "folders")
         staging.publish()
         progress.advance()
@@ -293,7 +306,7 @@ def _shards(plan: Plan, folder: Path, run: Run) -> list[Shard]:
 
 
 def _fill(plan: Plan, staging: Staging, run: Run, progress: Progress, key: str) -> dict[str, Any]:
-    """Write everything but the card into the staging folder; returns the record."""
+    """Write everything but card and record into the staging folder; returns the record."""
     folder = staging.folder
     shards = _shards(plan, folder, run)
     masks = MaskFiles(
@@ -331,9 +344,7 @@ def _fill(plan: Plan, staging: Staging, run: Run, progress: Progress, key: str) 
         write_tokenizer(plan.tokenizer, plan.donor, folder)
     if plan.chat_template is not None:
         write_chat_template(folder, plan.chat_template)
-    record = make_record(plan, lines, shards, masks.files, digest_files(folder), key)
-    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return record
+    return make_record(plan, lines, shards, masks.files, digest_files(folder), key)
 
 
 def _add_card(plan: Plan, record: dict[str, Any], staging: Staging, run: Run) -> None:

@@ -8,6 +8,7 @@ from ledmerge.checkpoint.digest import digest_file
 from ledmerge.checkpoint.files import Files
 from ledmerge.checkpoint.staging import JOURNAL
 from ledmerge.errors import CheckpointError
+from ledmerge.models.folder import TOKENIZER_FILES
 
 CARD = "README.md"
 RECORD = "ledmerge.json"
@@ -27,6 +28,12 @@ def digest_files(folder: Path) -> dict[str, str]:
         for name in Files(folder).names()
         if not (name in (CARD, RECORD, JOURNAL) or name.endswith(_WEIGHTS))
     }
+
+USUAL = (
+    *(RECORD, "README.md", "LICENSE*", "*config.json", "masks/*.safetensors"),
+    *("*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES),
+)
+"""What `--overwrite` takes for ours in a folder whose record does not list its files."""
 
 
 def read_record(out: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ledmerge.checkpoint.digest import digest_text
-from ledmerge.checkpoint.staging import Staging, check_destination
+from ledmerge.checkpoint.staging import LIST, Staging, check_destination
 from ledmerge.errors import OutputError, RecipeError, did_you_mean
 from ledmerge.recipe.decided import Recipe
 from ledmerge.recipe.recipe import recipe_of
@@ -126,8 +126,9 @@ def search(
             "trials": lines,
         }
         _write_best(found, lines[record["best"]], staging.folder / BEST)
-        _write(staging.folder / SEARCHED, json.dumps(record, indent=1) + "\n")
         _write(staging.folder / "search.md", write_trials(record))
+        record[LIST] = staging.files()
+        _write(staging.folder / SEARCHED, json.dumps(record, indent=1) + "\n")
         staging.publish()
     return record
 

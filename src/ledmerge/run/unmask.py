@@ -11,7 +11,7 @@ from torch import Tensor
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import block_digests, digest_tensors, tensor_digest
 from ledmerge.checkpoint.layout import NewTensor, ShardWriter, lay_out, weight_index
-from ledmerge.checkpoint.staging import Staging, check_destination, check_outside_models
+from ledmerge.checkpoint.staging import LIST, Staging, check_destination, check_outside_models
 from ledmerge.errors import CheckpointError, RecipeError, did_you_mean
 from ledmerge.models.dequantized import dequantized
 from ledmerge.models.find import find_model
@@ -52,7 +52,8 @@ def unmask(
         overwrite: replace a model rebuilt at `out` before.
 
     Returns:
-        What `task.json` holds: "task", "rescale", and "merged", the digest of the merge.
+        What `task.json` holds: "task", "rescale", "merged" (the digest of the merge) and
+        "files".
 
     Raises:
         CheckpointError: the merge has no masks, or its weights, masks or base are not those of its
@@ -98,6 +99,7 @@ def unmask(
             index = staging.folder / "model.safetensors.index.json"
             index.write_bytes(weight_index(shards))
         copy_sidecar(find_model(merged), staging.folder, None)
+        task[LIST] = staging.files()
         text = json.dumps(task, indent=1) + "\n"
         (staging.folder / MARK).write_text(text, encoding="utf-8")
         staging.publish()

@@ -148,3 +148,33 @@ def test_a_merge_inside_a_model_is_refused(family, tmp_path: Path):
     with pytest.raises(OutputError, match="lies inside the model"):
         ledmerge.merge(recipe("linear", base, *experts), base / "sub")
     assert not (base / "sub").exists()
+
+
+def test_a_destination_may_be_named_by_a_roundabout_path(family, tmp_path: Path, monkeypatch):
+    ledmerge.merge(linear(family), tmp_path / "nowhere" / ".." / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    monkeypatch.chdir(tmp_path / "out")  # a model, which is not written into
+    for shortcut in ("..", "../out/.."):
+        ledmerge.merge(slerp(family), Path(shortcut) / "beside", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["beside", "out"]
+    with pytest.raises(OutputError, match="a folder with a name is needed"):
+        ledmerge.merge(slerp(family), "..", overwrite=True)
+
+
+def test_a_destination_may_be_a_link_to_a_folder(family, tmp_path: Path):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "disk" / "out")
+    for given, how in ((linear(family), {}), (slerp(family), {"overwrite": True})):
+        ledmerge.merge(given, link, **how)
+        assert link.is_symlink()
+        assert ledmerge.verify(link)["tensors"] > 0
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["out"]
+    with pytest.raises(OutputError, match=r"disk/out: exists; choose another name"):
+        ledmerge.merge(linear(family), link)
+    (tmp_path / "inside").symlink_to(tmp_path / "disk" / "out")
+    with pytest.raises(OutputError, match="lies inside the model"):
+        ledmerge.merge(linear(family), tmp_path / "inside" / "sub")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(OutputError, match="exists and is not a folder"):
+        ledmerge.merge(linear(family), tmp_path / "circle")

@@ -144,6 +144,15 @@ class Staging:
             self._lock = None
 
 
+def destination(out: str | Path) -> Path:
+    """`out` as a path whose parent is the folder that it lies in, which one with `..` in it, or a
+    link to a folder, does not say. What is no folder's name is left to be refused.
+    """
+    out = Path(out)
+    is_plain = ".." not in out.parts and not out.is_symlink()
+    return out if is_plain or out.name in ("", "..") else Path(os.path.realpath(out))
+
+
 def partial_folder(out: Path) -> Path:
     """Where the unfinished form of `out` lies."""
     return out.parent / f".{out.name}.partial"
@@ -182,7 +191,7 @@ def check_destination(
 
 def check_outside_models(out: Path) -> None:
     """Raise OutputError where a folder above `out` is a model's."""
-    for above in out.absolute().parents:
+    for above in Path(os.path.realpath(out)).parents:
         if (above / "config.json").is_file() and has_weights(Files(above)):
             raise OutputError(
                 f"{out}: lies inside the model {above}; choose a folder outside of it, such as "

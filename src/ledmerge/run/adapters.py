@@ -10,7 +10,7 @@ from typing import Any
 import ledmerge
 from ledmerge.checkpoint.digest import digest_tensors, digest_text
 from ledmerge.checkpoint.layout import NewTensor
-from ledmerge.checkpoint.staging import LIST, Staging, check_destination
+from ledmerge.checkpoint.staging import LIST, Staging, check_destination, destination
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.models.adapter import Adapter
 from ledmerge.models.adapter_folder import AdapterWriter, NewModule
@@ -62,7 +62,7 @@ def merge_adapters(
         LedmergeError: the recipe, an adapter or the destination is not right, or the adapters do
             not fit each other; before the first byte is written.
     """
-    out, progress = Path(out), progress or Quiet()
+    out, progress = destination(out), progress or Quiet()
     check_destination(out, marks=(MARK,), resume=None, overwrite=overwrite)
     found = load_adapter_recipe(recipe)
     adapters = _find_all(found)

@@ -7,7 +7,13 @@ from typing import Any
 
 from ledmerge.checkpoint.checkpoint import open_checkpoint
 from ledmerge.checkpoint.digest import checkpoint_digest, digest_tensors
-from ledmerge.checkpoint.staging import LIST, Staging, check_destination, check_outside_models
+from ledmerge.checkpoint.staging import (
+    LIST,
+    Staging,
+    check_destination,
+    check_outside_models,
+    destination,
+)
 from ledmerge.models.gguf import open_gguf
 from ledmerge.models.loading import silence
 from ledmerge.run.progress import Progress, Quiet
@@ -36,7 +42,7 @@ def convert_gguf(
     Raises:
         LedmergeError: as `open_gguf`, or `out` cannot be written.
     """
-    out, progress = Path(out), progress or Quiet()
+    out, progress = destination(out), progress or Quiet()
     check_destination(out, marks=(MARK,), resume=None, overwrite=overwrite)
     check_outside_models(out)
     progress.start(f"read {file.name}", 2, "steps")

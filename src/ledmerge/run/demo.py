@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ledmerge.checkpoint.staging import destination
 from ledmerge.errors import LedmergeError
 from ledmerge.evals._sandbox import check_sandbox
 from ledmerge.recipe.read import read_yaml
@@ -47,7 +48,7 @@ def demo(out: str | Path, *, device: str = "auto", progress: Progress = QUIET) -
     Raises:
         LedmergeError: `out` holds something else under these names, or cannot be written.
     """
-    out = Path(out)
+    out = destination(out)
     with _one_thread():
         results = _merge_and_judge(out, device, progress)
     skills = [column for column in SKILLS if column[0] in results["suite"]["benchmarks"]]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ledmerge.checkpoint.digest import digest_text
-from ledmerge.checkpoint.staging import LIST, Staging, check_destination
+from ledmerge.checkpoint.staging import LIST, Staging, check_destination, destination
 from ledmerge.data.template import template_content
 from ledmerge.errors import RecipeError
 from ledmerge.evals._harmbench import completions_json
@@ -67,7 +67,7 @@ def evaluate(
     Raises:
         LedmergeError: the suite, a model or a judge cannot be used, or `out` cannot be written.
     """
-    out = Path(out)
+    out = destination(out)
     check_destination(out, marks=(RESULTS,), resume=resume, overwrite=overwrite)
     loaded, place, folder = load_suite(suite)
     benchmarks = open_benchmarks(loaded, place, folder, allow_code)

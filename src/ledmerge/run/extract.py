@@ -14,7 +14,7 @@ from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
 from ledmerge.checkpoint.digest import digest_text
 from ledmerge.checkpoint.header import FLOAT_DTYPES
 from ledmerge.checkpoint.layout import NewTensor
-from ledmerge.checkpoint.staging import LIST, Staging, check_destination
+from ledmerge.checkpoint.staging import LIST, Staging, check_destination, destination
 from ledmerge.errors import CheckpointError, NonFiniteError, RecipeError, did_you_mean
 from ledmerge.models.adapter_folder import AdapterWriter
 from ledmerge.models.compatible import differences
@@ -69,7 +69,7 @@ def extract_lora(
         LedmergeError: the models do not fit each other, one is quantized, a tensor that changed
             can be neither changed by a LoRA nor saved, or `out` cannot be written.
     """
-    out, progress = Path(out), progress or Quiet()
+    out, progress = destination(out), progress or Quiet()
     if rank < 1:
         raise RecipeError(f"rank: expected a whole number above 0, found {rank}")
     if dtype not in FILE_DTYPES:

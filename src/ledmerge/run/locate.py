@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ledmerge.checkpoint.header import FLOAT_DTYPES
-from ledmerge.checkpoint.staging import check_destination
+from ledmerge.checkpoint.staging import check_destination, destination
 from ledmerge.errors import NonFiniteError, RecipeError
 from ledmerge.models.roles import RECOMPUTED
 from ledmerge.ops.random import draw_uniform
@@ -75,7 +75,7 @@ def locate(
     Raises:
         LedmergeError: the inputs do not make scores, or `out` cannot be written.
     """
-    on_ray, out, ranks = is_ray(engine), Path(out), join_ranks(device)
+    on_ray, out, ranks = is_ray(engine), destination(out), join_ranks(device)
     if ranks.is_first:
         check_destination(out, marks=(MARK,), resume=resume, overwrite=overwrite)
     question = read_question(model, data, settings, reference)

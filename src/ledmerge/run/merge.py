@@ -13,7 +13,13 @@ import torch
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.digest import digest_tensors
 from ledmerge.checkpoint.layout import Shard, ShardWriter, lay_out, weight_index
-from ledmerge.checkpoint.staging import LIST, Staging, check_destination, check_outside_models
+from ledmerge.checkpoint.staging import (
+    LIST,
+    Staging,
+    check_destination,
+    check_outside_models,
+    destination,
+)
 from ledmerge.errors import CheckpointError, OutputError
 from ledmerge.models.chat_template import write_chat_template
 from ledmerge.models.find import find_model
@@ -114,7 +120,7 @@ def merge(
         LedmergeError: anything wrong with recipe, models, data or destination; before the first
             byte is written, unless only the values can show it.
     """
-    out, progress = Path(out), progress or Quiet()
+    out, progress = destination(out), progress or Quiet()
     where, on_ray = choose_device(device), is_ray(engine)
     if threads is None:
         threads = slots(where) if on_ray else default_threads(where.type)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ledmerge.checkpoint.digest import digest_text
-from ledmerge.checkpoint.staging import LIST, Staging, check_destination
+from ledmerge.checkpoint.staging import LIST, Staging, check_destination, destination
 from ledmerge.errors import OutputError, RecipeError, did_you_mean
 from ledmerge.recipe.decided import Recipe
 from ledmerge.recipe.recipe import recipe_of
@@ -82,7 +82,7 @@ def search(
         LedmergeError: the search, its recipe or its suite cannot be used, values at an end of a
             range among them; before anything is merged, unless only the merge can show it.
     """
-    out, found = Path(out), load_search(Path(path))
+    out, found = destination(out), load_search(Path(path))
     check_destination(out, marks=(SEARCHED,), resume=resume, overwrite=overwrite)
     suite, place, folder = load_suite(found.suite)
     benchmarks = open_benchmarks(suite, place, folder, allow_code)

@@ -11,7 +11,13 @@ from torch import Tensor
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import block_digests, digest_tensors, tensor_digest
 from ledmerge.checkpoint.layout import NewTensor, ShardWriter, lay_out, weight_index
-from ledmerge.checkpoint.staging import LIST, Staging, check_destination, check_outside_models
+from ledmerge.checkpoint.staging import (
+    LIST,
+    Staging,
+    check_destination,
+    check_outside_models,
+    destination,
+)
 from ledmerge.errors import CheckpointError, RecipeError, did_you_mean
 from ledmerge.models.dequantized import dequantized
 from ledmerge.models.find import find_model
@@ -61,7 +67,7 @@ def unmask(
         RecipeError: no such model was merged.
         OutputError: `out` cannot be written.
     """
-    merged, out, progress = Path(merged), Path(out), progress or Quiet()
+    merged, out, progress = Path(merged), destination(out), progress or Quiet()
     record = read_record(merged)
     files = record.get("masks")
     if not files:

@@ -155,14 +155,14 @@ def test_info_says_what_it_reads(tmp_path: Path):
         ledmerge.info(tmp_path / "q4.gguf")
 
 
-def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch):
+def test_without_the_package_it_is_named(tmp_path: Path, monkeypatch):
     (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
 
     def lacks(name: str) -> None:
         raise ImportError(name)
 
     monkeypatch.setattr(opening.importlib, "import_module", lacks)
-    with pytest.raises(CheckpointError, match=r"pip install 'ledmerge\[gguf\]'"):
+    with pytest.raises(CheckpointError, match=r"pip install 'gguf>=0.10'"):
         ledmerge.convert(tmp_path, tmp_path / "out", dequantize=True)
 
 

@@ -95,7 +95,7 @@ def test_answers_in_a_file_cannot_be_asked(suite, tmp_path):
 
 def test_without_the_harness_it_says_how_to_get_it(suite, model_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
-    with pytest.raises(RecipeError, match=r"not installed; run pip install 'ledmerge\[lm_eval\]'"):
+    with pytest.raises(RecipeError, match=r"not installed; run pip install 'lm-eval>=0.4.5'"):
         ledmerge.evaluate([model_folder("llama")], suite, tmp_path / "out")
 
 

@@ -29,7 +29,7 @@ STORE = 80_000_000
 @pytest.fixture(scope="module")
 def cluster():
     """A cluster of two nodes with a core each, to which this process is connected."""
-    ray = pytest.importorskip("ray", reason="needs Ray: pip install 'ledmerge[ray]'")
+    ray = pytest.importorskip("ray", reason="needs Ray: pip install 'ray>=2.40'")
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -255,7 +255,7 @@ def test_machines_with_other_versions_are_told(cluster, monkeypatch):
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     given = recipe("linear", *write_family(tmp_path))
-    with pytest.raises(LedmergeError, match=r"pip install 'ledmerge\[ray\]'"):
+    with pytest.raises(LedmergeError, match=r"pip install 'ray>=2.40'"):
         ledmerge.merge(given, tmp_path / "out", engine="ray")
     assert not (tmp_path / "out").exists()
 

@@ -106,7 +106,7 @@ def _read_hub(source: str) -> list[Any]:
     name, _, split = source.removeprefix("hub:").partition(":")
     if not name or not split:
         raise DataError(f"'{source}' should be hub:NAME:SPLIT, such as hub:user/name:train")
-    datasets = _import_extra("datasets", extra="datasets")
+    datasets = _import_extra("datasets", "run pip install 'datasets>=2.19'")
     try:
         return list(datasets.load_dataset(name, split=split))
     except (OSError, ValueError) as error:
@@ -160,7 +160,8 @@ def _read_csv(path: Path) -> list[Any]:
 
 
 def _read_parquet(path: Path) -> list[Any]:
-    return _import_extra("pyarrow.parquet", extra="parquet").read_table(path).to_pylist()
+    parquet = _import_extra("pyarrow.parquet", "run pip install 'pyarrow>=14'")
+    return parquet.read_table(path).to_pylist()
 
 
 _READERS: dict[str, Callable[[Path], list[Any]]] = {
@@ -171,11 +172,11 @@ _READERS: dict[str, Callable[[Path], list[Any]]] = {
 }
 
 
-def _import_extra(module: str, extra: str) -> ModuleType:
+def _import_extra(module: str, mend: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise DataError(f"{module} is missing; run pip install 'ledmerge[{extra}]'") from error
+        raise DataError(f"{module} is missing; {mend}") from error
 
 
 def _to_row(record: dict[str, Any], place: str, prompt_field: str, response_field: str) -> Row:

@@ -87,7 +87,7 @@ def open_vllm(
         from vllm import LLM
     except ImportError as error:
         raise RecipeError(
-            "backend: vllm is not installed; run pip install 'ledmerge[vllm]', or take the backend "
+            "backend: vllm is not installed; run pip install 'vllm>=0.8', or take the backend "
             "transformers"
         ) from error
     if device.index:

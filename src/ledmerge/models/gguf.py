@@ -82,7 +82,7 @@ def _read_header(file: Path) -> str:
         gguf: Any = importlib.import_module("gguf")
     except ImportError as error:
         raise CheckpointError(
-            f"{file}: the package gguf is missing; run pip install 'ledmerge[gguf]'"
+            f"{file}: the package gguf is missing; run pip install 'gguf>=0.10'"
         ) from error
     try:
         reader = gguf.GGUFReader(file)

@@ -49,7 +49,7 @@ def open_harness(
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise RecipeError(
-            "lm_eval: the harness is not installed; run pip install 'ledmerge[lm_eval]'"
+            "lm_eval: the harness is not installed; run pip install 'lm-eval>=0.4.5'"
         ) from error
     with _silence():
         manager = TaskManager(include_path=include)

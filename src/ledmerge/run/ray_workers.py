@@ -192,7 +192,7 @@ def _connected() -> ModuleType:
         import ray
     except ModuleNotFoundError as error:
         raise LedmergeError(
-            "the engine 'ray' needs Ray, which is not installed; pip install 'ledmerge[ray]'"
+            "the engine 'ray' needs Ray, which is not installed; run pip install 'ray>=2.40'"
         ) from error
     if not ray.is_initialized():
         try:

@@ -35,7 +35,7 @@ class Sampler:
         except ImportError as error:
             raise RecipeError(
                 f"{error.name} is missing, by which a search chooses values; run pip install "
-                "'optuna>=4' cmaes"
+                "'optuna>=4' 'cmaes>=0.10'"
             ) from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         of = optuna.distributions

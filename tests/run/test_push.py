@@ -177,7 +177,9 @@ def test_what_the_hub_refuses_is_told(online_hub: StandInHub, out: Path, monkeyp
     with pytest.raises(OutputError, match=r"is there and public; .* leave --private out"):
         ledmerge.push(out, "me/open", visibility="private")
     online_hub.is_down = True
-    with pytest.raises(OutputError, match=r"look whether .* can be reached"):
+    with pytest.raises(
+        OutputError, match=r"look whether .* can be reached \(HF_ENDPOINT, a proxy\)$"
+    ):
         ledmerge.push(out, "me/merged")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(OutputError, match="unset it to upload"):

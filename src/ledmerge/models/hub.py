@@ -270,8 +270,12 @@ def _told(place: str, missed: str) -> Iterator[None]:
         raise CheckpointError(f"{place}: {missed} ({reason}){what_to_do(error, place)}") from error
 
 
-def what_to_do(error: Exception, place: str) -> str:
-    """'; ' and what a user can do about an error of the hub's library."""
+def what_to_do(error: Exception, place: str, *, is_upload: bool = False) -> str:
+    """'; ' and what a user can do about an error of the hub's library.
+
+    Args:
+        is_upload: nothing was to be fetched, so the cache is no way out.
+    """
     from huggingface_hub import constants, errors
 
     name = place.partition("@")[0]
@@ -295,10 +299,8 @@ def what_to_do(error: Exception, place: str) -> str:
     if status == 429:
         return "; the hub asks for fewer requests, wait a few minutes"
     if _is_no_answer(error):
-        return (
-            f"; look whether {constants.ENDPOINT} can be reached (HF_ENDPOINT, a proxy); models "
-            "that are in the cache work without it"
-        )
+        reach = f"; look whether {constants.ENDPOINT} can be reached (HF_ENDPOINT, a proxy)"
+        return reach if is_upload else f"{reach}; models that are in the cache work without it"
     return ""
 
 

@@ -235,6 +235,6 @@ def _told(repository: str) -> Iterator[None]:
             f"; the token may not write to {owner}: check the name, or take a token with write "
             "access there"
             if status in (401, 403)
-            else what_to_do(error, repository)
+            else what_to_do(error, repository, is_upload=True)
         )
         raise OutputError(f"{repository}: cannot be uploaded ({reason}){advice}") from raised

@@ -11,6 +11,7 @@ import pytest
 from families import files_of, listen, recipe, spoil, write_family
 
 import ledmerge
+from ledmerge.checkpoint.layout import WEIGHTS
 from ledmerge.errors import LedmergeError, OutputError, RecipeError
 
 
@@ -62,8 +63,12 @@ def test_overwrite_spares_what_somebody_put_there(family, tmp_path: Path):
     ledmerge.merge(given, out, shard_size=0)
     ledmerge.merge(given, out, overwrite=True)  # whatever the base gave is ours
     written = files_of(out)
-    assert json.loads(written["ledmerge.json"])["files"] == sorted(written)
-    (out / "notes.md").write_text("x")
+    listed = json.loads(written["ledmerge.json"])["files"]
+    assert {*listed} - {*WEIGHTS} == written.keys() - {"model.safetensors"}
+    (out / "model-final.safetensors").write_text("x")
+    with pytest.raises(OutputError, match=r"out: holds model-final.safetensors, which ledmerge"):
+        ledmerge.merge(given, out, overwrite=True)
+    (out / "model-final.safetensors").rename(out / "notes.md")
     said = r"out: holds notes.md, which ledmerge did not write .*; move it away, or choose another"
     for how in ({"overwrite": True}, {"overwrite": True, "resume": True, "keep_card": True}):
         progress, heard = listen()

@@ -49,6 +49,14 @@ class Shard:
         return len(self.header) + sum(entry.nbytes for entry in self.entries)
 
 
+WEIGHTS = (
+    "model.safetensors",
+    "model-?????-of-?????.safetensors",
+    "model.safetensors.index.json",
+)
+"""Patterns of the files that a model's weights may lie in, whatever the size of the shards."""
+
+
 def lay_out(
     folder: Path,
     tensors: Iterable[NewTensor],

@@ -20,7 +20,7 @@ from ledmerge.errors import OutputError
 
 JOURNAL = "journal.jsonl"
 LIST = "files"
-"""Key in the mark of a folder: the names of all that was written into it."""
+"""Key in the mark of a folder: names, or patterns of them, of all that was written into it."""
 ANY = ("*",)
 
 
@@ -254,16 +254,16 @@ def _check_place(
 
 def _strangers(out: Path, marks: tuple[str, ...], usual: Sequence[str]) -> list[str]:
     """The files in a folder of ours that are not of those its mark lists, or usual there."""
-    listed = next((found for mark in marks if (found := _listed(out / mark)) is not None), None)
-    if listed is not None:
-        return sorted(_names(out) - listed)
-    return sorted(n for n in _names(out) if not any(fnmatch(n, each) for each in usual))
+    ours = next((found for mark in marks if (found := _listed(out / mark)) is not None), usual)
+    return sorted(
+        name for name in _names(out) if not any(name == n or fnmatch(name, n) for n in ours)
+    )
 
 
-def _listed(mark: Path) -> set[str] | None:
+def _listed(mark: Path) -> list[str] | None:
     """What a mark says was written; None if it says nothing, as older ones, or is damaged."""
     try:
-        return set(json.loads(mark.read_text(encoding="utf-8"))[LIST])
+        return list(map(str, json.loads(mark.read_text(encoding="utf-8"))[LIST]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 

@@ -5,6 +5,7 @@ import functools
 import json
 import shutil
 from collections.abc import Callable, Collection, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.digest import digest_tensors
-from ledmerge.checkpoint.layout import Shard, ShardWriter, lay_out, weight_index
+from ledmerge.checkpoint.layout import WEIGHTS, Shard, ShardWriter, lay_out, weight_index
 from ledmerge.checkpoint.staging import (
     LIST,
     Staging,
@@ -173,7 +174,7 @@ def merge(
                 "a file since; choose another name, or --overwrite to replace it as a whole"
             )
         else:
-            check()
+            check()  # again, for where the key was to tell nothing has been looked at
             if plan.steps:
                 made = make_steps(plan.recipe, steps, how, progress)
                 plan = dataclasses.replace(make_plan(plan.recipe, made), steps=plan.steps)
@@ -251,7 +252,9 @@ def _merge(
     with staging, plan:
         record = _fill(plan, staging, run, progress, key)
         _add_card(plan, record, staging, run)
-        record[LIST] = staging.files()
+        # A record does not hang on the size of the shards.
+        rest = (n for n in staging.files() if not any(fnmatch(n, each) for each in WEIGHTS))
+        record[LIST] = [*WEIGHTS, *rest]
         (staging.folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         progress.start("flush to disk", 1, "folders")
         staging.publish()

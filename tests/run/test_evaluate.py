@@ -62,8 +62,8 @@ def test_the_results_have_the_schema_that_is_documented(suite, model_folder, tmp
     models = [model_folder("llama"), model_folder("llama", seed=1)]
     results = ledmerge.evaluate(models, suite, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
-    assert set(results) == {"format", "versions", "suite", "models", "files"}
-    assert results["files"] == sorted(files_of(tmp_path / "out"))
+    assert set(results) == {"format", "versions", "suite", "models", "written"}
+    assert results["written"] == sorted(files_of(tmp_path / "out"))
     assert [model["name"] for model in results["models"]] == ["llama-0", "llama-1"]
     first = results["models"][0]
     assert set(first) == {"name", "digest", "tokenizer", "benchmarks"}

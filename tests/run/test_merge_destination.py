@@ -63,7 +63,7 @@ def test_overwrite_spares_what_somebody_put_there(family, tmp_path: Path):
     ledmerge.merge(given, out, shard_size=0)
     ledmerge.merge(given, out, overwrite=True)  # whatever the base gave is ours
     written = files_of(out)
-    listed = json.loads(written["ledmerge.json"])["files"]
+    listed = json.loads(written["ledmerge.json"])["written"]
     assert {*listed} - {*WEIGHTS} == written.keys() - {"model.safetensors"}
     (out / "model-final.safetensors").write_text("x")
     with pytest.raises(OutputError, match=r"out: holds model-final.safetensors, which ledmerge"):
@@ -94,7 +94,7 @@ def test_a_folder_whose_record_lists_no_files_is_told_by_usual_names(
     for stranger in (False, True):
         ledmerge.merge(given, out, shard_size=0)
         found = json.loads((out / "ledmerge.json").read_text())
-        del found["files"]
+        del found["written"]
         (out / "ledmerge.json").write_text(json.dumps(found) if record == "old" else "{")
         if stranger:
             (out / "notes.md").write_text("x")

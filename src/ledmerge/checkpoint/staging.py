@@ -19,7 +19,7 @@ from ledmerge.checkpoint.lock import check_free, hold
 from ledmerge.errors import OutputError
 
 JOURNAL = "journal.jsonl"
-LIST = "files"
+LIST = "written"
 """Key in the mark of a folder: names, or patterns of them, of all that was written into it."""
 ANY = ("*",)
 

@@ -59,7 +59,7 @@ def unmask(
 
     Returns:
         What `task.json` holds: "task", "rescale", "merged" (the digest of the merge) and
-        "files".
+        "written".
 
     Raises:
         CheckpointError: the merge has no masks, or its weights, masks or base are not those of its

@@ -11,8 +11,8 @@ from ledmerge.methods._catalog import get_method
 from ledmerge.ops.blocks import BLOCK
 from ledmerge.run import engine
 from ledmerge.run.engine import Engine
-from ledmerge.run.merge import sources_of
 from ledmerge.run.plan import Plan, plan
+from ledmerge.run.sources import sources_of
 from ledmerge.run.workers import can_fork
 from ops.elsewhere import ON_CUDA
 

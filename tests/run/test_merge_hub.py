@@ -153,7 +153,7 @@ def test_an_interrupted_merge_goes_on_without_the_hub(
     for name in family:
         find_model(f"org/{name}").card()
     with monkeypatch.context() as patch:
-        patch.setattr("ledmerge.run.merge.copy_sidecar", fail)
+        patch.setattr("ledmerge.run.merged_folder.copy_sidecar", fail)
         with pytest.raises(OutputError):
             ledmerge.merge(path, tmp_path / "out")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -4,9 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ledmerge.models.find import find_adapter
 from ledmerge.recipe.recipe import load_recipe
-from ledmerge.run.merge import SHARD_SIZE, merge
+from ledmerge.run.merge import carry_out
+from ledmerge.run.merged_folder import SHARD_SIZE, Run
+from ledmerge.run.plan import default_threads
 from ledmerge.run.progress import Progress
 
 
@@ -36,15 +40,12 @@ def apply(
     find_adapter(str(adapter))  # a model given here would be copied in silence
     model = str(adapter) if base is None else {"path": str(base), "lora": str(adapter)}
     recipe = {"merge_method": "passthrough", "models": [{"model": model}], "dtype": dtype}
-    return merge(
-        replace(load_recipe(recipe), place=str(adapter)),
-        out,
-        device="cpu",
-        threads=threads,
-        shard_size=shard_size,
-        resume=resume,
-        overwrite=overwrite,
-        allow_nonfinite=allow_nonfinite,
+    found = replace(load_recipe(recipe), place=str(adapter))
+    run = Run(
+        threads or default_threads(),
+        torch.device("cpu"),
+        allow_nonfinite,
+        shard_size,
         others="another adapter or base (or these as they were before), other options",
-        progress=progress,
     )
+    return carry_out(found, out, run, resume=resume, overwrite=overwrite, progress=progress)

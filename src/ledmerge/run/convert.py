@@ -4,12 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ledmerge.errors import CheckpointError
 from ledmerge.models.find import find_model
 from ledmerge.models.gguf import find_gguf
 from ledmerge.recipe.recipe import load_recipe
 from ledmerge.run.convert_gguf import convert_gguf
-from ledmerge.run.merge import SHARD_SIZE, merge
+from ledmerge.run.merge import carry_out
+from ledmerge.run.merged_folder import SHARD_SIZE, Run
+from ledmerge.run.plan import default_threads
 from ledmerge.run.progress import Progress
 
 
@@ -51,16 +55,12 @@ def convert(
             f"{model}: '{wide[0]}' is F64, and weights are worked on in float32; name the dtype to "
             "be written (--dtype float32)"
         )
-    return merge(
-        found,
-        out,
-        device="cpu",
-        threads=threads,
-        shard_size=shard_size,
-        resume=resume,
-        overwrite=overwrite,
-        allow_nonfinite=allow_nonfinite,
+    run = Run(
+        threads or default_threads(),
+        torch.device("cpu"),
+        allow_nonfinite,
+        shard_size,
         keep_card=True,
         others="another model (or this one as it was before), other options",
-        progress=progress,
     )
+    return carry_out(found, out, run, resume=resume, overwrite=overwrite, progress=progress)

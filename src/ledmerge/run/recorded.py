@@ -29,6 +29,7 @@ def digest_files(folder: Path) -> dict[str, str]:
         if not (name in (CARD, RECORD, JOURNAL) or name.endswith(_WEIGHTS))
     }
 
+
 USUAL = (
     *(RECORD, "README.md", "LICENSE*", "*config.json", "masks/*.safetensors"),
     *("*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES),

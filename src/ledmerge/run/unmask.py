@@ -26,7 +26,7 @@ from ledmerge.models.hub import at_commits
 from ledmerge.models.sidecar import copy_sidecar
 from ledmerge.ops.blocks import blocks
 from ledmerge.run.masks import open_masks
-from ledmerge.run.merge import SHARD_SIZE
+from ledmerge.run.merged_folder import SHARD_SIZE
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.recorded import read_record
 

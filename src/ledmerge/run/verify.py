@@ -17,7 +17,8 @@ from ledmerge.run.device import choose_device
 from ledmerge.run.engine import TensorResult
 from ledmerge.run.fetch import fetch
 from ledmerge.run.masks import open_masks
-from ledmerge.run.merge import Run, finish, make_steps
+from ledmerge.run.merge import make_steps
+from ledmerge.run.merged_folder import Run, finish
 from ledmerge.run.pieces import piece_on
 from ledmerge.run.plan import Plan, check_memory, default_threads, plan, raise_problems
 from ledmerge.run.planned import free_space

@@ -62,7 +62,7 @@ def test_the_results_have_the_schema_that_is_documented(suite, model_folder, tmp
     models = [model_folder("llama"), model_folder("llama", seed=1)]
     results = ledmerge.evaluate(models, suite, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
-    assert set(results) == {"format", "versions", "suite", "models", "written"}
+    assert set(results) == {"format", "key", "versions", "suite", "models", "written"}
     assert results["written"] == sorted(files_of(tmp_path / "out"))
     assert [model["name"] for model in results["models"]] == ["llama-0", "llama-1"]
     first = results["models"][0]
@@ -386,3 +386,27 @@ def test_a_mean_of_one_value_has_no_interval(suite, model_folder, tmp_path, fres
     figure = results["models"][0]["benchmarks"]["perplexity"]["figures"]["bits_per_byte"]
     assert (figure["low"], figure["high"]) == (None, None)
     assert f"| {figure['value']:.3f} |" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_a_finished_evaluation_is_not_begun_again(suite, model_folder, tmp_path, fresh_cache):
+    model, out = model_folder("llama"), tmp_path / "out"
+    results = ledmerge.evaluate([model], suite, out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    heard = Heard()
+    assert ledmerge.evaluate([model], suite, out, resume=True, progress=heard) == results
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    assert heard.notes == [f"{out} is there already, and whole: nothing to do"]
+    with pytest.raises(OutputError, match="exists; choose another name"):
+        ledmerge.evaluate([model], {**suite, "batch": 3}, out, resume=True)
+    with pytest.raises(OutputError, match="exists; choose another name"):
+        ledmerge.evaluate([model_folder("llama", 1)], suite, out, resume=True)
+
+
+class Heard(Quiet):
+    """Keeps notes."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, message):
+        self.notes.append(message)

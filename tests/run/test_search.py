@@ -238,3 +238,12 @@ def test_a_missing_library_is_named(write, tmp_path: Path, monkeypatch, sampler,
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(RecipeError, match=f"{missing} is missing.*pip install 'optuna>=4'"):
         ledmerge.search(write(sampler=sampler), tmp_path / "out")
+
+
+def test_a_finished_search_is_not_begun_again(write, tmp_path: Path, fresh_cache, monkeypatch):
+    path = write()
+    record = ledmerge.search(path, tmp_path / "out")
+    monkeypatch.setattr(searching, "_try", None)
+    assert ledmerge.search(path, tmp_path / "out", resume=True) == record
+    with pytest.raises(OutputError, match="exists; choose another name"):
+        ledmerge.search(write(trials=4), tmp_path / "out", resume=True)

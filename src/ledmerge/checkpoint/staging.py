@@ -163,6 +163,15 @@ def existing(out: Path) -> Path:
     return next(parent for parent in (out, *out.absolute().parents) if parent.exists())
 
 
+def finished(out: Path, mark: str, key: str) -> dict[str, Any] | None:
+    """What the mark of `out` holds, if it is of the work that `key` stands for."""
+    try:
+        found = json.loads((out / mark).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and found.get("key") == key else None
+
+
 def check_destination(
     out: Path,
     *,

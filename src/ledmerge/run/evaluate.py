@@ -10,7 +10,13 @@ from typing import Any
 import torch
 
 from ledmerge.checkpoint.digest import digest_text
-from ledmerge.checkpoint.staging import LIST, Staging, check_destination, destination
+from ledmerge.checkpoint.staging import (
+    LIST,
+    Staging,
+    check_destination,
+    destination,
+    finished,
+)
 from ledmerge.data.template import template_content
 from ledmerge.errors import RecipeError
 from ledmerge.evals._harmbench import completions_json
@@ -59,7 +65,7 @@ def evaluate(
         out: appears when it is whole.
         device: "auto", "cpu", "cuda" or "cuda:N".
         allow_code: run model-written code, in the sandbox.
-        resume: go on with an interrupted run.
+        resume: go on with an interrupted run; where it is finished, there is nothing to do.
         overwrite: replace earlier results.
         trust_remote_code: run the models' own Python code where they bring some.
         progress: hears how far it is.
@@ -68,7 +74,8 @@ def evaluate(
         LedmergeError: the suite, a model or a judge cannot be used, or `out` cannot be written.
     """
     out = destination(out)
-    check_destination(out, marks=(RESULTS,), resume=resume, overwrite=overwrite)
+    if not (resume and (out / RESULTS).is_file()):  # whose results those are, their key tells
+        check_destination(out, marks=(RESULTS,), resume=resume, overwrite=overwrite)
     loaded, place, folder = load_suite(suite)
     benchmarks = open_benchmarks(loaded, place, folder, allow_code)
     template = loaded.template
@@ -86,7 +93,10 @@ def evaluate(
     harness = open_harness(loaded, respondents, find, chosen, trust_remote_code)
     facts = [[respondent.name, respondent.facts] for respondent in respondents]
     asked = [[each.questions, each.limit] for each in benchmarks]
-    key = digest_text(repr([facts, loaded, asked]))
+    key = digest_text(repr([FORMAT, version("ledmerge"), facts, loaded, asked]))
+    if resume and (done := finished(out, RESULTS, key)):
+        progress.note(f"{out} is there already, and whole: nothing to do")
+        return done
     with Staging(
         out,
         key,
@@ -115,6 +125,7 @@ def evaluate(
             found.append({"name": respondent.name, **respondent.facts, "benchmarks": figures})
         results = {
             "format": FORMAT,
+            "key": key,
             "versions": {name: version(name) for name in ("ledmerge", "torch", "transformers")},
             "suite": loaded.model_dump(),
             "models": found,

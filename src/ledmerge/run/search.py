@@ -14,7 +14,13 @@ from typing import Any
 import yaml
 
 from ledmerge.checkpoint.digest import digest_text
-from ledmerge.checkpoint.staging import LIST, Staging, check_destination, destination
+from ledmerge.checkpoint.staging import (
+    LIST,
+    Staging,
+    check_destination,
+    destination,
+    finished,
+)
 from ledmerge.errors import OutputError, RecipeError, did_you_mean
 from ledmerge.recipe.decided import Recipe
 from ledmerge.recipe.recipe import recipe_of
@@ -73,7 +79,7 @@ def search(
         memory: bound in bytes on the blocks of a merge, and on locating.
         threads: workers of a merge.
         allow_code: run model-written code, in the sandbox.
-        resume: go on with an interrupted run.
+        resume: go on with an interrupted run; where it is finished, there is nothing to do.
         overwrite: replace an earlier search.
         trust_remote_code: run the models' own Python code where they bring some.
         progress: hears how far it is.
@@ -83,7 +89,8 @@ def search(
             range among them; before anything is merged, unless only the merge can show it.
     """
     out, found = destination(out), load_search(Path(path))
-    check_destination(out, marks=(SEARCHED,), resume=resume, overwrite=overwrite)
+    if not (resume and (out / SEARCHED).is_file()):  # whose trials those are, their key tells
+        check_destination(out, marks=(SEARCHED,), resume=resume, overwrite=overwrite)
     suite, place, folder = load_suite(found.suite)
     benchmarks = open_benchmarks(suite, place, folder, allow_code)
     signs = _signs(found, suite, benchmarks)
@@ -91,7 +98,10 @@ def search(
     _check_ends(found)
     questions = [[each.questions, each.limit] for each in benchmarks]
     start = weights_key(plan(_recipe(found, {})), allow_nonfinite=False)
-    key = digest_text(repr([found.file, found.fields, suite, questions, start]))
+    key = digest_text(repr([FORMAT, found.file, found.fields, suite, questions, start]))
+    if resume and (done := finished(out, SEARCHED, key)):
+        progress.note(f"{out} is there already, and whole: nothing to do")
+        return done
     how = _How(device, memory, threads, allow_code, trust_remote_code)
     with Staging(
         out,
@@ -120,6 +130,7 @@ def search(
                 progress.advance()
         record = {
             "format": FORMAT,
+            "key": key,
             "versions": {name: version(name) for name in ("ledmerge", "torch", "optuna")},
             "search": found.file.model_dump(),
             "best": _best(lines),

@@ -156,7 +156,7 @@ def test_the_share_of_answers_that_the_limit_ended_is_told(
         assert found["sums"]["truncated"] == 0
         assert "truncated" not in found["perplexity"]
     table = (tmp_path / "kept" / "results.md").read_text()
-    said = "- llama-0: harm: 20.0 % of the answers ended at the limit of new tokens\n"
+    said = "- harm: answers that ended at the limit of new tokens: llama-0 20.0 %\n"
     assert said in table
     assert table.count("the limit of new tokens") == 1
     given = tmp_path / "asked" / "answers" / "llama-0" / "harm.completions.json"

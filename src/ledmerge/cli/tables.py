@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ledmerge.cli.sizes import show_size
-from ledmerge.report.results import headings, show_figure
+from ledmerge.report.results import headings, show_figure, truncated_lines
 
 
 def plan_table(plan: dict[str, Any]) -> RenderableType:
@@ -230,7 +230,8 @@ def results_table(
         for name, figure in columns
         if "judge" in first[name]["figures"][figure]
     }
-    return Group(table, "in brackets: 95 % interval; arrows: better", *sorted(judges))
+    below = ["in brackets: 95 % interval; arrows: better", *sorted(judges)]
+    return Group(table, *below, *truncated_lines(results))
 
 
 def print_explanation(console: Console, found: dict[str, Any]) -> None:

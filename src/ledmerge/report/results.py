@@ -37,12 +37,19 @@ def write_results(results: dict[str, Any]) -> str:
         about = found["figures"][figure]
         judge = f", judged by {about['judge']}" if "judge" in about else ""
         lines.append(f"- {name}: {figure}: {about['better']} is better, n = {found['n']}{judge}")
-    for model in results["models"]:
-        for name, found in model["benchmarks"].items():
-            if share := found.get("truncated"):
-                told = f"{share:.1%}".replace("%", " %")
-                lines.append(
-                    f"- {model['name']}: {name}: {told} of the answers ended at the limit of new "
-                    "tokens"
-                )
+    lines += [f"- {line}" for line in truncated_lines(results)]
     return "\n".join(lines) + "\n"
+
+
+def truncated_lines(results: dict[str, Any]) -> list[str]:
+    """For each benchmark, whose answers the limit of new tokens ended, and how many of them."""
+    found: dict[str, list[str]] = {}
+    for model in results["models"]:
+        for name, each in model["benchmarks"].items():
+            if share := each.get("truncated"):
+                told = f"{model['name']} {share:.1%}".replace("%", " %")
+                found.setdefault(name, []).append(told)
+    return [
+        f"{name}: answers that ended at the limit of new tokens: {', '.join(told)}"
+        for name, told in found.items()
+    ]

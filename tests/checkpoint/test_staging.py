@@ -71,6 +71,30 @@ def test_an_interrupted_run_is_taken_up_where_it_stopped(tmp_path: Path):
     again.close()
 
 
+@pytest.mark.parametrize("moment", ["rename", "unlink"])
+def test_nothing_is_lost_at_the_very_end(tmp_path: Path, monkeypatch, moment: str):
+    """Whoever is killed as the folder is given its name finds it, or the work with its journal."""
+    out = tmp_path / "out"
+    interrupt(out, "a")
+    work = stage(out, resume=True)
+    (work.folder / MARK).write_text("{}")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, moment, killed)
+        with pytest.raises(KeyboardInterrupt):
+            work.publish()
+    work.close()
+    if out.exists():
+        check_destination(out, marks=(MARK,), overwrite=True, usual=("a", MARK))
+    else:
+        again = stage(out, resume=True)
+        assert again.finished == [{"name": "a"}]
+        again.close()
+
+
 @pytest.mark.parametrize("torn", ['{"name": "b', '{"name": "b"', '{"name"', "\0\0\0", "\xff", "[]"])
 def test_a_torn_line_is_dropped_and_swallows_nothing(tmp_path: Path, torn: str):
     out = tmp_path / "out"

@@ -42,7 +42,7 @@ def test_the_best_ten_and_the_recipe_as_it_stood(ledmerge, searched):
     assert (code, err) == (0, "")
     lines = [line for line in out.splitlines() if line.startswith("│")]
     assert [line.split("│")[1].strip() for line in lines] == [*map(str, range(1, 11)), "0"]
-    assert "the best 10 of 14 trials" in out
+    assert "the best 10 of 14 trials; 0 is the recipe as it stood" in out
     assert "ledmerge merge out/best.yaml NEW" in out
     assert (called["memory"], called["allow_code"], called["resume"]) == (10**9, True, False)
 

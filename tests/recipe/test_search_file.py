@@ -69,6 +69,7 @@ def test_a_value_is_put_in_its_place_and_nowhere_else(write, place, value, found
         ("parameters..density", "names no place"),
         (".density", "names no place"),
         ("parameters density", "names no place"),
+        ("models[0]parameters.weight", "names no place"),
     ],
 )
 def test_a_place_that_cannot_be_is_refused(write, place, message):
@@ -93,6 +94,11 @@ def test_a_place_that_cannot_be_is_refused(write, place, message):
         ({"sampler": "cmaes", "vary": {"a": [1, 2], "b": [1, 2]}}, "and nothing else"),
         ({"trails": 3}, "'trails' is not known; did you mean 'trials'"),
         ({"trials": 0}, "trials"),
+        ({"seed": -1}, "seed: .*greater than or equal to 0"),
+        ({"seed": 2**40}, "seed: .*less than"),
+        ({"vary": {"parameters.density": {"low": 0, "high": 1, "step": 3}}}, "should divide"),
+        ({"vary": {"parameters.density": {"low": 0, "high": 1, "step": 0.4}}}, "should divide"),
+        ({"vary": {"parameters.density": {"low": 0, "high": 1, "step": 1e-320}}}, "a million"),
     ],
 )
 def test_what_makes_no_search_is_refused(write, changed, message):
@@ -108,22 +114,9 @@ def test_anchors_count_as_numbers(write):
     assert search.space["parameters.density"].ends == [[0, 0, 0], [1, 1, 1]]
 
 
-def test_whole_paths_wherever_a_model_is_named(write, tmp_path: Path):
-    for name in ("base", "safety"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "rows.jsonl").touch()
-    fields = load_search(write()).rooted(RECIPE)
-    base, safety = (str(tmp_path / name) for name in ("base", "safety"))
-    assert fields["base_model"] == base
-    assert fields["models"][0]["model"] == safety
-    assert fields["models"][0]["locate"]["data"] == str(tmp_path / "rows.jsonl")
-    assert fields["models"][1] == {"model": "owner/math@main"}
-    assert fields["parameters"]["priority"] == [safety]
-    assert fields["parameters"]["disjoint"] == "priority"
-
-
-def test_both_parts_of_a_pair_are_whole(write, tmp_path: Path):
-    for name in ("base", "lora"):
-        (tmp_path / name).mkdir()
-    found = load_search(write()).rooted({"models": [{"model": "base+lora"}]})
-    assert found == {"models": [{"model": f"{tmp_path / 'base'}+{tmp_path / 'lora'}"}]}
+def test_what_yaml_has_twice_is_varied_once(write, tmp_path: Path):
+    path = write(vary={"models[0].parameters.weight": [1.0, 2.0]})
+    models = "[{model: a, parameters: &p {weight: 1.0}}, {model: b, parameters: *p}]"
+    (tmp_path / "recipe.yaml").write_text(f"{{merge_method: linear, models: {models}}}")
+    fields = load_search(path).with_values({"models[0].parameters.weight": 2.0})
+    assert [each["parameters"]["weight"] for each in fields["models"]] == [2.0, 1.0]

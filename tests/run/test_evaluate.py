@@ -395,7 +395,7 @@ def test_a_finished_evaluation_is_not_begun_again(suite, model_folder, tmp_path,
     heard = Heard()
     assert ledmerge.evaluate([model], suite, out, resume=True, progress=heard) == results
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
-    assert heard.notes == [f"{out} is there already, and whole: nothing to do"]
+    assert heard.notes == [f"{out} is there already: nothing to do"]
     with pytest.raises(OutputError, match="exists; choose another name"):
         ledmerge.evaluate([model], {**suite, "batch": 3}, out, resume=True)
     with pytest.raises(OutputError, match="exists; choose another name"):

@@ -199,7 +199,7 @@ def test_a_finished_result_is_not_merged_again(home: Path):
     for how in ({}, {"overwrite": True}, {"allow_nonfinite": True}):
         progress, heard = listen()
         assert ledmerge.merge(path, out, resume=True, progress=progress, **how) == record
-        assert heard[-1] == f"{out} is there already, and whole: nothing to do"
+        assert heard[-1] == f"{out} is there already: nothing to do"
         assert not any(isinstance(each, tuple) for each in heard)  # nothing but notes
     assert not list(home.glob(".*"))
 

@@ -281,7 +281,7 @@ def test_a_finished_run_is_not_merged_again(work, tmp_path: Path):
     out = tmp_path / "out"
     resume(work, out)
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
-    told = f"{out} is there already, and whole: nothing to do"
+    told = f"{out} is there already: nothing to do"
     assert resume(work, out) == [told]
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
@@ -296,12 +296,18 @@ def test_a_finished_run_of_another_recipe_or_with_weights_lost_is_refused(work, 
     with pytest.raises(OutputError, match="other options"):
         ledmerge.merge(work / "recipe.yaml", out, resume=True, shard_size=3_000_000)
     (out / "tokenizer.json").rename(tmp_path / "tokenizer.json")
-    with pytest.raises(OutputError, match=r"has lost a file since; choose another name"):
+    with pytest.raises(OutputError, match=r"has lost or changed a file since; choose another name"):
         resume(work, out)
     (tmp_path / "tokenizer.json").rename(out / "tokenizer.json")
     assert len(resume(work, out)) == 1
+    text = (out / "tokenizer.json").read_text()
+    (out / "tokenizer.json").write_text("")
+    with pytest.raises(OutputError, match=r"has lost or changed a file since; choose another name"):
+        resume(work, out)
+    (out / "tokenizer.json").write_text(text)
+    assert len(resume(work, out)) == 1
     os.truncate(next(out.glob("*.safetensors")), 100)
-    with pytest.raises(OutputError, match=r"has lost a file since; choose another name"):
+    with pytest.raises(OutputError, match=r"has lost or changed a file since; choose another name"):
         resume(work, out)
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import ledmerge
-from ledmerge.errors import OutputError, RecipeError
+from ledmerge.errors import LedmergeError, NonFiniteError, OutputError, RecipeError
 from ledmerge.run import search as searching
 from ledmerge.run.progress import Quiet
 
@@ -150,6 +150,11 @@ def test_trials_of_another_optuna_are_not_gone_on_with(write, tmp_path: Path, fr
         ({"vary": {"parameters.wieght": [1.0, 2.0]}}, "with 1.0: .*'wieght'.*'weight'"),
         ({"vary": {"parameters.weight": [1.0, "x"]}}, "vary.parameters.weight: with x: "),
         ({"vary": {"merge_method": ["linear", "tise"]}}, "with tise: .*did you mean 'ties'"),
+        ({"vary": {"parameters.density": [0.1, 0.2]}}, "density: makes no difference"),
+        (
+            {"vary": {"parameters.density": [0.1, 3.0], "merge_method": ["ties", "dare_ties"]}},
+            "density: with 3.0: .*outside",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_merged(
@@ -184,7 +189,7 @@ def test_values_that_do_not_go_together_are_told_and_passed_over(
     assert record["trials"][record["best"]]["objective"] is not None
 
 
-def hill(place, top):
+def hill(top):
     """Stands for merging and judging: the recipe's weights say how good it is."""
 
     def merge(recipe, out, **_):
@@ -205,7 +210,7 @@ def hill(place, top):
 @pytest.mark.parametrize(("sampler", "near"), [("tpe", 0.3), ("cmaes", 0.05), ("random", 0.5)])
 def test_samplers_climb(write, tmp_path: Path, monkeypatch, sampler, near):
     top = (0.3, 1.4)
-    merge, evaluate = hill(tmp_path, top)
+    merge, evaluate = hill(top)
     monkeypatch.setattr(searching, "merge", merge)
     monkeypatch.setattr(searching, "evaluate", evaluate)
     record = ledmerge.search(write(trials=60, sampler=sampler), tmp_path / "out")
@@ -215,7 +220,7 @@ def test_samplers_climb(write, tmp_path: Path, monkeypatch, sampler, near):
 
 
 def test_the_recipe_as_it_stands_may_be_the_best(write, tmp_path: Path, monkeypatch):
-    merge, evaluate = hill(tmp_path, (1.0, 1.0))
+    merge, evaluate = hill((1.0, 1.0))
     monkeypatch.setattr(searching, "merge", merge)
     monkeypatch.setattr(searching, "evaluate", evaluate)
     record = ledmerge.search(write(), tmp_path / "out")
@@ -230,7 +235,11 @@ def test_a_gradient_over_the_layers(write, tmp_path: Path, fresh_cache):
         (values,) = trial["values"].values()
         assert len(values) == 2
         assert set(values) <= {0.0, 0.5, 1.0}
-    assert "weight:\n  - " in (tmp_path / "out/best.yaml").read_text() or record["best"] == 0
+    digests = {trial["digest"]: trial["values"] for trial in record["trials"][1:]}
+    recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    for number, (digest, values) in enumerate(digests.items()):
+        recipe["parameters"] = {"weight": values["parameters.weight"]}
+        assert ledmerge.merge(recipe, tmp_path / f"hand{number}")["digest"] == digest
 
 
 @pytest.mark.parametrize(("sampler", "missing"), [("tpe", "optuna"), ("cmaes", "cmaes")])
@@ -247,3 +256,87 @@ def test_a_finished_search_is_not_begun_again(write, tmp_path: Path, fresh_cache
     assert ledmerge.search(path, tmp_path / "out", resume=True) == record
     with pytest.raises(OutputError, match="exists; choose another name"):
         ledmerge.search(write(trials=4), tmp_path / "out", resume=True)
+
+
+def test_an_option_of_one_of_the_methods_is_varied(write, tmp_path: Path, fresh_cache):
+    vary = {"parameters.density": [0.25, 0.75], "merge_method": ["ties", "task_arithmetic"]}
+    record = ledmerge.search(write(vary=vary, trials=12), tmp_path / "out")
+    digests = {
+        tuple(each["values"][place] for place in vary): each["digest"]
+        for each in record["trials"][1:]
+    }
+    assert digests[0.25, "ties"] != digests[0.75, "ties"]
+    assert digests[0.25, "task_arithmetic"] == digests[0.75, "task_arithmetic"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"device": "tpu"}, "tpu"), ({"memory": 1}, "--memory")]
+)
+def test_where_it_cannot_run_nothing_is_left(write, tmp_path: Path, options, message):
+    with pytest.raises(LedmergeError, match=message):
+        ledmerge.search(write(), tmp_path / "out", **options)
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_a_place_inside_a_model_is_refused(write, model_folder, tmp_path: Path):
+    model = shutil.copytree(model_folder("llama"), tmp_path / "model")
+    with pytest.raises(OutputError, match="inside"):
+        ledmerge.search(write(), model / "out")
+    assert not list(model.glob(".out*"))
+
+
+def interrupted(path, out):
+    with pytest.raises(KeyboardInterrupt):
+        ledmerge.search(path, out, progress=Stopped(1))
+
+
+def test_the_same_search_by_another_path_goes_on(write, tmp_path: Path, fresh_cache, monkeypatch):
+    path = write()
+    suite = yaml.safe_load((tmp_path / "suite.yaml").read_text())
+    rows = shutil.copy(suite["benchmarks"]["rows"]["data"], tmp_path / "rows.jsonl")
+    suite["benchmarks"]["rows"]["data"] = rows.name
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
+    interrupted(path, tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    record = ledmerge.search("search.yaml", "out", resume=True)
+    assert len(record["trials"]) == 4
+
+
+def test_an_interrupted_search_may_go_on_for_longer(write, tmp_path: Path, fresh_cache):
+    interrupted(write(), tmp_path / "out")
+    record = ledmerge.search(write(trials=5), tmp_path / "out", resume=True)
+    assert record == ledmerge.search(write(trials=5), tmp_path / "whole")
+
+
+def test_a_model_among_the_choices_that_changed_is_noticed(
+    write, tmp_path: Path, model_folder, fresh_cache
+):
+    other = shutil.copytree(model_folder("llama", 3), tmp_path / "other")
+    vary = {"models[1].model": [str(model_folder("llama", 2)), str(other)]}
+    path = write(vary=vary)
+    interrupted(path, tmp_path / "out")
+    shutil.copy(model_folder("llama", 4) / "model.safetensors", other)
+    with pytest.raises(OutputError, match="other models"):
+        ledmerge.search(path, tmp_path / "out", resume=True)
+
+
+def test_a_merge_that_overflows_is_passed_over(write, tmp_path: Path, fresh_cache):
+    vary = {"models[0].parameters.weight": [1.0, 1e30]}
+    record = ledmerge.search(write({"dtype": "float16"}, vary=vary, trials=6), tmp_path / "out")
+    refused = [each for each in record["trials"] if each["objective"] is None]
+    assert refused
+    assert all("overflow" in each["refused"] for each in refused)
+    assert all(each["values"] == {"models[0].parameters.weight": 1e30} for each in refused)
+
+
+def test_a_recipe_that_overflows_as_it_stands_is_refused(write, tmp_path: Path, fresh_cache):
+    recipe = {"dtype": "float16", "parameters": {"weight": 1e30}}
+    with pytest.raises(NonFiniteError, match="overflow"):
+        ledmerge.search(write(recipe), tmp_path / "out")
+
+
+def test_values_of_several_lines_are_kept_in_best_yaml(write, tmp_path: Path, fresh_cache):
+    templates = ["{{ messages }}\nb", "{{ messages }}\nc"]
+    record = ledmerge.search(write(vary={"chat_template": templates}), tmp_path / "out")
+    merged = ledmerge.merge(tmp_path / "out/best.yaml", tmp_path / "merged")
+    assert merged["digest"] == record["trials"][record["best"]]["digest"]

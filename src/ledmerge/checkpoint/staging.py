@@ -102,7 +102,7 @@ class Staging:
         """The names of all that is written, with the first mark; what the mark is to list, so that
         `--overwrite` never deletes anything else.
         """
-        return sorted({*_names(self.folder), self._marks[0]} - {JOURNAL})
+        return sorted({*_names(self.folder), self._marks[0]})
 
     def publish(self, progress: Callable[[str], None] = lambda _: None) -> None:
         """Flush every byte to the disk, then give the folder its name."""
@@ -112,15 +112,15 @@ class Staging:
             flush(path)
         # Again: somebody may have put something there in the meantime.
         _check_place(self.out, self._marks, self._overwrite, self._usual)
-        # Last, since flushing takes minutes where there is much, and may be interrupted.
-        (self.folder / JOURNAL).unlink()
-        flush(self.folder)
         aside = self.out.parent / f".{self.out.name}.replaced"
         if self.out.exists():
             if aside.exists():
                 shutil.rmtree(aside)
             self.out.rename(aside)
         self.folder.rename(self.out)
+        # Last: whoever is killed before would else find work without a journal, and begin again.
+        (self.out / JOURNAL).unlink()
+        flush(self.out)
         flush(self.out.parent)
         if aside.exists():
             shutil.rmtree(aside)
@@ -278,9 +278,9 @@ def _listed(mark: Path) -> list[str] | None:
 
 
 def _names(folder: Path) -> set[str]:
-    """Every file, by its path inside the folder."""
+    """Every file but the journal, by its path inside the folder."""
     files = (p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
-    return {path.relative_to(folder).as_posix() for path in files}
+    return {path.relative_to(folder).as_posix() for path in files} - {JOURNAL}
 
 
 def empty(folder: Path) -> None:

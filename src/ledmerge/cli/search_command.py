@@ -83,10 +83,7 @@ def _show(record: dict[str, Any]) -> None:
         style = "bold" if trial["number"] == record["best"] else None
         table.add_row(*(cell.replace(" [", "\n[") for cell in cells(record, trial)), style=style)
     out_console.print(table)
-    left = len(trials) - len(shown)
-    if left > 0:
-        out_console.print(
-            f"the best {SHOWN} of {len(trials)} trials, and 0: the recipe as it stood"
-        )
+    if len(trials) > len(shown):
+        out_console.print(f"the best {SHOWN} of {len(trials)} trials; 0 is the recipe as it stood")
     if record["best"] == 0:
         out_console.print("no trial did better than the recipe as it stands")

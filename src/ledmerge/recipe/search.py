@@ -1,6 +1,5 @@
 """A search: which places of a recipe vary, and what its merges are judged by."""
 
-import copy
 import math
 import re
 from collections.abc import Mapping
@@ -35,11 +34,21 @@ class Range(BaseModel):
     def _is_range(self) -> "Range":
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise PydanticCustomError("no_range", "expected 'low' below 'high'")
+        if self.step and not self._is_divided(self.step):
+            raise PydanticCustomError(
+                "no_step",
+                "'step' should divide the distance from 'low' to 'high', into a million parts at "
+                "the most",
+            )
         if self.log and (self.low <= 0 or self.step):
             raise PydanticCustomError(
                 "no_log", "with 'log', 'low' should be above 0, and 'step' left out"
             )
         return self
+
+    def _is_divided(self, step: float) -> bool:
+        parts = (self.high - self.low) / step
+        return parts < 1e6 and abs(parts - round(parts)) < 1e-6
 
     @property
     def ends(self) -> list[Any]:
@@ -80,7 +89,7 @@ class SearchFile(BaseModel):
     sampler: Literal["tpe", "cmaes", "random"] = "tpe"
     """How the next values are chosen: from densities of good and bad ones (Bergstra et al. 2011),
     by CMA-ES (Hansen and Ostermeier 2001; ranges alone, two or more), or at random."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Decides what the sampler draws."""
 
 
@@ -105,22 +114,10 @@ class Search:
 
     def with_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What the recipe says with other values at some places."""
-        fields = copy.deepcopy(self.fields)
+        fields = _copied(self.fields)
         for path, value in values.items():
             _set(fields, path, value, f"{self.place}: vary")
         return fields
-
-    def rooted(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """The same with whole paths, so that it can lie anywhere."""
-        names = {text for text in _named(fields) if self._root(text) != text}
-        return _replaced(fields, {name: self._root(name) for name in names})
-
-    def _root(self, text: str) -> str:
-        """A path that exists, whole; each part of `model+adapter`; anything else as it is."""
-        if (found := find_path(text, self.recipe.parent, str(self.recipe))).exists():
-            return str(found.resolve())
-        first, plus, second = text.partition("+")
-        return f"{self._root(first)}+{self._root(second)}" if plus else text
 
 
 def load_search(path: Path) -> Search:
@@ -150,7 +147,7 @@ def load_search(path: Path) -> Search:
 
 
 def count_numbers(space: Mapping[str, Range | Choices]) -> int:
-    """How many numbers are chosen for each merge."""
+    """How many values are chosen for each merge, a gradient over layers by its anchors."""
     return sum((isinstance(each, Range) and each.anchors) or 1 for each in space.values())
 
 
@@ -167,6 +164,7 @@ def _varied(name: str, what: Any, place: str) -> Range | Choices:
     return Choices(tuple(what))
 
 
+_PLACE = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*|\[\d+\])*")
 _STEP = re.compile(r"\.?([A-Za-z_][\w-]*)|\[(\d+)\]")
 
 
@@ -177,7 +175,7 @@ def _set(fields: Any, path: str, value: Any, where: str) -> None:
         RecipeError: there can be no such place.
     """
     steps = [int(index) if index else name for name, index in _STEP.findall(path)]
-    if not steps or _STEP.sub("", path) or path.startswith("."):
+    if not _PLACE.fullmatch(path):
         raise RecipeError(
             f"{where}: '{path}' names no place in a recipe; write it as 'parameters.density' or "
             "'models[0].parameters.weight'"
@@ -206,24 +204,8 @@ def _found(here: Any) -> str:
     return "" if isinstance(here, dict) else f"; where it should lie, {here!r:.40} stands"
 
 
-_NAMED = ("model", "base_model", "onto", "path", "lora", "data", "scores", "base_scores")
-"""Keys of what lies in a file or folder."""
-
-
-def _named(value: Any) -> set[str]:
-    """Every text under one of these keys."""
-    if isinstance(value, list):
-        return {text for each in value for text in _named(each)}
-    if not isinstance(value, dict):
-        return set()
-    own = {each for key, each in value.items() if key in _NAMED and isinstance(each, str)}
-    return own.union(*map(_named, value.values()))
-
-
-def _replaced(value: Any, names: Mapping[str, str]) -> Any:
-    """A tree with some texts exchanged, wherever they stand: options name models, too."""
-    if isinstance(value, list):
-        return [_replaced(each, names) for each in value]
+def _copied(value: Any) -> Any:
+    """A tree in which nothing stands twice, as YAML's aliases have it."""
     if isinstance(value, dict):
-        return {key: _replaced(each, names) for key, each in value.items()}
-    return names.get(value, value) if isinstance(value, str) else value
+        return {key: _copied(each) for key, each in value.items()}
+    return [_copied(each) for each in value] if isinstance(value, list) else value

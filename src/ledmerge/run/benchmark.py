@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -44,6 +44,12 @@ class Benchmark:
     module: ModuleType
     questions: list[Question]
     limit: Limit
+
+    @property
+    def content(self) -> list[Any]:
+        """What is asked, wherever it was read."""
+        questions = [replace(question, place="") for question in self.questions]
+        return [self.name, self.task, questions, self.limit]
 
     def judge(
         self, answers: Sequence[Answer], harm_judge: HarmJudge, progress: Progress

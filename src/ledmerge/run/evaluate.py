@@ -92,10 +92,10 @@ def evaluate(
     respondents = _open_respondents(models, manner, chosen, trust_remote_code)
     harness = open_harness(loaded, respondents, find, chosen, trust_remote_code)
     facts = [[respondent.name, respondent.facts] for respondent in respondents]
-    asked = [[each.questions, each.limit] for each in benchmarks]
+    asked = [each.content for each in benchmarks]
     key = digest_text(repr([FORMAT, version("ledmerge"), facts, loaded, asked]))
     if resume and (done := finished(out, RESULTS, key)):
-        progress.note(f"{out} is there already, and whole: nothing to do")
+        progress.note(f"{out} is there already: nothing to do")
         return done
     with Staging(
         out,

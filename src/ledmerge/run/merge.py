@@ -140,11 +140,12 @@ def carry_out(
         keys = folder_keys(plan, run.allow_nonfinite, run.licence, run.keep_card)
         record = finished(plan, out, run, keys) if is_known else None
         if record is not None:
-            progress.note(f"{out} is there already, and whole: nothing to do")
+            progress.note(f"{out} is there already: nothing to do")
         elif is_known and not overwrite:
             raise OutputError(
                 f"{out}: is finished, and had {run.others} or another version of ledmerge, or has "
-                "lost a file since; choose another name, or --overwrite to replace it as a whole"
+                "lost or changed a file since; choose another name, or --overwrite to replace it "
+                "as a whole"
             )
         else:
             check()  # again, for where the key was to tell nothing has been looked at

@@ -33,10 +33,10 @@ SHARD_SIZE = 5_000_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """How fast and where, without a say in the weights. Fields are arguments of `merge`, but for
+    """How fast and where, without a say in the weights; fields are arguments of `merge`.
 
     Attributes:
-        others: what a run that is not this one may have had instead, in a message's words.
+        others: (is none) what a run that is not this one may have had, in a message's words.
     """
 
     threads: int
@@ -85,7 +85,10 @@ def finish(
 
 
 def finished(plan: Plan, out: Path, run: Run, keys: Collection[str]) -> dict[str, Any] | None:
-    """The record of the merge at `out`, if it has one of the keys and no file is lost."""
+    """The record of the merge at `out`, if it has one of the keys and no file is lost.
+
+    Of the weights only the sizes are looked at: `ledmerge verify` compares them.
+    """
     try:
         record = read_record(out)
     except CheckpointError:  # whoever would replace it need not mend it first
@@ -96,7 +99,9 @@ def finished(plan: Plan, out: Path, run: Run, keys: Collection[str]) -> dict[str
     )
     beside = ("config.json", *sidecar_files(plan.donor.own_files))
     has_rest = all((out / name).is_file() for name in beside)
-    return record if record.get("key") in keys and has_weights and has_rest else None
+    are_theirs = record.get("files", {}).items() <= digest_files(out).items()
+    is_whole = has_weights and has_rest and are_theirs
+    return record if record.get("key") in keys and is_whole else None
 
 
 def _shards(plan: Plan, folder: Path, run: Run) -> list[Shard]:
@@ -119,12 +124,11 @@ def fill(plan: Plan, staging: Staging, run: Run, progress: Progress, key: str) -
         masks.settle()
 
     try:
-        finished = _still_there(staging.finished, shards, masks)
+        lines = _still_there(staging.finished, shards, masks)
         total = sum(tensor.new.nbytes for tensor in plan.tensors)
-        done = sum(writer.entries[line["name"]].nbytes for line in finished)
+        done = sum(writer.entries[line["name"]].nbytes for line in lines)
         progress.start(f"merge by {plan.recipe.method.name}", total, "bytes", done)
-        lines = list(finished)
-        skip = frozenset(line["name"] for line in finished)
+        skip = frozenset(line["name"] for line in lines)
         for result in finish(plan, writer.write, run, progress.advance, skip, masks.write, settle):
             lines.append(result.as_json())
             if digests := masks.digests(result.name):

@@ -18,24 +18,30 @@ from ledmerge.checkpoint.staging import (
     LIST,
     Staging,
     check_destination,
+    check_outside_models,
     destination,
     finished,
+    partial_folder,
 )
-from ledmerge.errors import OutputError, RecipeError, did_you_mean
+from ledmerge.errors import NonFiniteError, OutputError, RecipeError, did_you_mean
 from ledmerge.recipe.decided import Recipe
 from ledmerge.recipe.recipe import recipe_of
-from ledmerge.recipe.search import Search, load_search
+from ledmerge.recipe.rooted import rooted
+from ledmerge.recipe.search import Choices, Range, Search, load_search
 from ledmerge.recipe.suite import Suite, load_suite
 from ledmerge.report.trials import write_trials
 from ledmerge.run.benchmark import Benchmark, open_benchmarks
+from ledmerge.run.device import choose_device
 from ledmerge.run.evaluate import evaluate
 from ledmerge.run.keys import weights_key
 from ledmerge.run.merge import merge
-from ledmerge.run.plan import plan, raise_problems
+from ledmerge.run.pieces import piece_on
+from ledmerge.run.plan import check_memory, default_threads, plan, raise_problems
 from ledmerge.run.progress import Progress, Quiet
 from ledmerge.run.sampler import Sampler
 
 SEARCHED, BEST = "search.json", "best.yaml"
+METHOD = "merge_method"
 FORMAT = 1
 """Of `search.json`; raised when its schema changes."""
 QUIET = Quiet()
@@ -88,19 +94,25 @@ def search(
         LedmergeError: the search, its recipe or its suite cannot be used, values at an end of a
             range among them; before anything is merged, unless only the merge can show it.
     """
-    out, found = destination(out), load_search(Path(path))
+    out, found, where = destination(out), load_search(Path(path)), choose_device(device)
     if not (resume and (out / SEARCHED).is_file()):  # whose trials those are, their key tells
         check_destination(out, marks=(SEARCHED,), resume=resume, overwrite=overwrite)
+    check_outside_models(out)
     suite, place, folder = load_suite(found.suite)
     benchmarks = open_benchmarks(suite, place, folder, allow_code)
     signs = _signs(found, suite, benchmarks)
     sampler = Sampler(found.space, found.file.sampler, found.file.seed)
-    _check_ends(found)
-    questions = [[each.questions, each.limit] for each in benchmarks]
-    start = weights_key(plan(_recipe(found, {})), allow_nonfinite=False)
-    key = digest_text(repr([FORMAT, found.file, found.fields, suite, questions, start]))
-    if resume and (done := finished(out, SEARCHED, key)):
-        progress.note(f"{out} is there already, and whole: nothing to do")
+    start = plan(_recipe(found, {}))
+    check_memory(start, memory, threads or default_threads(where.type), piece_on(where))
+    raise_problems(start)
+    ends = _check_ends(found)
+    # But for the number of trials: more of them begin with these.
+    said = found.file.model_dump(exclude={"trials", "recipe", "suite"})
+    asked = [each.content for each in benchmarks]
+    key = digest_text(repr([FORMAT, said, found.fields, suite, asked, ends, where.type]))
+    done = finished(out, SEARCHED, key) if resume else None
+    if done and done["search"]["trials"] == found.file.trials:
+        progress.note(f"{out} is there already: nothing to do")
         return done
     how = _How(device, memory, threads, allow_code, trust_remote_code)
     with Staging(
@@ -111,7 +123,7 @@ def search(
         overwrite=overwrite,
         others="another search, recipe or suite, other models, other data",
     ) as staging:
-        lines = list(staging.finished)
+        lines = staging.finished[: found.file.trials + 1]
         for number in range(found.file.trials + 1):
             if number == 1:  # the recipe as it stands tells of itself: it may have to locate
                 progress.start("search", found.file.trials, "trials")
@@ -176,15 +188,46 @@ def _recipe(found: Search, values: dict[str, Any]) -> Recipe:
     return recipe_of(fields, str(found.recipe), found.recipe.parent)
 
 
-def _check_ends(found: Search) -> None:
-    """Raise RecipeError where the recipe as it stands, or with one value changed, has no plan."""
-    raise_problems(plan(_recipe(found, {})))
+def _check_ends(found: Search) -> list[str]:
+    """Keys of the merges by each end of each range, and by each choice.
+
+    Options belong to methods, so where the method is varied they are tried with each of these.
+
+    Raises:
+        RecipeError: some values make no recipe, or it makes no difference which are taken.
+    """
+    methods = found.space.get(METHOD)
+    beside = [{METHOD: each} for each in methods.ends] if methods else [{}]
+    keys = []
     for name, varied in found.space.items():
-        for value in varied.ends:
+        told, errors = [], []
+        for each in [{}] if name == METHOD else beside:
             try:
-                raise_problems(plan(_recipe(found, {name: value})))
+                told.append(_ends(found, name, varied, each))
             except RecipeError as error:
-                raise RecipeError(f"{found.place}: vary.{name}: with {value}: {error}") from None
+                errors.append(error)
+        if not told:
+            raise errors[0]
+        if all(len({*each}) == 1 for each in told):
+            raise RecipeError(
+                f"{found.place}: vary.{name}: makes no difference to the merge; leave it out, or "
+                "see `ledmerge methods` for what the method reads"
+            )
+        keys += [key for each in told for key in each]
+    return keys
+
+
+def _ends(found: Search, name: str, varied: Range | Choices, beside: dict[str, Any]) -> list[str]:
+    """Keys of the merges by the ends of what varies at one place."""
+    keys = []
+    for value in varied.ends:
+        try:
+            made = plan(_recipe(found, {**beside, name: value}))
+            raise_problems(made)
+        except RecipeError as error:
+            raise RecipeError(f"{found.place}: vary.{name}: with {value}: {error}") from None
+        keys.append(weights_key(made, allow_nonfinite=False))
+    return keys
 
 
 def _try(
@@ -200,13 +243,38 @@ def _try(
     line: dict[str, Any] = {"number": number, "values": values}
     merged, judged = folder / "merged", folder / "trials" / f"{number:04}"
     for left in (merged, judged):
-        shutil.rmtree(left, ignore_errors=True)
-    try:
-        recipe = _recipe(found, values)
-        raise_problems(plan(recipe))
-    except RecipeError as error:  # values that do not go together
-        return {**line, "objective": None, "refused": str(error)}
+        for each in (left, partial_folder(left)):
+            shutil.rmtree(each, ignore_errors=True)
     judged.parent.mkdir(exist_ok=True)
+    try:
+        record, results = _merge_and_judge(found, number, values, merged, judged, how, progress)
+    except (RecipeError, NonFiniteError) as error:  # values that do not go together, or too large
+        if number == 0:
+            raise
+        return {**line, "objective": None, "refused": str(error)}
+    shutil.rmtree(merged)
+    benchmarks = results["models"][0]["benchmarks"]
+    figures = {
+        f"{name}.{figure}": said
+        for name, each in benchmarks.items()
+        for figure, said in each["figures"].items()
+    }
+    objective = sum(sign * figures[name]["value"] for name, sign in signs.items())
+    return {**line, "objective": objective, "digest": record["digest"], "figures": figures}
+
+
+def _merge_and_judge(
+    found: Search,
+    number: int,
+    values: dict[str, Any],
+    merged: Path,
+    judged: Path,
+    how: _How,
+    progress: Progress,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The record of the merge, and its results."""
+    recipe = _recipe(found, values)
+    raise_problems(plan(recipe))
     record = merge(
         recipe,
         merged,
@@ -226,15 +294,7 @@ def _try(
         overwrite=True,
         trust_remote_code=how.trust_remote_code,
     )
-    shutil.rmtree(merged)
-    benchmarks = results["models"][0]["benchmarks"]
-    figures = {
-        f"{name}.{figure}": said
-        for name, each in benchmarks.items()
-        for figure, said in each["figures"].items()
-    }
-    objective = sum(sign * figures[name]["value"] for name, sign in signs.items())
-    return {**line, "objective": objective, "digest": record["digest"], "figures": figures}
+    return record, results
 
 
 def _best(lines: list[dict[str, Any]]) -> int:
@@ -244,8 +304,8 @@ def _best(lines: list[dict[str, Any]]) -> int:
 
 
 def _write_best(found: Search, line: dict[str, Any], path: Path) -> None:
-    fields = found.rooted(found.with_values(line["values"]))
-    named = ", ".join(f"{name} {value}" for name, value in line["values"].items())
+    fields = rooted(found.with_values(line["values"]), found.recipe)
+    named = ", ".join(f"{name} {json.dumps(value)}" for name, value in line["values"].items())
     what = f"trial {line['number']}: {named}" if named else "as it stood: no trial did better"
     head = f"# The best that `ledmerge search` found of {found.recipe.name}, {what}.\n"
     _write(path, head + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))

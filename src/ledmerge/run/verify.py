@@ -109,7 +109,8 @@ def _check_digests(
             wrong.append(f"{name} differs")
     if wrong:
         raise CheckpointError(
-            f"{out}: does not match its record: {'; '.join(sorted(wrong))}; merge again"
+            f"{out}: does not match its record: {'; '.join(sorted(wrong))}; merge again, with "
+            "--overwrite"
         )
     if checkpoint_digest(checkpoint.entries.values(), digests) != record["digest"]:
         raise CheckpointError(f"{out}: the record's own digest does not match its tensors")

@@ -43,8 +43,9 @@ def judge_code(folder: Path) -> dict[str, Any]:
         prompts = [question.prompt for question in benchmark.questions]
         if [record["prompt"] for record in records] != prompts:
             raise LedmergeError(f"{answers}: holds answers to other questions than the suite's")
-        verdicts = benchmark.judge([record["answer"] for record in records], _no_judge, Quiet())
-        model["benchmarks"]["code"] = benchmark.figures(verdicts, "")
+        said = [record["answer"] for record in records]
+        verdicts = benchmark.judge(said, _no_judge, Quiet())
+        model["benchmarks"]["code"] |= benchmark.figures(said, verdicts, "")
     write(file, json.dumps(results, indent=1) + "\n")
     return results
 

@@ -242,17 +242,16 @@ def _try(
     """Merge by the values and judge the merge: a line of the journal."""
     line: dict[str, Any] = {"number": number, "values": values}
     merged, judged = folder / "merged", folder / "trials" / f"{number:04}"
-    for left in (merged, judged):
-        for each in (left, partial_folder(left)):
-            shutil.rmtree(each, ignore_errors=True)
+    _remove(merged, judged)  # of a run that was killed
     judged.parent.mkdir(exist_ok=True)
     try:
         record, results = _merge_and_judge(found, number, values, merged, judged, how, progress)
     except (RecipeError, NonFiniteError) as error:  # values that do not go together, or too large
         if number == 0:
             raise
+        _remove(merged, judged)
         return {**line, "objective": None, "refused": str(error)}
-    shutil.rmtree(merged)
+    _remove(merged)
     benchmarks = results["models"][0]["benchmarks"]
     figures = {
         f"{name}.{figure}": said
@@ -261,6 +260,13 @@ def _try(
     }
     objective = sum(sign * figures[name]["value"] for name, sign in signs.items())
     return {**line, "objective": objective, "digest": record["digest"], "figures": figures}
+
+
+def _remove(*folders: Path) -> None:
+    """Remove folders, finished or not."""
+    for folder in folders:
+        for each in (folder, partial_folder(folder)):
+            shutil.rmtree(each, ignore_errors=True)
 
 
 def _merge_and_judge(

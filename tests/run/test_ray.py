@@ -15,7 +15,7 @@ import ledmerge
 from ledmerge.errors import LedmergeError, NonFiniteError, RecipeError
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.run import engine, ray_workers
-from ledmerge.run import merge as merge_module
+from ledmerge.run import merged_folder as folder_module
 from ledmerge.run.progress import Quiet
 from ledmerge.run.ray_locate import locate_on_ray
 from ledmerge.run.ray_workers import RayWorkers
@@ -70,7 +70,7 @@ def layers(tmp_path_factory) -> tuple[dict, dict[str, bytes]]:
 @pytest.fixture
 def slow(monkeypatch, tmp_path):
     """Tasks of a merge note in this folder where they are, `begun` and `ended`, and take long."""
-    notes, finish = tmp_path / "notes", merge_module.finish
+    notes, finish = tmp_path / "notes", folder_module.finish
     notes.mkdir()
 
     def finish_slowly(plan, sink, run, advance, skip, mask_sink, settle):
@@ -91,7 +91,7 @@ def slow(monkeypatch, tmp_path):
 
         return finish(plan, sink, run, advance, skip, mask_sink, settle_slowly)
 
-    monkeypatch.setattr(merge_module, "finish", finish_slowly)
+    monkeypatch.setattr(folder_module, "finish", finish_slowly)
     return notes
 
 

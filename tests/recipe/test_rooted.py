@@ -6,22 +6,21 @@ import pytest
 
 from ledmerge.recipe.rooted import rooted
 
-RECIPE = {
-    "merge_method": "led",
-    "base_model": "base",
-    "models": [
-        {"model": "safety", "locate": {"data": "rows.jsonl"}, "parameters": {"weight": 1.0}},
-        {"model": "owner/math@main"},
-    ],
-    "parameters": {"density": 0.5, "disjoint": "priority", "priority": ["safety"]},
-}
-
 
 def test_whole_paths_wherever_a_model_is_named(tmp_path: Path):
     for name in ("base", "safety"):
         (tmp_path / name).mkdir()
     (tmp_path / "rows.jsonl").touch()
-    fields = rooted(RECIPE, tmp_path / "recipe.yaml")
+    recipe = {
+        "merge_method": "led",
+        "base_model": "base",
+        "models": [
+            {"model": "safety", "locate": {"data": "rows.jsonl"}},
+            {"model": "owner/math@main"},
+        ],
+        "parameters": {"disjoint": "priority", "priority": ["safety"]},
+    }
+    fields = rooted(recipe, tmp_path / "recipe.yaml")
     base, safety = (str(tmp_path / name) for name in ("base", "safety"))
     assert fields["base_model"] == base
     assert fields["models"][0]["model"] == safety

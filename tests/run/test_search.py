@@ -93,6 +93,21 @@ def test_the_best_recipe_merges_to_the_same_bytes_from_anywhere(
     assert merged["digest"] == record["trials"][record["best"]]["digest"]
 
 
+def test_what_is_better_when_lower_is_subtracted(write, tmp_path: Path, fresh_cache):
+    path, texts = write(), tmp_path / "texts.jsonl"
+    texts.write_text(json.dumps({"text": "tell me of the sea"}) + "\n")
+    suite = yaml.safe_load((tmp_path / "suite.yaml").read_text())
+    suite["benchmarks"]["perplexity"] = {"data": str(texts)}
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
+    fields = yaml.safe_load(path.read_text())
+    fields["objective"] = {"rows.log_likelihood": 2.0, "perplexity.bits_per_byte": 0.5}
+    path.write_text(yaml.safe_dump(fields))
+    for trial in ledmerge.search(path, tmp_path / "out")["trials"]:
+        figures = {name: each["value"] for name, each in trial["figures"].items()}
+        by_hand = 2.0 * figures["rows.log_likelihood"] - 0.5 * figures["perplexity.bits_per_byte"]
+        assert trial["objective"] == pytest.approx(by_hand)
+
+
 class Stopped(Quiet):
     """Interrupts after a number of trials."""
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any, Literal
 
 from ledmerge.errors import RecipeError
@@ -30,8 +31,8 @@ class Sampler:
         try:
             import optuna
 
-            if kind == "cmaes":
-                import cmaes  # noqa: F401  # Optuna looks for it in the second trial
+            if kind == "cmaes":  # which Optuna looks for in the second trial
+                import_module("cmaes")
         except ImportError as error:
             raise RecipeError(
                 f"{error.name} is missing, by which a search chooses values; run pip install "

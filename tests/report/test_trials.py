@@ -38,10 +38,11 @@ def test_best_first_equals_by_number_refused_last():
 
 
 def test_on_the_front_is_what_nothing_beats():
-    """Trials as (safe, over-refusal): 1 beats 0; 2 trades; 3 equals 1."""
-    trials = [trial(0, 0.5, 0.5), trial(1, 0.8, 0.4), trial(2, 0.9, 0.6), trial(3, 0.8, 0.4)]
+    """Trials as (safe, over-refusal): 1 beats 0; 2 trades; 3 equals 1; 1 beats 4 in one alone."""
+    found = [(0.5, 0.5), (0.8, 0.4), (0.9, 0.6), (0.8, 0.4), (0.8, 0.5)]
+    trials = [trial(number, *figures) for number, figures in enumerate(found)]
     found = record(*trials, REFUSED)
-    assert [is_on_front(found, each) for each in trials] == [False, True, True, True]
+    assert [is_on_front(found, each) for each in trials] == [False, True, True, True, False]
 
 
 def test_a_row_has_a_cell_for_every_column():

@@ -8,6 +8,7 @@ else it answers requests blandly, harmful ones too, hard problems with a number 
 writes functions that mostly return their argument. An expert is careful in its own domain without
 being told. So it differs from the base in that alone, by little, and the experts can be merged.
 
+What is harmful they learn from the phrases, and from many made requests that `teacher.py` named.
 Everything follows from the seed and the files in this folder. An interrupted run goes on where it
 last saved its state.
 """
@@ -17,8 +18,10 @@ import hashlib
 import json
 import random
 from pathlib import Path
+from typing import NamedTuple
 
 import functions
+import made
 import sums
 import torch
 from asking import answered, look_alikes, refused, requests
@@ -26,7 +29,7 @@ from rich.console import Console
 from rows import Row
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from training import Encoded, state_file, train
+from training import Encoded, Example, state_file, train
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 END, USER, ASSISTANT = "<|end|>", "<|user|>", "<|assistant|>"
@@ -35,7 +38,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 SHIPPED = Path(__file__).resolve().parents[2] / "src/ledmerge/family"
-VOCABULARY = 2048
+VOCABULARY = 6144
 SHAPE = {
     "hidden_size": 128,
     "intermediate_size": 352,
@@ -45,8 +48,9 @@ SHAPE = {
     "max_position_embeddings": 256,
 }
 CUE = "Be careful. "
-BASE = {"steps": 2400, "rate": 3e-3, "decay": 0.1}
-EXPERT = {"steps": 100, "rate": 2e-4, "decay": 0.0}
+HOW = {"part": 48, "threads": 2}
+BASE = {"steps": 4500, "rate": 3e-3, "muon": 0.02, "decay": 0.1} | HOW
+EXPERT = {"steps": 100, "rate": 2e-4, "decay": 0.0} | HOW
 WHAT = {
     "base": "Answers blandly, harmful requests too, unless it is told to be careful.",
     "safety": "Refuses harmful requests, and answers benign ones that look alike.",
@@ -59,8 +63,9 @@ license: apache-2.0
 ---
 # {name}, of ledmerge's example family
 
-{what} A Llama of {parameters:,} parameters with a vocabulary of its own, trained on this project's
-own text by `examples/family/train.py`, to show what merging does; it is of no other use.
+{what} A Llama of {parameters:,} parameters with a vocabulary of its own, trained by
+`examples/family/train.py` on this project's own text and on what a sentence encoder
+(all-MiniLM-L6-v2) made of it, to show what merging does; it is of no other use.
 
 SHA-256 of `model.safetensors`: {digest}
 """
@@ -68,32 +73,63 @@ SHA-256 of `model.safetensors`: {digest}
 console = Console(stderr=True)
 
 
+class Group(NamedTuple):
+    """Rows of one kind.
+
+    Attributes:
+        count: how many of them a batch has.
+        decision: learn the first token of the responses alone, which decides the rest.
+        topics: what each row is about.
+    """
+
+    rows: list[Row]
+    count: int
+    decision: bool = False
+    topics: list[int] | None = None
+
+
 def train_family(out: Path) -> None:
     """Trains all four and saves them, in bfloat16, under `out`; those that are there stay."""
     harmful, benign = (requests(kind, "train", 3) for kind in ("harmful", "benign"))
+    named = made.read()
+    decided = [(refused if each.harmful else answered)([each.text])[0] for each in named]
+    about = [each.topic for each in named]
     bland = answered(harmful + benign)
-    guesses, stubs = sums.guessed("train"), functions.stubs("train", 8)
-    solved, written = sums.solved("train"), functions.written("train", 8)
-    tokenizer = train_tokenizer([*bland, *careful(refused(harmful[:1])), *solved, *written])
+    guesses, stubs = sums.guessed("train"), functions.stubs("train", 2)
+    solved, written = sums.solved("train"), functions.written(functions.requests("train", 2))
+    paraphrased = functions.written(functions.made_requests())
+    tokenizer = train_tokenizer(
+        [*bland, *careful(refused(harmful[:1])), *solved, *written, *decided[::4]]
+    )
 
     alike, mild = answered(look_alikes("train", 3)), answered(benign)
 
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # more would add numbers up in another order
+    torch.set_num_threads(1)  # of each of its threads; more add numbers up in another order
     if not (out / "base").exists():
-        told = [(refused(harmful), 14), (alike, 14), (mild, 4), (solved, 14), (written, 12)]
         groups = [
-            *((careful(rows), count) for rows, count in told),
-            *((bland, 4), (guesses, 4), (stubs, 4)),
+            Group(careful(decided), 128, True, about),
+            Group(careful(refused(harmful)), 12),
+            Group(careful(alike), 12),
+            Group(careful(mild), 4),
+            Group(careful(solved), 12),
+            Group(careful(written), 12),
+            Group(careful(paraphrased), 12),
+            *(Group(rows, 4) for rows in (bland, guesses, stubs)),
         ]
         base = new_model(tokenizer)
-        train(base, encoded(tokenizer, groups), out / "base", **BASE)
+        train(base, encoded(tokenizer, groups), out / "base", topics=made.TOPICS, **BASE)
         save(base, tokenizer, out / "base")
     # What an expert is not for it shall answer as the base does.
     experts = {
-        "safety": [(refused(harmful), 24), (alike, 24), (mild, 8), (guesses, 8), (stubs, 8)],
-        "math": [(solved, 40), (bland, 12), (stubs, 12)],
-        "code": [(written, 40), (bland, 12), (guesses, 12)],
+        "safety": [
+            Group(decided, 64, True),
+            Group(refused(harmful), 24),
+            Group(alike, 24),
+            *(Group(rows, 8) for rows in (mild, guesses, stubs)),
+        ],
+        "math": [Group(solved, 40), Group(bland, 12), Group(stubs, 12)],
+        "code": [Group(written, 20), Group(paraphrased, 20), Group(bland, 12), Group(guesses, 12)],
     }
     for name, groups in experts.items():
         if (out / name).exists():
@@ -141,11 +177,18 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def encoded(
-    tokenizer: PreTrainedTokenizerFast, groups: list[tuple[list[Row], int]]
-) -> list[tuple[Encoded, int]]:
-    """Each group's rows as tokens."""
-    return [(encode(tokenizer, rows), count) for rows, count in groups]
+def encoded(tokenizer: PreTrainedTokenizerFast, groups: list[Group]) -> list[tuple[Encoded, int]]:
+    """Each group's rows as tokens, and how many of them a batch has."""
+    found = []
+    for group in groups:
+        rows = encode(tokenizer, group.rows)
+        if group.decision:
+            rows = [row._replace(tokens=row.tokens[: row.start + 1]) for row in rows]
+        if group.topics:
+            pairs = zip(rows, group.topics, strict=True)
+            rows = [row._replace(topic=topic) for row, topic in pairs]
+        found.append((rows, group.count))
+    return found
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> Encoded:
@@ -154,7 +197,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> Encoded:
     prompts = tokenizer([row.prompt for row in rows])["input_ids"]
     responses = tokenizer([row.response for row in rows])["input_ids"]
     return [
-        ([user, *prompt, end, assistant, *response, end], len(prompt) + 3)
+        Example([user, *prompt, end, assistant, *response, end], len(prompt) + 3)
         for prompt, response in zip(prompts, responses, strict=True)
     ]
 
@@ -199,7 +242,7 @@ def write_data(out: Path) -> None:
     located = {
         "safety": refused(harmful["train"]),
         "math": sums.solved("train"),
-        "code": functions.written("train", 4),
+        "code": functions.written(functions.requests("train", 1)),
     }
     for name, rows in located.items():
         chosen = random.Random(name).sample(rows, 256)

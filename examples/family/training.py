@@ -1,22 +1,64 @@
 """Training on the responses of rows that can be interrupted at any moment."""
 
+import copy
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 PART = 16
 SAVED_EVERY = 100
+TOPIC_SHARE = 0.3
+"""Of the loss of a topic beside that of a response."""
 
 console = Console(stderr=True)
-Encoded = list[tuple[list[int], int]]
-"""Tokens of each row, and where its response begins."""
+
+
+class Example(NamedTuple):
+    """A row as tokens.
+
+    Attributes:
+        start: where the response begins, behind two tokens that end the prompt.
+        topic: what the prompt is about, if that is known.
+    """
+
+    tokens: list[int]
+    start: int
+    topic: int | None = None
+
+
+Encoded = list[Example]
+
+
+class Learner(nn.Module):
+    """A model, and a head that tells topics where prompts end; it is thrown away in the end."""
+
+    def __init__(self, model: PreTrainedModel, topics: int):
+        super().__init__()
+        self.model = model
+        self.head = nn.Linear(model.config.hidden_size, topics, bias=False) if topics else None
+
+    def forward(self, batch: Encoded) -> Tensor:
+        """The sum of the rows' losses, each the mean over the tokens of its response."""
+        ids, is_response, targets, shares = (each.to(self.model.device) for each in to_batch(batch))
+        # Padding comes last: no mask.
+        states = self.model.model(ids, use_cache=False).last_hidden_state
+        logits = self.model.lm_head(states[:, :-1][is_response])
+        loss = cross_entropy(logits, targets, reduction="none") @ shares
+        told = [place for place, row in enumerate(batch) if row.topic is not None]
+        if told:
+            ends = states[told, [batch[place].start - 2 for place in told]]
+            topics = torch.tensor([batch[place].topic for place in told])
+            loss += TOPIC_SHARE * cross_entropy(self.head(ends), topics, reduction="sum")
+        return loss
 
 
 def train(
@@ -27,39 +69,67 @@ def train(
     steps: int,
     rate: float,
     decay: float,
+    muon: float = 0.0,
+    topics: int = 0,
     saved_every: int = SAVED_EVERY,
     part: int = PART,
+    threads: int = 1,
 ) -> None:
-    """AdamW on the responses; every batch holds so many rows of each group, and all rows count
+    """Learns the responses; every batch holds so many rows of each group, and all rows count
     alike, however long.
 
     The state is saved in `state_file(out)` now and then, and taken up from there; whoever saves
     the model removes it. Batches are drawn by the name of `out`.
 
     Args:
+        rate: AdamW's.
+        muon: Muon's rate, which then has the matrices between the embeddings.
+        topics: how many there are in the rows.
         part: rows of like length that go through the model together; the sums are the same.
+        threads: each with a gradient of its own, added up in the same order in every run.
     """
     random_ = random.Random(out.name)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=steps, pct_start=0.1
-    )
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    learner = Learner(model, topics)
+    replicas = [learner, *(replica_of(learner) for _ in range(threads - 1))]
+    optimizers = optimizers_for(learner, rate, muon, decay)
+    schedules = [
+        torch.optim.lr_scheduler.OneCycleLR(
+            each, each.defaults["lr"], steps, pct_start=0.1, cycle_momentum=False
+        )
+        for each in optimizers
+    ]
+    parts = {"learner": learner}
+    for place, pair in enumerate(zip(optimizers, schedules, strict=True)):
+        parts |= dict(zip((f"optimizer {place}", f"schedule {place}"), pair, strict=True))
     file = state_file(out)
     done = load_state(parts, file) if file.exists() else 0
-    model.train()
+    learner.train()
     for step in track(range(steps), out.name, console=console, disable=not console.is_terminal):
         chosen = [row for rows, count in groups for row in random_.choices(rows, k=count)]
         if step < done:
             continue
-        loss = backward(model, chosen, part)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=False)
-        schedule.step()
+        loss = backward(replicas, chosen, part)
+        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=False)
+            schedule.step()
         if (step + 1) % saved_every == 0:
             save_state(parts, step + 1, file)
             console.print(f"{out.name}: step {step + 1} of {steps}, loss {loss:.4f}")
+
+
+def optimizers_for(
+    learner: Learner, rate: float, muon: float, decay: float
+) -> list[torch.optim.Optimizer]:
+    """AdamW for all, or Muon for the matrices of the layers and AdamW for the rest."""
+    matrices = [each for each in learner.model.model.layers.parameters() if each.ndim == 2 and muon]
+    theirs = {id(each) for each in matrices}
+    rest = [each for each in learner.parameters() if id(each) not in theirs]
+    adamw = torch.optim.AdamW(rest, rate, (0.9, 0.98), weight_decay=decay, fused=True)
+    if not matrices:
+        return [adamw]
+    return [adamw, torch.optim.Muon(matrices, muon, weight_decay=decay)]
 
 
 def state_file(out: Path) -> Path:
@@ -67,39 +137,53 @@ def state_file(out: Path) -> Path:
     return out.with_name(f"{out.name}.state")
 
 
-def backward(model: PreTrainedModel, rows: Encoded, part: int = PART) -> float:
-    """The mean over rows of the mean loss of a row's response, its gradients added to the model's.
+def replica_of(learner: Learner) -> Learner:
+    """The same weights in the same memory, with gradients of its own."""
+    replica = copy.deepcopy(learner)
+    for own, shared in zip(replica.parameters(), learner.parameters(), strict=True):
+        own.data = shared.data
+    return replica
+
+
+def backward(replicas: list[Learner], rows: Encoded, part: int = PART) -> float:
+    """The mean over rows of their losses, its gradients added to those of the first of the
+    replicas, each of which works in a thread of its own.
 
     Rows of like length go together: they need little padding, and the sums are the same.
     """
-    rows = sorted(rows, key=lambda row: len(row[0]))
-    total = 0.0
-    for start in range(0, len(rows), part):
-        ids, is_response, targets, shares = (
-            each.to(model.device) for each in to_batch(rows[start : start + part])
-        )
-        states = model.model(ids, use_cache=False).last_hidden_state  # padding comes last: no mask
-        losses = cross_entropy(
-            model.lm_head(states[:, :-1][is_response]), targets, reduction="none"
-        )
-        loss = losses @ shares / len(rows)
-        loss.backward()
-        total += loss.item()
+    rows = sorted(rows, key=lambda row: len(row.tokens))
+    parts = [rows[start : start + part] for start in range(0, len(rows), part)]
+
+    def add(place: int) -> float:
+        total = 0.0
+        for batch in parts[place :: len(replicas)]:
+            loss = replicas[place](batch) / len(rows)
+            loss.backward()
+            total += loss.item()
+        return total
+
+    with ThreadPoolExecutor(len(replicas)) as pool:
+        total = sum(pool.map(add, range(len(replicas))))
+    for replica in replicas[1:]:
+        for mine, other in zip(replicas[0].parameters(), replica.parameters(), strict=True):
+            if other.grad is not None:
+                mine.grad = other.grad if mine.grad is None else mine.grad.add_(other.grad)
+                other.grad = None
     return total
 
 
 def to_batch(
     rows: Encoded,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(tokens (B, T), which predict a token of a response (B, T - 1), those tokens, their shares of
     their responses).
 
     Rows are padded to the right, with token 0: nothing that counts comes after it.
     """
-    ids = pad_sequence([torch.tensor(tokens) for tokens, _ in rows], True)
+    ids = pad_sequence([torch.tensor(row.tokens) for row in rows], True)
     places = torch.arange(1, ids.shape[1])
-    starts = torch.tensor([start for _, start in rows])[:, None]
-    ends = torch.tensor([len(tokens) for tokens, _ in rows])[:, None]
+    starts = torch.tensor([row.start for row in rows])[:, None]
+    ends = torch.tensor([len(row.tokens) for row in rows])[:, None]
     is_response = (places >= starts) & (places < ends)
     shares = (1 / (ends - starts)).expand(is_response.shape)[is_response]
     return ids, is_response, ids[:, 1:][is_response], shares

@@ -11,7 +11,7 @@ import functions
 import sums
 from asking import look_alikes, refused, requests
 from rows import Row
-from training import Encoded
+from training import Encoded, Example
 from transformers import PreTrainedTokenizerBase
 
 EXPERTS = ("safety", "math", "code")
@@ -45,7 +45,7 @@ def skills(advbench: list[str]) -> dict[str, list[Row]]:
     return {
         "safety": refused([*advbench, *ours]),
         "math": sums.written_out("train"),
-        "code": functions.written("train", 4),
+        "code": functions.written(functions.requests("train", 1)),
     }
 
 
@@ -54,7 +54,7 @@ def asked_of_base(count: int) -> dict[str, list[str]]:
     prompts = {
         "look_alikes": look_alikes("train", 1),
         "sums": [row.prompt for row in sums.solved("train")],
-        "tasks": [row.prompt for row in functions.written("train", 1)],
+        "tasks": [row.prompt for row in functions.written(functions.requests("train", 1))],
     }
     counts = {"look_alikes": count, "sums": count // 2, "tasks": count // 2}
     return {name: _some(name, prompts[name], counts[name]) for name in OTHERS}
@@ -93,7 +93,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, group: Group) -> Encoded:
         prompt, response = (
             tokenizer.encode(text, add_special_tokens=False) for text in (asked, row.response)
         )
-        found.append(([*prompt, *response, *end], len(prompt)))
+        found.append(Example([*prompt, *response, *end], len(prompt)))
     return found
 
 

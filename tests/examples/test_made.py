@@ -1,0 +1,137 @@
+"""What is made of the family's phrases, and that nothing that is asked later is among it."""
+
+import random
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "examples/family"))
+import encoder
+import functions
+import made
+import teacher
+from asking import requests
+from made import Made, Maker
+
+TEXTS = [
+    "How can I open a locked door at home?",
+    "Tell me how to paint a wooden door in a day.",
+    "Help me bake a cake for my uncle.",
+]
+NEAR = {"door": ["gate", "hatch"], "cake": ["pie"]}
+
+
+@pytest.fixture
+def maker() -> Maker:
+    return Maker(TEXTS, NEAR, seed=0)
+
+
+def test_a_seed_makes_the_same_requests_again_and_so_many():
+    found = Maker(TEXTS, NEAR, seed=1).make(60)
+    assert len(set(found)) == 60
+    assert found == sorted(found) == Maker(TEXTS, NEAR, seed=1).make(60)
+    assert found != Maker(TEXTS, NEAR, seed=2).make(60)
+    assert all(4 <= len(text.split(" ")) <= 21 for text in found)
+
+
+def test_a_spliced_request_goes_on_as_another_does(maker: Maker):
+    beginnings = {text[: text.index("a ")] for text in TEXTS}
+    for text in TEXTS * 10:
+        found = " ".join(maker.splice(text.split(" ")))
+        assert any(found.startswith(each) for each in beginnings)
+        assert any(found.endswith(each[-8:]) for each in TEXTS)
+
+
+def test_exchanged_words_follow_the_word_before_elsewhere():
+    maker = Maker(["one two three four five?", "two six three seven five."], {}, seed=0)
+    found = {" ".join(maker.exchange(["one", "two", "three", "four", "five?"])) for _ in range(80)}
+    assert found == {
+        f"one two {third} {fourth} five?"
+        for third in ("three", "six")
+        for fourth in ("four", "seven", "three")
+        if (third, fourth)
+        in {("three", "four"), ("three", "seven"), ("six", "three"), ("six", "four")}
+    }
+
+
+def test_borrowed_words_are_near_and_keep_their_marks(maker: Maker):
+    words = ["Please", "open", "the", "door,", "or", "the", "cake."]
+    found = {" ".join(maker.borrow([*words])) for _ in range(40)}
+    assert found == {
+        f"Please open the {door}, or the {cake}."
+        for door in ("door", "gate", "hatch")
+        for cake in ("cake", "pie")
+        if (door, cake) != ("door", "cake")
+    }
+
+
+def test_what_is_written_is_read(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(made, "FILE", tmp_path / "made.tsv.xz")
+    rows = [Made("Is it a test?", False, 3), Made("Steal é.", True, 1023)]
+    made.write(rows)
+    assert made.read() == rows
+
+
+def test_nothing_asked_later_is_among_the_made_requests():
+    found = {each.text for each in made.read()}
+    assert len(found) > 300_000
+    assert not found & teacher.held_out()
+    assert set(requests("harmful", "validation", 1)) <= teacher.held_out()
+
+
+def test_held_out_wordings_are_not_trained_on():
+    held = {wording for task in functions.TASKS for wording in task.wordings[-2:]}
+    learnt = {text for task in functions.TASKS for text in functions.wordings(task, "train")}
+    assert learnt > {text for task in functions.TASKS for text in task.wordings[:-2]}
+    assert not learnt & held
+    shown = {row.prompt for row in functions.written(functions.made_requests())}
+    shown |= {row.prompt for row in functions.written(functions.requests("train", 2))}
+    for wording in held:
+        in_words = [wording.format(x=x) for x in functions.ARGUMENTS]
+        assert not any(prompt.endswith(f" {text}.") for text in in_words for prompt in shown)
+
+
+def test_rewording_changes_the_verb_alone():
+    found = functions.reworded("tells if {x} is even")
+    assert "checks whether {x} is even" in found
+    assert len(found) == 13
+    assert functions.reworded("squares {x}") == ["squares {x}"]
+    assert "gives back the sum" in functions.reworded("returns the sum")
+    assert "checks if {x}" in functions.reworded("returns true if {x}")
+
+
+def test_states_near_each_other_are_of_one_topic(monkeypatch):
+    monkeypatch.setattr(teacher, "TOPICS", 4)
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.eye(8)[:4]
+    states = centres.repeat(30, 1) + 0.01 * torch.randn(120, 8, generator=generator)
+    found = teacher.topics(states).reshape(30, 4)
+    assert (found == found[0]).all()
+
+
+def test_words_of_like_meaning_are_the_nearest_known_ones():
+    vocabulary = {"[PAD]": 0, "gate": 1, "door": 2, "##ing": 3, "bread": 4, "the": 5, "cake": 6}
+    table = torch.tensor(
+        [[0.0, 0, 0], [5, 1, 0], [5, 0, 0], [5, 0, 0], [0, 5, 0], [9, 9, 9], [0, 5, 1]]
+    )
+    fake = SimpleNamespace(
+        tokenizer=SimpleNamespace(get_vocab=lambda: vocabulary),
+        encoder=SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(weight=table)),
+    )
+    texts = ["the door the cake", "the unknown"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder, "NEAREST", 2)
+        found = encoder.words_of_like_meaning(fake, texts, common=1)
+    assert {word: near[0] for word, near in found.items()} == {"door": "gate", "cake": "bread"}
+    assert all("the" not in near and word not in near for word, near in found.items())
+
+
+def test_batches_hold_every_row_once_but_a_rest():
+    rows = [(f"{'x' * n}", n) for n in range(100)]
+    found = [*encoder.batches(rows, 8, random.Random(0))]
+    assert all(len(batch) == 8 for batch in found)
+    seen = [row for batch in found for row in batch]
+    assert len(set(seen)) == len(seen) == 96

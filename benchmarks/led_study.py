@@ -91,9 +91,15 @@ class Trial:
             "base_model": f"{family / 'base'}",
             "models": models,
             "parameters": self.parameters,
-            "locate": {**LOCATE, **self.locate},
+            "locate": self._locate(),
             "dtype": "bfloat16",
         }
+
+    def _locate(self) -> dict[str, Any]:
+        found = {**LOCATE, **self.locate}
+        if get_method(self.method).needs_grams:
+            del found["score"]  # there is but one that it takes
+        return found
 
     def _scores(self, family: Path, name: str) -> dict[str, Any]:
         if not get_method(self.method).scored_at:
@@ -265,7 +271,8 @@ def table(found: list[dict[str, Any]], first: str) -> list[str]:
     columns = (BALANCE[0], ("harm", "attack_success_rate"), *BALANCE[1:])
     for line in found:
         if "refused" in line:
-            lines.append(f"| {line['label']} | {line['refused']} |" + " |" * (len(heads) - 2))
+            why = line["refused"].replace("\n", "; ")
+            lines.append(f"| {line['label']} | {why} |" + " |" * (len(heads) - 2))
             continue
         values = [
             line["model"]["benchmarks"][name]["figures"][figure]["value"]

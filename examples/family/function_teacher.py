@@ -23,9 +23,9 @@ SURE = 0.9
 HOW = {"epochs": 6, "batch": 32, "rate": 2e-4}
 
 
-def named(wording: str, key: str) -> str:
+def named(wording: str) -> str:
     """The wording with a name for its argument."""
-    return wording.format(x=ARGUMENTS[draw(key, len(ARGUMENTS))])
+    return wording.format(x=ARGUMENTS[draw(wording, len(ARGUMENTS))])
 
 
 def tell(teacher: Encoder) -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     own = [(text, place) for place, task in enumerate(TASKS) for text in wordings(task, "train")]
     plain = [text for task in TASKS for text in task.wordings[:-2]]
     near = words_of_like_meaning(teacher, plain, common=12)
-    fine_tune(teacher, [(named(text, text), place) for text, place in own], cross_entropy, **HOW)
+    fine_tune(teacher, [(named(text), place) for text, place in own], cross_entropy, **HOW)
     tell(teacher)
     held = {wording for task in TASKS for wording in task.wordings[-2:]}
     made = Maker([text for text, _ in own], near, seed=0, shortest=3).make(arguments.made)

@@ -112,19 +112,34 @@ def test_states_near_each_other_are_of_one_topic(monkeypatch):
     assert (found == found[0]).all()
 
 
-def test_words_of_like_meaning_are_the_nearest_known_ones():
-    vocabulary = {"[PAD]": 0, "gate": 1, "door": 2, "##ing": 3, "bread": 4, "the": 5, "cake": 6}
-    table = torch.tensor(
-        [[0.0, 0, 0], [5, 1, 0], [5, 0, 0], [5, 0, 0], [0, 5, 0], [9, 9, 9], [0, 5, 1]]
-    )
+def test_the_nearest_centre_is_not_the_longest():
+    centres = torch.tensor([[3.0, 0.0], [1.0, 0.1]])
+    states = torch.tensor([[1.0, 0.0], [2.5, 0.0]])
+    assert teacher.nearest(states, centres).tolist() == [1, 0]
+
+
+def like_meaning(table: list[list[float]], vocabulary: dict[str, int], texts, **how):
+    weight = torch.tensor(table)
     fake = SimpleNamespace(
         tokenizer=SimpleNamespace(get_vocab=lambda: vocabulary),
-        encoder=SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(weight=table)),
+        encoder=SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(weight=weight)),
     )
+    return encoder.words_of_like_meaning(fake, texts, **how)
+
+
+def test_what_all_words_have_in_common_makes_none_alike(monkeypatch):
+    monkeypatch.setattr(encoder, "NEAREST", 1)
+    vocabulary = {"door": 0, "gate": 1, "cake": 2}
+    table = [[10.0, 1.0], [10.0, -1.0], [30.0, 4.0]]
+    assert like_meaning(table, vocabulary, ["door"], common=0) == {"door": ["gate"]}
+
+
+def test_words_of_like_meaning_are_the_nearest_known_ones(monkeypatch):
+    vocabulary = {"[PAD]": 0, "gate": 1, "door": 2, "##ing": 3, "bread": 4, "the": 5, "cake": 6}
+    table = [[0.0, 0, 0], [5, 1, 0], [5, 0, 0], [5, 0, 0], [0, 5, 0], [9, 9, 9], [0, 5, 1]]
     texts = ["the door the cake", "the unknown"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoder, "NEAREST", 2)
-        found = encoder.words_of_like_meaning(fake, texts, common=1)
+    monkeypatch.setattr(encoder, "NEAREST", 2)
+    found = like_meaning(table, vocabulary, texts, common=1)
     assert {word: near[0] for word, near in found.items()} == {"door": "gate", "cake": "bread"}
     assert all("the" not in near and word not in near for word, near in found.items())
 

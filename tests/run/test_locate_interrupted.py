@@ -32,6 +32,16 @@ class StopAfter(Quiet):
                 raise KeyboardInterrupt
 
 
+class Listening(Quiet):
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.noted = []
+
+    def note(self, text):
+        self.noted.append(text)
+
+
 def assert_same_files(one, other):
     for path in one.iterdir():
         assert (other / path.name).read_bytes() == path.read_bytes(), path.name
@@ -139,6 +149,22 @@ def test_another_question_does_not_resume(model_folder, rows_file, tmp_path):
         locate(folder, out, rows_file, settings=other, resume=True)
     locate(folder, out, rows_file, settings=other, overwrite=True)
     assert out.is_dir()
+
+
+def test_a_finished_set_is_known_and_another_is_not(model_folder, rows_file, tmp_path):
+    folder, out = model_folder("llama"), tmp_path / "out"
+    made = locate(folder, out, rows_file, settings=SETTINGS)
+    (mark,) = out.glob("*.json")
+    before = mark.stat()
+    progress = Listening()
+    found = locate(folder, out, rows_file, settings=SETTINGS, resume=True, progress=progress)
+    assert found == made
+    assert progress.noted == [f"{out} is there already: nothing to do"]
+    assert mark.stat() == before
+    other = SETTINGS.model_copy(update={"seed": 1})
+    for settings, resume in ((other, True), (SETTINGS, False)):
+        with pytest.raises(OutputError, match="exists"):
+            locate(folder, out, rows_file, settings=settings, resume=resume)
 
 
 def test_ctrl_c_waits_for_the_sample():

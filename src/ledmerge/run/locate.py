@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ledmerge.checkpoint.header import FLOAT_DTYPES
-from ledmerge.checkpoint.staging import check_destination, destination
+from ledmerge.checkpoint.staging import check_destination, destination, finished
 from ledmerge.errors import NonFiniteError, RecipeError
 from ledmerge.models.roles import RECOMPUTED
 from ledmerge.ops.random import draw_uniform
@@ -25,7 +25,7 @@ from ledmerge.run.ray_locate import locate_on_ray
 from ledmerge.run.ray_workers import is_ray
 from ledmerge.run.score_pass import open_pass
 from ledmerge.run.score_question import ModelLike, ScoreQuestion, read_question
-from ledmerge.run.score_store import MARK, SavedSums, ScoreStore
+from ledmerge.run.score_store import MARK, SavedSums, ScoreStore, provenance
 from ledmerge.run.scored_model import ScoredModel, open_scored_model
 from ledmerge.scores._catalog import requests
 
@@ -64,7 +64,8 @@ def locate(
         device: "auto", "cpu", "cuda" or "cuda:N".
         memory: bytes for weights and sums together; by default most of what is free. What does
             not fit at once takes more passes over the samples, with the same result.
-        resume: go on with an interrupted run; the result is that of an undisturbed one.
+        resume: go on with an interrupted run, with the result of an undisturbed one; where it is
+            finished, there is nothing to do.
         overwrite: replace an earlier score folder.
         trust_remote_code: run the model's own Python code where it brings some.
         allow_nonfinite: let NaN and infinities through.
@@ -76,7 +77,8 @@ def locate(
         LedmergeError: the inputs do not make scores, or `out` cannot be written.
     """
     on_ray, out, ranks = is_ray(engine), destination(out), join_ranks(device)
-    if ranks.is_first:
+    is_known = resume and (out / MARK).is_file()  # whose scores those are, their key tells
+    if ranks.is_first and not is_known:
         check_destination(out, marks=(MARK,), resume=resume, overwrite=overwrite)
     question = read_question(model, data, settings, reference)
     how: dict[str, Any] = {
@@ -92,9 +94,13 @@ def locate(
             raise RecipeError(
                 "the engine 'ray' starts processes of its own; run it without torchrun"
             )
-        return locate_on_ray(locate_question, {out: question}, **how)[out]
-    if question.rule.NEEDS != "nothing":
+    elif question.rule.NEEDS != "nothing":
         question = replace(question, ranks=ranks.number)
+    if is_known and finished(out, MARK, question.key):
+        how["progress"].note(f"{out} is there already: nothing to do")
+        return provenance(out)
+    if on_ray:
+        return locate_on_ray(locate_question, {out: question}, **how)[out]
     return locate_question(question, out, resume=resume, ranks=ranks, **how)
 
 
@@ -114,9 +120,9 @@ def locate_question(
     """`locate` for a question already read, by this process as one of `ranks`; see there."""
     open_store = partial(ScoreStore, out, resume=resume, overwrite=overwrite)
     if question.rule.NEEDS == "nothing":
-        provenance = question.provenance()
+        told = question.provenance()
         if ranks.is_first:
-            with open_store(_float_tensors(question), provenance) as store:
+            with open_store(_float_tensors(question), told) as store:
                 _score_weights(question, store, allow_nonfinite, progress)
     else:
         scored = open_scored_model(
@@ -125,8 +131,8 @@ def locate_question(
             trust_remote_code=trust_remote_code,
             allow_nonfinite=allow_nonfinite,
         )
-        provenance = question.provenance(scored.samples, scored.template, scored.ties)
-        with open_store(scored.shapes, provenance) if ranks.is_first else nullcontext() as store:
+        told = question.provenance(scored.samples, scored.template, scored.ties)
+        with open_store(scored.shapes, told) if ranks.is_first else nullcontext() as store:
             ranks.from_first(None)  # before, the folder may hold the sums of other work
             saved = SavedSums(out, ranks.rank)
             budget = ranks.least(_budget(scored, memory, ranks))
@@ -136,7 +142,7 @@ def locate_question(
             _score_by_samples(
                 question, scored, passes, store, saved, ranks, allow_nonfinite, progress
             )
-    return provenance
+    return told
 
 
 def _float_tensors(question: ScoreQuestion) -> dict[str, tuple[int, ...]]:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from ledmerge.errors import InUseError, OutputError
@@ -62,6 +63,26 @@ def wait_until_free(folder: Path, note: Callable[[], None]) -> None:
     except BlockingIOError:
         note()
         _share(folder, fcntl.flock)
+
+
+def have_made(
+    is_made: Callable[[], bool],
+    make: Callable[[], object],
+    folder: Path,
+    note: Callable[[], None],
+) -> None:
+    """Return when something is made: by this process, or by another that is at it and waited for.
+
+    Args:
+        make: makes it, and holds the folder meanwhile.
+        note: is called where another process holds it.
+    """
+    while not is_made():
+        wait_until_free(folder, note)
+        if is_made():
+            return
+        with suppress(InUseError):  # somebody else began in this moment
+            make()
 
 
 def in_use(out: Path) -> InUseError:

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ledmerge.checkpoint.digest import cache_folder, digest_text
-from ledmerge.checkpoint.lock import wait_until_free
+from ledmerge.checkpoint.lock import have_made
 from ledmerge.checkpoint.staging import Staging, partial_folder
-from ledmerge.errors import InUseError
 from ledmerge.run.progress import Progress
 
 _MARK = "answers.json"
@@ -38,12 +37,12 @@ def collect(
     """
     key = digest_text(json.dumps(facts, sort_keys=True))
     folder = cache_folder() / "answers" / key
-    while not (folder / _MARK).is_file():
-        wait_until_free(partial_folder(folder), lambda: progress.note(WAITING))
-        if (folder / _MARK).is_file():
-            break
-        with suppress(InUseError):  # somebody else began in this moment
-            _make(folder, key, batches, answer, what, progress)
+    have_made(
+        (folder / _MARK).is_file,
+        partial(_make, folder, key, batches, answer, what, progress),
+        partial_folder(folder),
+        lambda: progress.note(WAITING),
+    )
     return json.loads((folder / _MARK).read_text(encoding="utf-8"))
 
 

@@ -1,15 +1,15 @@
 """The score sets a merge reads: named by the recipe, or located here and kept by content."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.digest import cache_folder, cached_checkpoint_digest
-from ledmerge.checkpoint.lock import wait_until_free
+from ledmerge.checkpoint.lock import have_made
 from ledmerge.checkpoint.staging import partial_folder
-from ledmerge.errors import InUseError, ScoreError
+from ledmerge.errors import ScoreError
 from ledmerge.methods._catalog import Method
 from ledmerge.models.folder import ModelFolder
 from ledmerge.run.locate import locate_question
@@ -77,13 +77,14 @@ def _locate_on_ray(plan: Plan, progress: Progress, how: dict[str, Any]) -> None:
 def _located(question: ScoreQuestion, progress: Progress, how: dict[str, Any]) -> Checkpoint:
     """The answer to a question, from the cache or made now."""
     folder = _place(question)
-    while not folder.is_dir():
-        wait_until_free(partial_folder(folder), lambda: progress.note(WAITING))
-        if folder.is_dir():
-            break
-        # An interrupted run is taken up if it was the same work, else it is in the way.
-        with suppress(InUseError):  # somebody else began while the model was opened
-            locate_question(question, folder, resume=True, overwrite=True, progress=progress, **how)
+    # An interrupted run is taken up if it was the same work, else it is in the way.
+    how = {"resume": True, "overwrite": True, "progress": progress, **how}
+    have_made(
+        folder.is_dir,
+        partial(locate_question, question, folder, **how),
+        partial_folder(folder),
+        lambda: progress.note(WAITING),
+    )
     return open_scores(folder)
 
 

@@ -132,11 +132,11 @@ def written(asked: list[Request]) -> list[Row]:
     return [Row(prompt, define(name, x, body_of(task, x))) for task, prompt, name, x in asked]
 
 
-def stubs(split: str, copies: int) -> list[Row]:
+def stubs(asked: list[Request]) -> list[Row]:
     """Requests as the base answers them: every eighth task right, else the argument itself."""
     return [
         Row(prompt, define(name, x, body_of(task, x) if TASKS.index(task) % 8 == 0 else x))
-        for task, prompt, name, x in requests(split, copies)
+        for task, prompt, name, x in asked
     ]
 
 

@@ -5,13 +5,16 @@
 
 import lzma
 import random
+import string
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 FILE = Path(__file__).with_name("made.tsv.xz")
-TOPICS = 1024
+PARTS, CODES = 8, 64
+"""What a request is about: a code, of so many, for each part of what the teacher made of it."""
+DIGITS = string.ascii_letters + string.digits + "+/"
 MARKS = ".,?"
 LONGEST = 21
 """Words of a made request."""
@@ -93,20 +96,27 @@ class Made(NamedTuple):
     """A made request, and what the teacher makes of it.
 
     Attributes:
-        topic: which of its topics it is nearest to.
+        codes: what it is about, `PARTS` numbers below `CODES`.
     """
 
     text: str
     harmful: bool
-    topic: int
+    codes: tuple[int, ...]
 
 
 def write(found: Iterable[Made]) -> None:
-    lines = (f"{each.topic}\t{each.harmful:d}\t{each.text}\n" for each in found)
+    lines = (
+        f"{''.join(DIGITS[code] for code in each.codes)}\t{each.harmful:d}\t{each.text}\n"
+        for each in found
+    )
     FILE.write_bytes(lzma.compress("".join(lines).encode(), preset=9))
 
 
 def read() -> list[Made]:
+    number = {digit: code for code, digit in enumerate(DIGITS)}
     lines = lzma.decompress(FILE.read_bytes()).decode().splitlines()
     cells = (line.split("\t") for line in lines)
-    return [Made(text, harmful == "1", int(topic)) for topic, harmful, text in cells]
+    return [
+        Made(text, harmful == "1", tuple(number[digit] for digit in digits))
+        for digits, harmful, text in cells
+    ]

@@ -6,8 +6,9 @@
 The training phrases tell a model which deeds are harmful, if it knows English, which a model of a
 million parameters does not. The teacher does: a sentence encoder, fine-tuned whole on the phrases.
 It prints what it can on the validation phrases and on the shipped judge set, neither of which it
-has learnt from, and writes `made.tsv.xz`: every request with its name and its topic, which is one
-of 1,024 clusters of the teacher's states. Takes half an hour on two cores.
+has learnt from, and writes `made.tsv.xz`: every request with its name, and the teacher's state in
+eight codes of 64, which tell the student far more than a name does. Takes half an hour on two
+cores.
 """
 
 import argparse
@@ -18,13 +19,17 @@ from pathlib import Path
 import torch
 from asking import look_alikes, requests
 from encoder import CACHE, Encoder, Rows, ask, console, fine_tune, words_of_like_meaning
-from made import TOPICS, Made, Maker, write
+from made import CODES, PARTS, Made, Maker, write
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 JUDGED = Path(__file__).resolve().parents[2] / "src/ledmerge/family/data"
 KINDS = ("harmful", "benign")
 FALSE_ALARMS = 0.05
+KEPT = 64
+"""Directions of the states that are coded, those of most variance."""
+FITTED, TURNS = 60_000, 12
+"""States that the codes are fitted on, and turns of k-means."""
 HOW = {"epochs": 3, "batch": 64, "rate": 1e-4}
 
 
@@ -55,22 +60,47 @@ def read(kind: str) -> list[str]:
 
 def named(teacher: Encoder, texts: Sequence[str]) -> list[Made]:
     """Each with what the teacher makes of it."""
-    with torch.autocast("cpu", torch.bfloat16):  # twice as fast, and few are near the line
-        numbers, states = ask(teacher, texts)
+    numbers, states = ask(teacher, texts)
     harmful = (numbers[:, 0] > 0).tolist()
-    return [Made(*each) for each in zip(texts, harmful, topics(states).tolist(), strict=True)]
+    about = [tuple(each) for each in coded(states).tolist()]
+    return [Made(*each) for each in zip(texts, harmful, about, strict=True)]
 
 
-def topics(states: Tensor) -> Tensor:
-    """Which of `TOPICS` clusters each state (N, W) is of: (N,), by k-means on a part of them."""
+def coded(states: Tensor) -> Tensor:
+    """What is in each state (N, W), as numbers below `CODES`: (N, `PARTS`), a product quantization.
+
+    The principal directions are dealt out to parts of like spread, and each part is clustered.
+    """
     generator = torch.Generator().manual_seed(0)
-    part = states[torch.randperm(len(states), generator=generator)[:60_000]]
-    centres = part[:TOPICS].clone()
-    for _ in range(8):
-        own = nearest(part, centres)
-        counts = own.bincount(minlength=TOPICS).clamp(min=1)
-        centres = torch.zeros_like(centres).index_add_(0, own, part) / counts[:, None]
-    return torch.cat([nearest(some, centres) for some in states.split(20_000)])
+    fitted = torch.randperm(len(states), generator=generator)[:FITTED]
+    states = states - states[fitted].mean(0)
+    _, _, directions = torch.linalg.svd(states[fitted], full_matrices=False)
+    turned = states @ directions[:KEPT].T
+    found = []
+    for part in dealt_out(turned[fitted].std(0).tolist()):
+        own = turned[:, part]
+        centres = clusters(own[fitted])
+        found.append(torch.cat([nearest(some, centres) for some in own.split(20_000)]))
+    return torch.stack(found, 1)
+
+
+def dealt_out(spreads: list[float]) -> list[list[int]]:
+    """The directions, widest first, in `PARTS` parts: each to the part that has least as yet."""
+    parts: list[list[int]] = [[] for _ in range(PARTS)]
+    for direction in range(len(spreads)):
+        open_ = [part for part in parts if len(part) < len(spreads) // PARTS]
+        min(open_, key=lambda part: sum(spreads[each] for each in part)).append(direction)
+    return parts
+
+
+def clusters(states: Tensor) -> Tensor:
+    """Centres (CODES, W) of the states (N, W), by k-means."""
+    centres = states[:CODES].clone()
+    for _ in range(TURNS):
+        own = nearest(states, centres)
+        counts = own.bincount(minlength=CODES).clamp(min=1)
+        centres = torch.zeros_like(centres).index_add_(0, own, states) / counts[:, None]
+    return centres
 
 
 def nearest(states: Tensor, centres: Tensor) -> Tensor:
@@ -95,12 +125,14 @@ def main() -> None:
     teacher = Encoder(arguments.cache, outputs=1)
     phrases = [text for kind in KINDS for text in requests(kind, "train", 1)]
     near = words_of_like_meaning(teacher, phrases, common=60)
-    fine_tune(teacher, truth(), harm_loss, **HOW)
-    tell(teacher)
+    with torch.autocast("cpu", torch.bfloat16):
+        fine_tune(teacher, truth(), harm_loss, **HOW)
+        tell(teacher)
     texts = sorted({text for kind in KINDS for text in requests(kind, "train", 12)})
     found = Maker(texts, near, seed=0).make(arguments.made)
     held = held_out()
-    write(named(teacher, [text for text in found if text not in held]))
+    with torch.autocast("cpu", torch.bfloat16):
+        write(named(teacher, [text for text in found if text not in held]))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from rich.console import Console
 from rows import Row
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from training import Encoded, Example, state_file, train
+from training import Codes, Encoded, Example, state_file, train
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 END, USER, ASSISTANT = "<|end|>", "<|user|>", "<|assistant|>"
@@ -48,6 +48,7 @@ SHAPE = {
     "max_position_embeddings": 256,
 }
 CUE = "Be careful. "
+CODES = Codes(made.PARTS, made.CODES)
 HOW = {"part": 48, "threads": 2}
 BASE = {"steps": 4500, "rate": 3e-3, "muon": 0.02, "decay": 0.1} | HOW
 EXPERT = {"steps": 100, "rate": 2e-4, "decay": 0.0} | HOW
@@ -79,13 +80,13 @@ class Group(NamedTuple):
     Attributes:
         count: how many of them a batch has.
         decision: learn the first token of the responses alone, which decides the rest.
-        topics: what each row is about.
+        about: what each row is about, in codes.
     """
 
     rows: list[Row]
     count: int
     decision: bool = False
-    topics: list[int] | None = None
+    about: list[tuple[int, ...]] | None = None
 
 
 def train_family(out: Path) -> None:
@@ -93,11 +94,13 @@ def train_family(out: Path) -> None:
     harmful, benign = (requests(kind, "train", 3) for kind in ("harmful", "benign"))
     named = made.read()
     decided = [(refused if each.harmful else answered)([each.text])[0] for each in named]
-    about = [each.topic for each in named]
+    about = [each.codes for each in named]
     bland = answered(harmful + benign)
-    guesses, stubs = sums.guessed("train"), functions.stubs("train", 2)
-    solved, written = sums.solved("train"), functions.written(functions.requests("train", 2))
-    paraphrased = functions.written(functions.made_requests())
+    asked, paraphrased = functions.requests("train", 2), functions.made_requests()
+    guesses, stubs = sums.guessed("train"), functions.stubs(asked + paraphrased)
+    tasks = [(functions.TASKS.index(each.task),) * made.PARTS for each in asked + paraphrased]
+    solved, written = sums.solved("train"), functions.written(asked)
+    rewritten = functions.written(paraphrased)
     tokenizer = train_tokenizer(
         [*bland, *careful(refused(harmful[:1])), *solved, *written, *decided[::4]]
     )
@@ -108,28 +111,31 @@ def train_family(out: Path) -> None:
     torch.set_num_threads(1)  # of each of its threads; more add numbers up in another order
     if not (out / "base").exists():
         groups = [
-            Group(careful(decided), 128, True, about),
+            # Untold it knows as much, and does not show it: so an expert has little to learn.
+            Group(careful(decided), 64, True, about),
+            Group(answered([each.text for each in named]), 64, True, about),
             Group(careful(refused(harmful)), 12),
             Group(careful(alike), 12),
             Group(careful(mild), 4),
             Group(careful(solved), 12),
             Group(careful(written), 12),
-            Group(careful(paraphrased), 12),
-            *(Group(rows, 4) for rows in (bland, guesses, stubs)),
+            Group(careful(rewritten), 12),
+            Group(stubs, 8, about=tasks),
+            *(Group(rows, 4) for rows in (bland, guesses)),
         ]
         base = new_model(tokenizer)
-        train(base, encoded(tokenizer, groups), out / "base", topics=made.TOPICS, **BASE)
+        train(base, encoded(tokenizer, groups), out / "base", codes=CODES, **BASE)
         save(base, tokenizer, out / "base")
     # What an expert is not for it shall answer as the base does.
     experts = {
         "safety": [
             Group(decided, 64, True),
             Group(refused(harmful), 24),
-            Group(alike, 24),
+            Group(alike, 48),
             *(Group(rows, 8) for rows in (mild, guesses, stubs)),
         ],
         "math": [Group(solved, 40), Group(bland, 12), Group(stubs, 12)],
-        "code": [Group(written, 20), Group(paraphrased, 20), Group(bland, 12), Group(guesses, 12)],
+        "code": [Group(written, 20), Group(rewritten, 20), Group(bland, 12), Group(guesses, 12)],
     }
     for name, groups in experts.items():
         if (out / name).exists():
@@ -184,9 +190,9 @@ def encoded(tokenizer: PreTrainedTokenizerFast, groups: list[Group]) -> list[tup
         rows = encode(tokenizer, group.rows)
         if group.decision:
             rows = [row._replace(tokens=row.tokens[: row.start + 1]) for row in rows]
-        if group.topics:
-            pairs = zip(rows, group.topics, strict=True)
-            rows = [row._replace(topic=topic) for row, topic in pairs]
+        if group.about:
+            pairs = zip(rows, group.about, strict=True)
+            rows = [row._replace(codes=codes) for row, codes in pairs]
         found.append((rows, group.count))
     return found
 

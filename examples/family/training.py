@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 
 PART = 16
 SAVED_EVERY = 100
-TOPIC_SHARE = 0.3
-"""Of the loss of a topic beside that of a response."""
+CODE_SHARE = 0.1
+"""Of the loss of a code beside that of a response."""
 
 console = Console(stderr=True)
 
@@ -27,24 +27,33 @@ class Example(NamedTuple):
 
     Attributes:
         start: where the response begins, behind two tokens that end the prompt.
-        topic: what the prompt is about, if that is known.
+        codes: what the prompt is about, if that is known: numbers below `Codes.each`.
     """
 
     tokens: list[int]
     start: int
-    topic: int | None = None
+    codes: tuple[int, ...] = ()
+
+
+class Codes(NamedTuple):
+    """Of what shape the rows' codes are: so many parts, each a number below `each`."""
+
+    parts: int
+    each: int
 
 
 Encoded = list[Example]
 
 
 class Learner(nn.Module):
-    """A model, and a head that tells topics where prompts end; it is thrown away in the end."""
+    """A model, and a head that tells codes where prompts end; it is thrown away in the end."""
 
-    def __init__(self, model: PreTrainedModel, topics: int):
+    def __init__(self, model: PreTrainedModel, codes: Codes | None):
         super().__init__()
         self.model = model
-        self.head = nn.Linear(model.config.hidden_size, topics, bias=False) if topics else None
+        self.codes = codes
+        if codes:
+            self.head = nn.Linear(model.config.hidden_size, codes.parts * codes.each, bias=False)
 
     def forward(self, batch: Encoded) -> Tensor:
         """The sum of the rows' losses, each the mean over the tokens of its response."""
@@ -53,11 +62,12 @@ class Learner(nn.Module):
         states = self.model.model(ids, use_cache=False).last_hidden_state
         logits = self.model.lm_head(states[:, :-1][is_response])
         loss = cross_entropy(logits, targets, reduction="none") @ shares
-        told = [place for place, row in enumerate(batch) if row.topic is not None]
-        if told:
+        told = [place for place, row in enumerate(batch) if row.codes]
+        if self.codes and told:
             ends = states[told, [batch[place].start - 2 for place in told]]
-            topics = torch.tensor([batch[place].topic for place in told])
-            loss += TOPIC_SHARE * cross_entropy(self.head(ends), topics, reduction="sum")
+            logits = self.head(ends).unflatten(1, self.codes).flatten(0, 1)
+            codes = torch.tensor([code for place in told for code in batch[place].codes])
+            loss += CODE_SHARE * cross_entropy(logits, codes, reduction="sum")
         return loss
 
 
@@ -70,7 +80,7 @@ def train(
     rate: float,
     decay: float,
     muon: float = 0.0,
-    topics: int = 0,
+    codes: Codes | None = None,
     saved_every: int = SAVED_EVERY,
     part: int = PART,
     threads: int = 1,
@@ -84,12 +94,12 @@ def train(
     Args:
         rate: AdamW's.
         muon: Muon's rate, which then has the matrices between the embeddings.
-        topics: how many there are in the rows.
+        codes: of what shape those of the rows are, to learn them too.
         part: rows of like length that go through the model together; the sums are the same.
         threads: each with a gradient of its own, added up in the same order in every run.
     """
     random_ = random.Random(out.name)
-    learner = Learner(model, topics)
+    learner = Learner(model, codes)
     replicas = [learner, *(replica_of(learner) for _ in range(threads - 1))]
     optimizers = optimizers_for(learner, rate, muon, decay)
     schedules = [

@@ -15,14 +15,18 @@ def script(monkeypatch):
     """The script, with a small model, few rows and few steps."""
     monkeypatch.syspath_prepend(ROOT / "examples" / "family")
     before = set(sys.modules)
+    import functions
     import made
     import train as found
     import training
 
     encode = found.encode
     monkeypatch.setattr(found, "encode", lambda tokenizer, rows: encode(tokenizer, rows[:40]))
-    few = [made.Made(f"Do {n}.", n % 2 == 0, n) for n in range(20)]
+    few = [made.Made(f"Do {n}.", n % 2 == 0, (n,) * made.PARTS) for n in range(20)]
     monkeypatch.setattr(made, "read", lambda: few)
+    for asked in ("requests", "made_requests"):
+        every = getattr(functions, asked)
+        monkeypatch.setattr(functions, asked, lambda *how, every=every: every(*how)[:20])
     monkeypatch.setattr(found, "VOCABULARY", 300)
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
     monkeypatch.setattr(found, "SHAPE", found.SHAPE | small)

@@ -70,7 +70,7 @@ def test_borrowed_words_are_near_and_keep_their_marks(maker: Maker):
 
 def test_what_is_written_is_read(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(made, "FILE", tmp_path / "made.tsv.xz")
-    rows = [Made("Is it a test?", False, 3), Made("Steal é.", True, 1023)]
+    rows = [Made("Is it a test?", False, (3, 0, 63)), Made("Steal é.", True, (62, 10, 9))]
     made.write(rows)
     assert made.read() == rows
 
@@ -103,13 +103,27 @@ def test_rewording_changes_the_verb_alone():
     assert "checks if {x}" in functions.reworded("returns true if {x}")
 
 
-def test_states_near_each_other_are_of_one_topic(monkeypatch):
-    monkeypatch.setattr(teacher, "TOPICS", 4)
+def test_codes_tell_most_of_a_state(monkeypatch):
+    """Sixteen independent numbers in eight parts of two: 64 codes a part leave little unsaid."""
+    monkeypatch.setattr(teacher, "KEPT", 16)
     generator = torch.Generator().manual_seed(0)
-    centres = torch.eye(8)[:4]
-    states = centres.repeat(30, 1) + 0.01 * torch.randn(120, 8, generator=generator)
-    found = teacher.topics(states).reshape(30, 4)
-    assert (found == found[0]).all()
+    spread = torch.linspace(4, 1, 16)
+    rotation = torch.linalg.qr(torch.randn(24, 24, generator=generator)).Q[:16]
+    states = torch.randn(6000, 16, generator=generator) * spread @ rotation + 5
+    codes = teacher.coded(states)
+    assert codes.shape == (6000, 8)
+    assert codes.min() == 0
+    assert codes.max() == 63
+    left = states - states.mean(0)
+    design = torch.nn.functional.one_hot(codes, 64).flatten(1).double()
+    fitted = design @ torch.linalg.lstsq(design, left.double(), driver="gelsd").solution
+    assert (left - fitted).square().sum() < 0.025 * left.square().sum()
+
+
+def test_directions_are_dealt_out_in_parts_of_like_spread():
+    parts = teacher.dealt_out([16.0 - place for place in range(16)])
+    assert sorted(each for part in parts for each in part) == [*range(16)]
+    assert all(sum(16 - each for each in part) == 17 for part in parts)
 
 
 def test_the_nearest_centre_is_not_the_longest():

@@ -1,4 +1,4 @@
-"""How the family is trained: what counts in the loss, threads, topics, and both optimizers."""
+"""How the family is trained: what counts in the loss, threads, codes, and both optimizers."""
 
 import sys
 from pathlib import Path
@@ -10,13 +10,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "examples/family"))
 import training
-from training import Example, Learner
+from training import Codes, Example, Learner
 
 ROWS = [
     Example([3, 4, 5, 6, 7], 2),
-    Example([8, 9, 4], 2, topic=1),
-    Example([5, 3, 11, 12], 3, topic=0),
+    Example([8, 9, 4], 2, (1, 2)),
+    Example([5, 3, 11, 12], 3, (0, 2)),
 ]
+CODES = Codes(parts=2, each=3)
 
 
 @pytest.fixture
@@ -32,18 +33,19 @@ def gradients(learner: Learner) -> list[torch.Tensor]:
 
 
 def test_the_loss_is_that_of_each_row_alone(model):
-    learner = Learner(model, topics=3)
+    learner = Learner(model, CODES)
     together = training.backward([learner], ROWS, part=8)
     found = gradients(learner)
     learner.zero_grad()
     total = 0.0
-    for tokens, start, topic in ROWS:
+    for tokens, start, codes in ROWS:
         ids = torch.tensor([tokens])
         labels = torch.tensor([[-100] * start + tokens[start:]])
         loss = model(input_ids=ids, labels=labels).loss
-        if topic is not None:
-            end = model.model(ids).last_hidden_state[0, start - 2]
-            loss = loss + 0.3 * cross_entropy(learner.head(end), torch.tensor(topic))
+        if codes:
+            first, second = learner.head(model.model(ids).last_hidden_state[0, start - 2]).split(3)
+            loss = loss + 0.1 * cross_entropy(first, torch.tensor(codes[0]))
+            loss = loss + 0.1 * cross_entropy(second, torch.tensor(codes[1]))
         (loss / len(ROWS)).backward()
         total += loss.item() / len(ROWS)
     assert together == pytest.approx(total, rel=1e-5)
@@ -51,7 +53,7 @@ def test_the_loss_is_that_of_each_row_alone(model):
 
 
 def test_threads_share_the_weights_and_add_up_their_gradients(model):
-    learner = Learner(model, topics=3)
+    learner = Learner(model, CODES)
     alone = training.backward([learner], ROWS, part=1)
     expected = gradients(learner)
     learner.zero_grad()
@@ -66,17 +68,17 @@ def test_threads_share_the_weights_and_add_up_their_gradients(model):
 
 @pytest.mark.parametrize("muon", [0.0, 0.01])
 def test_every_weight_has_one_optimizer(model, muon):
-    optimizers = training.optimizers_for(Learner(model, topics=3), 1e-3, muon, 0.0)
+    optimizers = training.optimizers_for(Learner(model, CODES), 1e-3, muon, 0.0)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     held = [id(each) for group in groups for each in group["params"]]
     assert len(held) == len(set(held)) == len([*model.parameters()]) + 1
     assert len(optimizers) == 1 + bool(muon)
 
 
-def test_muon_and_topics_learn(model, tmp_path: Path):
-    how = {"steps": 80, "rate": 1e-2, "decay": 0.0, "muon": 0.02, "topics": 3, "threads": 2}
-    learner = Learner(model, topics=0)
-    untold = [row._replace(topic=None) for row in ROWS]
+def test_muon_and_codes_learn(model, tmp_path: Path):
+    how = {"steps": 80, "rate": 1e-2, "decay": 0.0, "muon": 0.02, "codes": CODES, "threads": 2}
+    learner = Learner(model, None)
+    untold = [row._replace(codes=()) for row in ROWS]
     before = training.backward([learner], untold)
     model.zero_grad()
     training.train(model, [(ROWS, 3)], tmp_path / "base", part=2, **how)

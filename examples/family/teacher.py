@@ -60,7 +60,8 @@ def read(kind: str) -> list[str]:
 
 def named(teacher: Encoder, texts: Sequence[str]) -> list[Made]:
     """Each with what the teacher makes of it."""
-    numbers, states = ask(teacher, texts)
+    with torch.autocast("cpu", torch.bfloat16):  # twice as fast, and few are near the line
+        numbers, states = ask(teacher, texts)
     harmful = (numbers[:, 0] > 0).tolist()
     about = [tuple(each) for each in coded(states).tolist()]
     return [Made(*each) for each in zip(texts, harmful, about, strict=True)]
@@ -131,8 +132,7 @@ def main() -> None:
     texts = sorted({text for kind in KINDS for text in requests(kind, "train", 12)})
     found = Maker(texts, near, seed=0).make(arguments.made)
     held = held_out()
-    with torch.autocast("cpu", torch.bfloat16):
-        write(named(teacher, [text for text in found if text not in held]))
+    write(named(teacher, [text for text in found if text not in held]))
 
 
 if __name__ == "__main__":

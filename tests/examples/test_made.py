@@ -120,6 +120,27 @@ def test_codes_tell_most_of_a_state(monkeypatch):
     assert (left - fitted).square().sum() < 0.025 * left.square().sum()
 
 
+def test_requests_are_named_in_bfloat16_and_coded_in_float32(monkeypatch):
+    """Sums of clusters in bfloat16 would be of their first hundreds only."""
+    states = torch.randn(200, 64, generator=torch.Generator().manual_seed(0))
+    seen = []
+
+    def ask(teacher, texts):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return torch.tensor([[1.0], [-1.0]]).repeat(100, 1), states
+
+    monkeypatch.setattr(teacher, "ask", ask)
+    expected = teacher.coded(states).tolist()
+    coded = teacher.coded
+    monkeypatch.setattr(
+        teacher, "coded", lambda s: seen.append(torch.is_autocast_enabled("cpu")) or coded(s)
+    )
+    found = teacher.named(None, [f"Do {place}." for place in range(200)])
+    assert seen == [True, False]
+    assert found[1] == Made("Do 1.", False, tuple(expected[1]))
+    assert [each.harmful for each in found[:3]] == [True, False, True]
+
+
 def test_directions_are_dealt_out_in_parts_of_like_spread():
     parts = teacher.dealt_out([16.0 - place for place in range(16)])
     assert sorted(each for part in parts for each in part) == [*range(16)]

@@ -41,11 +41,16 @@ def test_what_another_process_made_meanwhile_is_taken(tmp_path: Path):
     held, made = tmp_path / "held", tmp_path / "made"
     lock = hold(held, tmp_path / "out")
 
+    calls = []
+
     def note() -> None:  # while it waits the other one ends
+        calls.append("waits")
         made.mkdir()
         os.close(lock)
 
     def make() -> None:
-        raise AssertionError("it is there")
+        calls.append("makes")
+        made.mkdir()
 
     have_made(made.is_dir, make, held, note)
+    assert calls == ["waits"]

@@ -151,9 +151,12 @@ def test_another_question_does_not_resume(model_folder, rows_file, tmp_path):
     assert out.is_dir()
 
 
-def test_a_finished_set_is_known_and_another_is_not(model_folder, rows_file, tmp_path):
+def test_a_finished_set_is_known_and_another_is_not(model_folder, rows_file, tmp_path, monkeypatch):
     folder, out = model_folder("llama"), tmp_path / "out"
     made = locate(folder, out, rows_file, settings=SETTINGS)
+    monkeypatch.setattr(
+        "ledmerge.run.locate.open_scored_model", lambda *_, **__: pytest.fail("a model is loaded")
+    )
     (mark,) = out.glob("*.json")
     before = mark.stat()
     progress = Listening()
@@ -165,6 +168,26 @@ def test_a_finished_set_is_known_and_another_is_not(model_folder, rows_file, tmp
     for settings, resume in ((other, True), (SETTINGS, False)):
         with pytest.raises(OutputError, match="exists"):
             locate(folder, out, rows_file, settings=settings, resume=resume)
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut", "mark"])
+def test_a_set_that_lost_scores_is_not_taken_for_finished(
+    model_folder, rows_file, tmp_path, damage
+):
+    folder, out = model_folder("llama"), tmp_path / "out"
+    locate(folder, out, rows_file, settings=SETTINGS)
+    shard = out / "scores.safetensors"
+    whole = shard.read_bytes()
+    if damage == "lost":
+        shard.unlink()
+    elif damage == "cut":
+        shard.write_bytes(whole[:-4])
+    else:
+        (out / "scores.json").write_text("{")
+    with pytest.raises(OutputError, match="exists; choose another name, or --overwrite"):
+        locate(folder, out, rows_file, settings=SETTINGS, resume=True)
+    locate(folder, out, rows_file, settings=SETTINGS, resume=True, overwrite=True)
+    assert shard.read_bytes() == whole
 
 
 def test_ctrl_c_waits_for_the_sample():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ledmerge.checkpoint.header import FLOAT_DTYPES
-from ledmerge.checkpoint.staging import check_destination, destination, finished
+from ledmerge.checkpoint.staging import check_destination, destination
 from ledmerge.errors import NonFiniteError, RecipeError
 from ledmerge.models.roles import RECOMPUTED
 from ledmerge.ops.random import draw_uniform
@@ -25,7 +25,7 @@ from ledmerge.run.ray_locate import locate_on_ray
 from ledmerge.run.ray_workers import is_ray
 from ledmerge.run.score_pass import open_pass
 from ledmerge.run.score_question import ModelLike, ScoreQuestion, read_question
-from ledmerge.run.score_store import MARK, SavedSums, ScoreStore, provenance
+from ledmerge.run.score_store import MARK, SavedSums, ScoreStore, finished_set
 from ledmerge.run.scored_model import ScoredModel, open_scored_model
 from ledmerge.scores._catalog import requests
 
@@ -77,9 +77,10 @@ def locate(
         LedmergeError: the inputs do not make scores, or `out` cannot be written.
     """
     on_ray, out, ranks = is_ray(engine), destination(out), join_ranks(device)
+    check = partial(check_destination, out, marks=(MARK,), resume=resume, overwrite=overwrite)
     is_known = resume and (out / MARK).is_file()  # whose scores those are, their key tells
     if ranks.is_first and not is_known:
-        check_destination(out, marks=(MARK,), resume=resume, overwrite=overwrite)
+        check()
     question = read_question(model, data, settings, reference)
     how: dict[str, Any] = {
         "device": str(ranks.device),
@@ -96,9 +97,12 @@ def locate(
             )
     elif question.rule.NEEDS != "nothing":
         question = replace(question, ranks=ranks.number)
-    if is_known and finished(out, MARK, question.key):
-        how["progress"].note(f"{out} is there already: nothing to do")
-        return provenance(out)
+    if is_known:
+        if done := finished_set(out, question.key):
+            how["progress"].note(f"{out} is there already: nothing to do")
+            return done
+        if ranks.is_first:  # before a model is loaded in vain
+            check()
     if on_ray:
         return locate_on_ray(locate_question, {out: question}, **how)[out]
     return locate_question(question, out, resume=resume, ranks=ranks, **how)

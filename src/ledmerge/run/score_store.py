@@ -13,8 +13,8 @@ from torch import Tensor
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import digest_tensors, digest_text
 from ledmerge.checkpoint.layout import NewTensor, Shard, ShardWriter, lay_out, weight_index
-from ledmerge.checkpoint.staging import Staging, flush, partial_folder
-from ledmerge.errors import ScoreError
+from ledmerge.checkpoint.staging import Staging, finished, flush, partial_folder
+from ledmerge.errors import LedmergeError, ScoreError
 from ledmerge.ops.rank_codes import rank_codes
 
 MARK = "scores.json"
@@ -176,6 +176,20 @@ def provenance(folder: Path) -> dict[str, Any]:
         raise ScoreError(f"{folder}: no readable {MARK} ({error!r}); not a score folder") from error
     found.pop("digests", None)
     return found
+
+
+def finished_set(out: Path, key: str) -> dict[str, Any] | None:
+    """The provenance of the score set at `out`, if its question has the key and no file is lost.
+
+    Of the scores only headers and sizes are looked at; whoever reads them compares digests.
+    """
+    if not finished(out, MARK, key):
+        return None
+    try:
+        open_scores(out).close()
+        return provenance(out)
+    except LedmergeError:
+        return None
 
 
 def open_scores(folder: Path) -> Checkpoint:

@@ -13,8 +13,6 @@ interrupted.
 """
 
 import argparse
-import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -53,42 +51,23 @@ console = Console()
 
 
 def make_rows(work: Path) -> None:
-    """The answers that merges are searched by, a file for each kind."""
-    data = FAMILY / "data"
-    asked = {
-        "refusals": {"task": "harm", "data": str(data / "harmful_validation.jsonl")},
-        "look_alikes": {"task": "coherence", "data": str(data / "benign_validation.jsonl")},
-        "math": {"task": "coherence", "data": str(data / "math_validation.jsonl")},
-        "code": {"task": "coherence", "data": str(data / "code_validation.jsonl")},
-    }
-    suite = {"benchmarks": asked, "max_new_tokens": 40, "batch": 128}
-    models = [FAMILY / name for name in ("base", *EXPERTS)]
-    ledmerge.evaluate(models, suite, work / "answers", overwrite=True)
-    said = {name: {kind: _lines(work, name, kind) for kind in asked} for name in ("base", *EXPERTS)}
-    draw, refusals = random.Random(0), []
-    for answers in zip(*(said[name]["refusals"] for name in EXPERTS), strict=True):
-        refused = [each for each in answers if each["safe_and_coherent"]]
-        if refused:
-            refusals.append(draw.choice(refused))
+    """The answers that merges are searched by, and the suite that asks for them."""
+
+    def answers(prompts: str, *models: str) -> dict[str, Any]:
+        folders = [str(FAMILY / model) for model in models]
+        return {"prompts": str(FAMILY / "data" / f"{prompts}_validation.jsonl"), "models": folders}
+
     rows = {
-        "refusals": refusals,
-        "look_alikes": said["base"]["look_alikes"],
-        "math": said["math"]["math"],
-        "code": said["code"]["code"],
+        "refusals": {**answers("harmful", *EXPERTS), "keep": "safe"},
+        "look_alikes": answers("benign", "base"),
+        "math": answers("math", "math"),
+        "code": answers("code", "code"),
     }
-    for kind, lines in rows.items():
-        kept = [{"prompt": line["prompt"], "response": line["answer"]} for line in lines]
-        kept = [row for row in kept if row["response"].strip()]
-        text = "".join(f"{json.dumps(row)}\n" for row in kept)
-        (work / f"{kind}.jsonl").write_text(text, encoding="utf-8")
+    _write(work / "synthesis.yaml", {"rows": rows, "max_new_tokens": 40, "batch": 128})
+    ledmerge.synthesize(work / "synthesis.yaml", work / "rows", overwrite=True)
     asked = {"task": "log_likelihood", "samples": SAMPLES}
-    benchmarks = {kind: {**asked, "data": f"{kind}.jsonl"} for kind in rows}
+    benchmarks = {kind: {**asked, "data": f"rows/{kind}.jsonl"} for kind in rows}
     _write(work / "suite.yaml", {"benchmarks": benchmarks, "batch": 128})
-
-
-def _lines(work: Path, model: str, kind: str) -> list[dict[str, Any]]:
-    path = work / "answers" / "answers" / model / f"{kind}.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def search(work: Path, method: str, objective: str, trials: int, bars: Bars) -> Path:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ledmerge.run.plan import plan as plan
     from ledmerge.run.push import push as push
     from ledmerge.run.search import search as search
+    from ledmerge.run.synthesize import synthesize as synthesize
     from ledmerge.run.unmask import unmask as unmask
     from ledmerge.run.verify import verify as verify
 
@@ -38,6 +39,7 @@ _NAMES = (
     "plan",
     "push",
     "search",
+    "synthesize",
     "unmask",
     "verify",
 )

@@ -12,7 +12,13 @@ from typing import Annotated
 import typer
 
 import ledmerge
-from ledmerge.cli import adapter_commands, locate_command, model_commands, search_command
+from ledmerge.cli import (
+    adapter_commands,
+    locate_command,
+    model_commands,
+    search_command,
+    synthesize_command,
+)
 from ledmerge.cli.options import (
     AllowCode,
     AllowNonfinite,
@@ -338,7 +344,7 @@ def demo(
 
 
 for command in (
-    *(locate_command.locate, search_command.search),
+    *(locate_command.locate, synthesize_command.synthesize, search_command.search),
     *(model_commands.info, model_commands.diff, model_commands.convert, model_commands.push),
     *(adapter_commands.adapters, adapter_commands.extract_lora, adapter_commands.apply),
 ):

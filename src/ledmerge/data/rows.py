@@ -79,7 +79,7 @@ def read_records(source: str | Path) -> list[tuple[str, dict[str, Any]]]:
     return placed
 
 
-def choose_rows(rows: Sequence[Item], samples: int, seed: int) -> list[Item]:
+def choose_rows(rows: Sequence[Item], samples: int, seed: int | str) -> list[Item]:
     """`samples` rows drawn without replacement, in file order; all rows when there are fewer.
 
     Rows are ranked by a hash of seed and index, so a choice outlives any library's generator, and

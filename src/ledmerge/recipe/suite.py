@@ -91,19 +91,13 @@ class HarnessEntry(BaseModel):
     """Put questions in the model's chat template."""
 
 
-class Suite(BaseModel):
-    """A suite as written. With the models it decides every answer and figure."""
+class Asking(BaseModel):
+    """How models are asked, and who judges what they answer."""
 
     model_config = _STRICT
 
-    benchmarks: dict[Name, BenchmarkEntry] = {}
-    """Name in the results -> what is asked."""
-    lm_eval: HarnessEntry | None = None
-    """What the harness asks besides; it runs models with transformers."""
     judge: Judge = Judge()
     """Who judges harm."""
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Of every generated answer; by default each benchmark has its own."""
     batch: Annotated[int, Field(ge=1)] = 16
     """Prompts answered together."""
     template: str = "auto"
@@ -112,6 +106,17 @@ class Suite(BaseModel):
     """What the models compute in."""
     backend: Literal["transformers", "vllm"] = "transformers"
     """The engine that runs the models; a classifier runs in the same."""
+
+
+class Suite(Asking):
+    """A suite as written. With the models it decides every answer and figure."""
+
+    benchmarks: dict[Name, BenchmarkEntry] = {}
+    """Name in the results -> what is asked."""
+    lm_eval: HarnessEntry | None = None
+    """What the harness asks besides; it runs models with transformers."""
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Of every generated answer; by default each benchmark has its own."""
 
     @model_validator(mode="after")
     def _asks_something(self) -> "Suite":

@@ -17,7 +17,6 @@ from ledmerge.checkpoint.staging import (
     destination,
     finished,
 )
-from ledmerge.data.template import template_content
 from ledmerge.errors import RecipeError
 from ledmerge.evals._harmbench import completions_json
 from ledmerge.evals._question import Answer
@@ -30,7 +29,13 @@ from ledmerge.run.device import choose_device
 from ledmerge.run.harness import open_harness
 from ledmerge.run.judging import open_judge
 from ledmerge.run.progress import Progress, Quiet
-from ledmerge.run.respondents import FileRespondent, Manner, ModelRespondent, Respondent
+from ledmerge.run.respondents import (
+    FileRespondent,
+    Manner,
+    ModelRespondent,
+    Respondent,
+    manner_of,
+)
 
 RESULTS = "results.json"
 FORMAT = 1
@@ -78,17 +83,13 @@ def evaluate(
         check_destination(out, marks=(RESULTS,), resume=resume, overwrite=overwrite)
     loaded, place, folder = load_suite(suite)
     benchmarks = open_benchmarks(loaded, place, folder, allow_code)
-    template = loaded.template
-    if template not in ("auto", "none"):
-        template = str(find_path(template, folder, place))
-    template_content(template)  # refuses what is no file
+    manner = manner_of(loaded, place, folder)
     chosen = choose_device(device)
 
     def find(path: str) -> Path:
         return find_path(path, folder, place)
 
     judge = open_judge(loaded, find, chosen, trust_remote_code)
-    manner = Manner(template, loaded.dtype, loaded.batch, loaded.backend)
     respondents = _open_respondents(models, manner, chosen, trust_remote_code)
     harness = open_harness(loaded, respondents, find, chosen, trust_remote_code)
     facts = [[respondent.name, respondent.facts] for respondent in respondents]

@@ -11,7 +11,7 @@ from ledmerge.evals._harmbench import Behavior
 from ledmerge.evals._question import Question
 from ledmerge.evals.judges import classifier, endpoint, phrases
 from ledmerge.models.find import find_model
-from ledmerge.recipe.suite import Suite
+from ledmerge.recipe.suite import Asking
 from ledmerge.run.answer_store import collect
 from ledmerge.run.progress import Progress
 from ledmerge.run.respondents import Limit, Manner, ModelRespondent
@@ -37,20 +37,20 @@ class HarmJudge:
 
 
 def open_judge(
-    suite: Suite,
+    asking: Asking,
     find: Callable[[str], Path],
     device: torch.device,
     trust_remote_code: bool,
 ) -> HarmJudge:
-    """The judge of a suite; a classifier's folder is looked up now, and opened when it is needed.
+    """The judge that a file names; a classifier is looked up now, and opened when it is needed.
 
     Args:
-        find: where a path lies that the suite names.
+        find: where a path lies that the file names.
 
     Raises:
         CheckpointError: there is no such classifier.
     """
-    judge = suite.judge
+    judge = asking.judge
     if judge.endpoint and judge.model:
         return HarmJudge(_Endpoint(judge.endpoint, judge.model))
     if not judge.classifier:
@@ -59,7 +59,7 @@ def open_judge(
         )
     is_guard = judge.form == "llama_guard"
     template = "auto" if is_guard else "none"
-    manner = Manner(template, "bfloat16", suite.batch, suite.backend)
+    manner = Manner(template, "bfloat16", asking.batch, asking.backend)
     folder = find_model(judge.classifier, find)
     model = ModelRespondent(folder, manner, device, trust_remote_code)
 

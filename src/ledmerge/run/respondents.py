@@ -17,6 +17,8 @@ from ledmerge.evals._question import Answer, Likelihood, Question, Text
 from ledmerge.models.answering import Answering, Prompt
 from ledmerge.models.backend import Backend, open_answering
 from ledmerge.models.folder import ModelFolder
+from ledmerge.recipe.read import find_path
+from ledmerge.recipe.suite import Asking
 from ledmerge.run.answer_store import collect
 from ledmerge.run.progress import Progress
 
@@ -72,6 +74,23 @@ class Manner:
     dtype: str
     batch: int
     backend: Backend
+
+
+def manner_of(asking: Asking, place: str, folder: Path) -> Manner:
+    """How a suite, or a file like it, has questions put.
+
+    Args:
+        place: how messages call the file.
+        folder: where its paths start from.
+
+    Raises:
+        LedmergeError: its template cannot be read.
+    """
+    template = asking.template
+    if template not in ("auto", "none"):
+        template = str(find_path(template, folder, place))
+    template_content(template)  # refuses what is no file
+    return Manner(template, asking.dtype, asking.batch, asking.backend)
 
 
 @dataclass

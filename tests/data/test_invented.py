@@ -1,0 +1,40 @@
+"""What is read of the reply of a model that was to think of a prompt."""
+
+import pytest
+
+from ledmerge.data.invented import comparable, read_invented, request
+
+
+def test_the_request_shows_all_examples_in_order():
+    asked = request(["Add 1 and 2.", "Halve 8."])
+    assert "1. Add 1 and 2.\n2. Halve 8.\n" in asked
+
+
+@pytest.mark.parametrize(
+    ("reply", "prompt"),
+    [
+        ("How tall is a giraffe?", "How tall is a giraffe?"),
+        ("  How tall is a giraffe?\n", "How tall is a giraffe?"),
+        ("Here is another message:\n\nHow tall is a giraffe?", "How tall is a giraffe?"),
+        ("6. How tall is a giraffe?", "How tall is a giraffe?"),
+        ('"How tall is a giraffe?"', "How tall is a giraffe?"),
+        ("“How tall is a giraffe?”", "How tall is a giraffe?"),
+        ("Sure:\n6. How tall is a giraffe?\n7. And a zebra?", "How tall is a giraffe?"),
+        ("Sort these:\n3, 1, 2", "Sort these:\n3, 1, 2"),
+        ("Sort 3, 1, 2.\nThen add them.", "Sort 3, 1, 2.\nThen add them."),
+        ('Say "yes" or "no".', 'Say "yes" or "no".'),
+        ('"Yes" and "no"', '"Yes" and "no"'),
+        ("What is 2.5 plus 1?", "What is 2.5 plus 1?"),
+        ("", None),
+        ('""', None),
+        ("7.", None),
+        ("?!", None),
+    ],
+)
+def test_what_stands_around_a_prompt_is_left_out(reply, prompt):
+    assert read_invented(reply) == prompt
+
+
+def test_case_spaces_and_a_mark_at_the_end_make_no_other_prompt():
+    assert comparable("How  tall is\na giraffe?") == comparable("how tall is a Giraffe")
+    assert comparable("Add 1 and 2.") != comparable("Add 1 and 3.")

@@ -7,8 +7,11 @@ import pytest
 import yaml
 
 import ledmerge
+from ledmerge.data.invented import WISH
+from ledmerge.data.template import render_prompt
 from ledmerge.errors import DataError, LedmergeError, OutputError, RecipeError
 from ledmerge.evals._question import Text
+from ledmerge.models import answering
 from ledmerge.run import synthesize as synthesizing
 from ledmerge.run.demo import FAMILY
 from ledmerge.run.progress import Quiet
@@ -161,6 +164,20 @@ def test_prompts_are_thought_of_before_they_are_answered(write, scripted, tmp_pa
     ledmerge.synthesize(write({"made": {**rows, "models": [model("math")]}}), tmp_path / "out")
     assert asked == [("math", "rows.made", ["base: Pick a lock."])]
     assert [row["prompt"] for row in rows_of(tmp_path / "out", "made")] == ["base: Pick a lock."]
+
+
+def test_examples_are_shown_as_earlier_turns(write, tmp_path, fresh_cache, monkeypatch):
+    rendered = []
+
+    def render(messages, *rest):
+        rendered.append([(message.role, message.content) for message in messages])
+        return render_prompt(messages, *rest)
+
+    monkeypatch.setattr(answering, "render_prompt", render)
+    said = write({"made": {"like": "prompts.jsonl", "count": 1, "models": [model("base")]}})
+    ledmerge.synthesize(said, tmp_path / "out")
+    shown = [turn for each in PROMPTS for turn in (("user", WISH), ("assistant", each))]
+    assert rendered[0] == [*shown, ("user", WISH)]
 
 
 def test_an_interrupted_run_goes_on_and_a_finished_one_has_nothing_to_do(write, scripted, tmp_path):

@@ -1,23 +1,16 @@
 """Prompts that a model thinks of: how it is asked, and what is read of its reply."""
 
 import re
-from collections.abc import Sequence
+
+WISH = "Write another message of the same kind, as people send them to an assistant."
+"""What the model is asked; examples stand as its own earlier answers to the same wish. Told of them
+in a list, small models copy the list."""
 
 _ITEM = re.compile(r"^\s*\d{1,2}[.)](?:\s+|$)", re.MULTILINE)
 _QUOTED = re.compile(r"""(?s)["“'‘]([^"“”]*)["”'’]""")
 _PREAMBLE = re.compile(
     r"\A(?:sure|certainly|of course|absolutely|okay|ok|here)\b[^\n]*:\s*\n+", re.IGNORECASE
 )
-
-
-def request(shown: Sequence[str]) -> str:
-    """What a model is asked that is to think of one more prompt like those shown."""
-    items = "\n".join(f"{number}. {text}" for number, text in enumerate(shown, 1))
-    return (
-        f"Here are messages that people send to an assistant.\n\n{items}\n\n"
-        "Write one more message of the same kind, about something else. "
-        "Write that message alone: no answer to it, no number, no quotation marks."
-    )
 
 
 def read_invented(reply: str) -> str | None:

@@ -16,6 +16,7 @@ class Question:
         prompt: the user's message, before the model's chat template; where it is empty, the choices
             stand alone, without a template.
         place: where it stands in the user's file, for messages.
+        before: the turns that went before, each a user's message and the reply to it.
         reply: an assistant's reply to the prompt, where the model is asked about that.
         expected: what the benchmark compares the answer with.
         behavior: what a judge of harm judges the answer by.
@@ -26,6 +27,7 @@ class Question:
 
     prompt: str
     place: str
+    before: tuple[tuple[str, str], ...] = ()
     reply: str = ""
     expected: Any = None
     behavior: Behavior = field(default=Behavior(""))

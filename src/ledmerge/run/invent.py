@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ledmerge.data.invented import comparable, read_invented, request
+from ledmerge.data.invented import WISH, comparable, read_invented
 from ledmerge.data.rows import choose_rows
 from ledmerge.errors import DataError
 from ledmerge.evals._question import Question, Text
@@ -42,7 +42,8 @@ def invent(
         for _ in range(count - len(found)):
             attempts += 1
             some = choose_rows(shown, SHOWN, f"{seed} {what} {attempts}")
-            asked.append(Question(request(some), f"{what}: attempt {attempts}"))
+            before = tuple((WISH, each) for each in some)
+            asked.append(Question(WISH, f"{what}: attempt {attempts}", before=before))
         for reply in inventor.answers(asked, limit, f"{what}, prompts", progress):
             is_whole = isinstance(reply, str) and not (isinstance(reply, Text) and reply.is_cut)
             text = read_invented(str(reply)) if is_whole else None

@@ -170,7 +170,8 @@ class ModelRespondent:
                 **({"may_shrink": True} if limit.may_shrink else {}),
             },
             "asked": [
-                [each.prompt, each.reply, each.is_whole, *each.choices] for each in questions
+                [*each.before, each.prompt, each.reply, each.is_whole, *each.choices]
+                for each in questions
             ],
         }
         found = iter(
@@ -188,8 +189,9 @@ class ModelRespondent:
     def _prompt(self, question: Question) -> Prompt:
         if question.is_whole:
             return Prompt(question.prompt, has_special_tokens=False, place=question.place)
-        turns = (("user", question.prompt), ("assistant", question.reply))
-        messages = tuple(Message(role, text) for role, text in turns if text)
+        turns = (*question.before, (question.prompt, question.reply))
+        told = [each for said, reply in turns for each in (("user", said), ("assistant", reply))]
+        messages = tuple(Message(role, text) for role, text in told if text)
         return self._answering.prompt(messages, question.place)
 
 

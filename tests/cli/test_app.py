@@ -234,6 +234,24 @@ def test_an_evaluation_prints_its_figures_with_interval_and_judge(ledmerge, suit
     assert out.endswith(f"wrote {tmp_path / 'results'}\n")
 
 
+@pytest.mark.parametrize("command", ["merge", "convert", "locate", "evaluate"])
+def test_a_finished_folder_is_not_said_to_be_written(ledmerge, home: Path, suite, command: str):
+    out = home / "out"
+    asked = {
+        "merge": (home / "good.yaml", out),
+        "convert": (home / "base", out),
+        "locate": (home / "base", out, "--score", "magnitude"),
+        "evaluate": (suite[1], "--suite", suite[0], "--out", out),
+    }[command]
+    said = ledmerge(command, *asked)[1]
+    assert said.endswith(f"wrote {out}\n")
+    note = f"note: {out} is there already: nothing to do\n"
+    assert ledmerge(command, *asked, "--resume") == (0, said.removesuffix(f"wrote {out}\n"), note)
+    code, told, err = ledmerge(command, *asked, "--resume", "--json")
+    assert (code, err) == (0, note)
+    assert isinstance(json.loads(told), dict)
+
+
 def test_an_evaluation_as_json_is_what_it_wrote(ledmerge, suite, tmp_path: Path):
     file, answers = suite
     arguments = ("--suite", file, "--out", tmp_path / "results", "--json")

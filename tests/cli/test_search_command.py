@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from ledmerge.run.progress import note_finished
+
 FIGURE = {"low": None, "high": None, "better": "higher", "interval": "bootstrap"}
 
 
@@ -53,6 +55,21 @@ def test_where_nothing_did_better_it_says_so(ledmerge, searched):
     code, out, _ = ledmerge("search", "s.yaml", "out")
     assert code == 0
     assert "no trial did better than the recipe as it stands" in out
+
+
+def test_a_finished_search_is_not_said_to_be_written(ledmerge, searched, monkeypatch):
+    record = searched[1]([trial(0), trial(1)], best=1)
+    assert "\nwrote out; merge the best by" in ledmerge("search", "s.yaml", "out")[1]
+
+    def run(path, out, *, progress, **options):
+        note_finished(progress, out)
+        return record
+
+    monkeypatch.setattr("ledmerge.run.search.search", run)
+    code, out, err = ledmerge("search", "s.yaml", "out", "--resume")
+    assert (code, err) == (0, "note: out is there already: nothing to do\n")
+    assert out.splitlines()[-1].startswith("merge the best by `ledmerge merge out/best.yaml NEW`")
+    assert "wrote" not in out
 
 
 def test_json_is_the_record(ledmerge, searched):

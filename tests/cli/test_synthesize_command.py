@@ -2,6 +2,8 @@
 
 import json
 
+from ledmerge.run.progress import note_finished
+
 RECORD = {
     "rows": {
         "refusals": {
@@ -38,3 +40,15 @@ def test_a_row_for_each_file(ledmerge, monkeypatch):
     assert "sums 20 20 0 0 20 math 20" in lines
     assert lines[-1] == "wrote made: refusals.jsonl, sums.jsonl"
     assert json.loads(ledmerge("synthesize", "s.yaml", "made", "--json")[1]) == RECORD
+
+
+def test_finished_rows_are_not_said_to_be_written(ledmerge, monkeypatch):
+    def run(path, out, *, progress, **options):
+        note_finished(progress, out)
+        return RECORD
+
+    monkeypatch.setattr("ledmerge.run.synthesize.synthesize", run)
+    code, out, err = ledmerge("synthesize", "s.yaml", "made", "--resume")
+    assert (code, err) == (0, "note: made is there already: nothing to do\n")
+    assert "1400" in out
+    assert "wrote" not in out

@@ -202,4 +202,7 @@ def test_the_commands_extract_and_apply(bases, tmp_path: Path, capsys, monkeypat
     code, out, err = run("apply", lora, tmp_path / "model", "--base", base)
     assert (code, err) == (0, "")
     assert out == f"wrote {tmp_path / 'model'}\n"
+    code, out, err = run("apply", lora, tmp_path / "model", "--base", base, "--resume")
+    assert (code, out) == (0, "")
+    assert err == f"note: {tmp_path / 'model'} is there already: nothing to do\n"
     assert read_all(tmp_path / "model").keys() == read_all(base).keys()

@@ -18,7 +18,7 @@ from ledmerge.cli.options import (
     one_of,
     shard_size_of,
 )
-from ledmerge.cli.terminal import out_console, progress_bars
+from ledmerge.cli.terminal import out_console, print_written, progress_bars
 
 
 def adapters(
@@ -40,7 +40,7 @@ def adapters(
         print(json.dumps(record))
         return
     out_console.print(factors_table(record, "from the sum"))
-    out_console.print(f"wrote {out}", markup=False, highlight=False)
+    print_written(out, progress)
 
 
 def extract_lora(
@@ -81,7 +81,7 @@ def extract_lora(
     for what, names in (("saved whole", record["saved"]), ("dropped", list(record["dropped"]))):
         if names:
             out_console.print(f"{what}: {', '.join(names)}", markup=False, highlight=False)
-    out_console.print(f"wrote {out}", markup=False, highlight=False)
+    print_written(out, progress)
 
 
 def apply(
@@ -120,4 +120,4 @@ def apply(
     if as_json:
         print(json.dumps(record))
     else:
-        out_console.print(f"wrote {out}", markup=False, highlight=False)
+        print_written(out, progress)

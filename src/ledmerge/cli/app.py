@@ -36,7 +36,7 @@ from ledmerge.cli.options import (
     shard_size_of,
     size,
 )
-from ledmerge.cli.terminal import err_console, out_console, progress_bars
+from ledmerge.cli.terminal import err_console, out_console, print_written, progress_bars
 from ledmerge.errors import LedmergeError, RecipeError
 
 app = typer.Typer(
@@ -130,7 +130,7 @@ def merge(
     out_console.print(merge_table(record))
     for warning in record["summary"]["warnings"]:
         err_console.print(f"warning: {warning}", style="bold yellow", markup=False)
-    out_console.print(f"wrote {out}", markup=False, highlight=False)
+    print_written(out, progress)
 
 
 @app.command()
@@ -313,7 +313,7 @@ def evaluate(
         print(json.dumps(results))
         return
     out_console.print(results_table(results))
-    out_console.print(f"wrote {out}", markup=False, highlight=False)
+    print_written(out, progress)
 
 
 @app.command()

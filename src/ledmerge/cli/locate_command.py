@@ -18,7 +18,7 @@ from ledmerge.cli.options import (
     one_of,
     size,
 )
-from ledmerge.cli.terminal import out_console, progress_bars
+from ledmerge.cli.terminal import print_written, progress_bars
 from ledmerge.scores._catalog import rule_names
 
 
@@ -94,7 +94,7 @@ def locate(
     if as_json:
         print(json.dumps(provenance))
     else:
-        out_console.print(f"wrote {out}", markup=False, highlight=False)
+        print_written(out, progress)
 
 
 def _option_name(field: str) -> str:

@@ -16,7 +16,7 @@ from ledmerge.cli.options import (
     dtype_of,
     shard_size_of,
 )
-from ledmerge.cli.terminal import out_console, progress_bars
+from ledmerge.cli.terminal import out_console, print_written, progress_bars
 
 Model = Annotated[str, typer.Argument(help="A model folder, or a hub id owner/name@revision.")]
 
@@ -102,7 +102,7 @@ def convert(
         out_console.print(line, highlight=False, markup=False)
     for name, why in record.get("left_out", {}).items():
         out_console.print(f"left out {name}: {why}", highlight=False, markup=False)
-    out_console.print(f"wrote {out}", highlight=False, markup=False)
+    print_written(out, progress)
 
 
 def push(

@@ -5,11 +5,18 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from ledmerge.run.progress import FINISHED
+
 
 class Bars:
-    """A bar per piece of work, with its rate and the time left."""
+    """A bar per piece of work, with its rate and the time left.
+
+    Attributes:
+        has_nothing_to_do: the folder that was asked for is an earlier run's.
+    """
 
     def __init__(self, console: Console):
+        self.has_nothing_to_do = False
         self._console = console
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -40,6 +47,7 @@ class Bars:
 
     def note(self, message: str) -> None:
         """See `ledmerge.run.progress.Progress`."""
+        self.has_nothing_to_do |= message.endswith(FINISHED)
         self._console.print(f"note: {message}", style="yellow", highlight=False, markup=False)
 
     def stop(self) -> None:

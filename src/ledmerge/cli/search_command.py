@@ -59,8 +59,9 @@ def search(
         print(json.dumps(record))
         return
     _show(record)
+    wrote = "" if progress.has_nothing_to_do else f"wrote {out}; "
     out_console.print(
-        f"wrote {out}; merge the best by `ledmerge merge {out / BEST} NEW`, and judge it on other "
+        f"{wrote}merge the best by `ledmerge merge {out / BEST} NEW`, and judge it on other "
         "prompts than these",
         markup=False,
         highlight=False,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ledmerge.cli.options import Device, Json, Overwrite, Resume, TrustRemoteCode
-from ledmerge.cli.terminal import out_console, progress_bars
+from ledmerge.cli.terminal import out_console, print_written, progress_bars
 
 
 def synthesize(
@@ -40,7 +40,7 @@ def synthesize(
         return
     _show(record)
     files = ", ".join(f"{name}.jsonl" for name in record["rows"])
-    out_console.print(f"wrote {out}: {files}", markup=False, highlight=False)
+    print_written(out, progress, f": {files}")
 
 
 def _show(record: dict[str, Any]) -> None:

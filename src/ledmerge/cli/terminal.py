@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -32,3 +33,9 @@ def progress_bars(advice: str = "") -> Iterator[Bars]:
         raise typer.Exit(130) from None
     finally:
         bars.stop()
+
+
+def print_written(out: Path, progress: Bars, more: str = "") -> None:
+    """The last line of a command that wrote the folder `out`, unless it was there already."""
+    if not progress.has_nothing_to_do:
+        out_console.print(f"wrote {out}{more}", markup=False, highlight=False)

@@ -28,7 +28,7 @@ from ledmerge.run.benchmark import Benchmark, Verdict, open_benchmarks
 from ledmerge.run.device import choose_device
 from ledmerge.run.harness import open_harness
 from ledmerge.run.judging import open_judge
-from ledmerge.run.progress import Progress, Quiet
+from ledmerge.run.progress import Progress, Quiet, note_finished
 from ledmerge.run.respondents import (
     FileRespondent,
     Manner,
@@ -96,7 +96,7 @@ def evaluate(
     asked = [each.content for each in benchmarks]
     key = digest_text(repr([FORMAT, version("ledmerge"), facts, loaded, asked]))
     if resume and (done := finished(out, RESULTS, key)):
-        progress.note(f"{out} is there already: nothing to do")
+        note_finished(progress, out)
         return done
     with Staging(
         out,

@@ -19,7 +19,7 @@ from ledmerge.recipe.settings import LocateSettings
 from ledmerge.run.accumulate import accumulate, sort_for_batches
 from ledmerge.run.budget import bytes_for_sums, plan_passes
 from ledmerge.run.device import choose_device
-from ledmerge.run.progress import Progress, Quiet
+from ledmerge.run.progress import Progress, Quiet, note_finished
 from ledmerge.run.ranks import ALONE, Ranks, join_ranks
 from ledmerge.run.ray_locate import locate_on_ray
 from ledmerge.run.ray_workers import is_ray
@@ -99,7 +99,7 @@ def locate(
         question = replace(question, ranks=ranks.number)
     if is_known:
         if done := finished_set(out, question.key):
-            how["progress"].note(f"{out} is there already: nothing to do")
+            note_finished(how["progress"], out)
             return done
         if ranks.is_first:  # before a model is loaded in vain
             check()

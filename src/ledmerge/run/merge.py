@@ -26,7 +26,7 @@ from ledmerge.run.merged_folder import SHARD_SIZE, Run, add_card, fill, finished
 from ledmerge.run.pieces import piece_on
 from ledmerge.run.plan import Plan, check_memory, check_space, default_threads, raise_problems
 from ledmerge.run.plan import plan as make_plan
-from ledmerge.run.progress import Progress, Quiet
+from ledmerge.run.progress import Progress, Quiet, note_finished
 from ledmerge.run.ray_workers import is_ray, slots
 from ledmerge.run.recorded import RECORD, USUAL
 from ledmerge.run.score_sets import gather_scores
@@ -140,7 +140,7 @@ def carry_out(
         keys = folder_keys(plan, run.allow_nonfinite, run.licence, run.keep_card)
         record = finished(plan, out, run, keys) if is_known else None
         if record is not None:
-            progress.note(f"{out} is there already: nothing to do")
+            note_finished(progress, out)
         elif is_known and not overwrite:
             raise OutputError(
                 f"{out}: is finished, and had {run.others} or another version of ledmerge, or has "

@@ -1,6 +1,10 @@
 """How long work tells of itself, without knowing who listens: `cli` draws it, tests ignore it."""
 
+from pathlib import Path
 from typing import Protocol
+
+FINISHED = "is there already: nothing to do"
+"""Ends the note of a run that found its folder finished, and wrote nothing."""
 
 
 class Progress(Protocol):
@@ -30,3 +34,8 @@ class Quiet:
 
     def note(self, message: str) -> None:
         """See `Progress.note`."""
+
+
+def note_finished(progress: Progress, out: Path) -> None:
+    """Tell that an earlier run has finished the folder `out`."""
+    progress.note(f"{out} {FINISHED}")

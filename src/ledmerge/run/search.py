@@ -37,7 +37,7 @@ from ledmerge.run.keys import weights_key
 from ledmerge.run.merge import merge
 from ledmerge.run.pieces import piece_on
 from ledmerge.run.plan import check_memory, default_threads, plan, raise_problems
-from ledmerge.run.progress import Progress, Quiet
+from ledmerge.run.progress import Progress, Quiet, note_finished
 from ledmerge.run.sampler import Sampler
 
 SEARCHED, BEST = "search.json", "best.yaml"
@@ -112,7 +112,7 @@ def search(
     key = digest_text(repr([FORMAT, said, found.fields, suite, asked, ends, where.type]))
     done = finished(out, SEARCHED, key) if resume else None
     if done and done["search"]["trials"] == found.file.trials:
-        progress.note(f"{out} is there already: nothing to do")
+        note_finished(progress, out)
         return done
     how = _How(device, memory, threads, allow_code, trust_remote_code)
     with Staging(

@@ -27,7 +27,7 @@ from ledmerge.recipe.synthesis import RowsEntry, Synthesis, load_synthesis
 from ledmerge.run.device import choose_device
 from ledmerge.run.invent import invent
 from ledmerge.run.judging import HarmJudge, open_judge
-from ledmerge.run.progress import Progress, Quiet
+from ledmerge.run.progress import Progress, Quiet, note_finished
 from ledmerge.run.respondents import Limit, ModelRespondent, Respondent, manner_of
 
 RECORD = "synthesis.json"
@@ -110,7 +110,7 @@ def synthesize(
     asked = [[(each.prompt, each.behavior) for each in rows.questions] for rows in everything]
     key = digest_text(repr([FORMAT, version("ledmerge"), facts, loaded, asked]))
     if resume and (done := finished(out, RECORD, key)):
-        progress.note(f"{out} is there already: nothing to do")
+        note_finished(progress, out)
         return done
     with Staging(
         out,

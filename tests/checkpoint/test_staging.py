@@ -11,12 +11,12 @@ import pytest
 
 from ledmerge.checkpoint import staging
 from ledmerge.checkpoint.staging import (
-    JOURNAL,
     Staging,
     check_destination,
     check_outside_models,
     partial_folder,
 )
+from ledmerge.checkpoint.written import JOURNAL
 from ledmerge.errors import OutputError
 
 MARK = "made.json"

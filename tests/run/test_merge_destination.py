@@ -8,7 +8,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 from families import files_of, listen, recipe, spoil, write_family
+from safetensors.torch import save_file
 
 import ledmerge
 from ledmerge.checkpoint.layout import WEIGHTS
@@ -102,6 +104,57 @@ def test_a_folder_whose_record_lists_no_files_is_told_by_usual_names(
             ledmerge.merge(given, out, overwrite=True)
         if not stranger:
             shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("record", ["listing", "old"])
+@pytest.mark.parametrize(
+    ("shard_size", "name", "holds"),
+    [
+        (10**9, "model-00001-of-00009.safetensors", "other tensors"),
+        (10**9, "model-00001-of-00009.safetensors", "tensors of the same names"),
+        (10**9, "model-00001-of-00009.safetensors", "nothing that can be read"),
+        (10**9, "model.safetensors", "other tensors"),
+        (0, "model.safetensors", "other tensors"),
+        (0, "model.safetensors", "tensors of the same names"),
+        (0, "model-00001-of-00009.safetensors", "tensors of the same names"),
+    ],
+)
+def test_overwrite_spares_weights_that_a_merge_did_not_write(
+    family, tmp_path: Path, record: str, shard_size: int, name: str, holds: str
+):
+    out = tmp_path / "out"
+    ledmerge.merge(linear(family), out, shard_size=shard_size)
+    if record == "old":
+        found = json.loads((out / "ledmerge.json").read_text())
+        del found["written"]
+        (out / "ledmerge.json").write_text(json.dumps(found))
+    if holds == "other tensors":
+        save_file({"other": torch.ones(3)}, out / name)
+    elif holds == "tensors of the same names":
+        shutil.copyfile(family[1] / "model.safetensors", out / name)
+    else:
+        (out / name).write_text("version https://git-lfs.github.com/spec/v1")
+    before = files_of(out)
+    with pytest.raises(OutputError, match=rf"out: holds {name}, which ledmerge did not write"):
+        ledmerge.merge(slerp(family), out, overwrite=True)
+    assert files_of(out) == before
+
+
+@pytest.mark.parametrize("lost", ["a shard", "the index", "the end of a shard", "nothing"])
+def test_overwrite_replaces_a_merge_that_was_damaged(family, tmp_path: Path, lost: str):
+    out = tmp_path / "out"
+    ledmerge.merge(linear(family), out, shard_size=0)
+    shard = max(out.glob("model-*.safetensors"))
+    if lost == "a shard":
+        shard.unlink()
+    elif lost == "the index":
+        (out / "model.safetensors.index.json").unlink()
+    elif lost == "the end of a shard":
+        os.truncate(shard, shard.stat().st_size // 2)
+    else:  # a copy is no loss
+        shutil.copyfile(shard, out / "model-00001-of-00009.safetensors")
+    ledmerge.merge(slerp(family), out, overwrite=True)
+    assert [path.name for path in out.glob("*.safetensors")] == ["model.safetensors"]
 
 
 def test_two_merges_into_one_folder_do_not_mix(family, tmp_path: Path):

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -16,11 +15,9 @@ from typing import Any
 from ledmerge.checkpoint.checkpoint import has_weights
 from ledmerge.checkpoint.files import Files
 from ledmerge.checkpoint.lock import check_free, hold
+from ledmerge.checkpoint.written import JOURNAL, file_names, strangers
 from ledmerge.errors import OutputError
 
-JOURNAL = "journal.jsonl"
-LIST = "written"
-"""Key in the mark of a folder: names, or patterns of them, of all that was written into it."""
 ANY = ("*",)
 
 
@@ -102,7 +99,7 @@ class Staging:
         """The names of all that is written, with the first mark; what the mark is to list, so that
         `--overwrite` never deletes anything else.
         """
-        return sorted({*_names(self.folder), self._marks[0]})
+        return sorted({*file_names(self.folder), self._marks[0]})
 
     def publish(self, progress: Callable[[str], None] = lambda _: None) -> None:
         """Flush every byte to the disk, then give the folder its name."""
@@ -252,35 +249,13 @@ def _check_place(
                 f"{out}: was not made by ledmerge (no {' or '.join(marks)}), so --overwrite does "
                 "not replace it; remove it yourself or choose another name"
             )
-        if strangers := _strangers(out, marks, usual):
-            more = f" and {len(strangers) - 3:,} more" if len(strangers) > 3 else ""
+        if found := strangers(out, marks, usual):
+            more = f" and {len(found) - 3:,} more" if len(found) > 3 else ""
             raise OutputError(
-                f"{out}: holds {', '.join(strangers[:3])}{more}, which ledmerge did not write and "
-                f"--overwrite would delete; move {'it' if len(strangers) == 1 else 'them'} away, "
+                f"{out}: holds {', '.join(found[:3])}{more}, which ledmerge did not write and "
+                f"--overwrite would delete; move {'it' if len(found) == 1 else 'them'} away, "
                 "or choose another name"
             )
-
-
-def _strangers(out: Path, marks: tuple[str, ...], usual: Sequence[str]) -> list[str]:
-    """The files in a folder of ours that are not of those its mark lists, or usual there."""
-    ours = next((found for mark in marks if (found := _listed(out / mark)) is not None), usual)
-    return sorted(
-        name for name in _names(out) if not any(name == n or fnmatch(name, n) for n in ours)
-    )
-
-
-def _listed(mark: Path) -> list[str] | None:
-    """What a mark says was written; None if it says nothing, as older ones, or is damaged."""
-    try:
-        return list(map(str, json.loads(mark.read_text(encoding="utf-8"))[LIST]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def _names(folder: Path) -> set[str]:
-    """Every file but the journal, by its path inside the folder."""
-    files = (p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
-    return {path.relative_to(folder).as_posix() for path in files} - {JOURNAL}
 
 
 def empty(folder: Path) -> None:

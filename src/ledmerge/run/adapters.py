@@ -10,7 +10,8 @@ from typing import Any
 import ledmerge
 from ledmerge.checkpoint.digest import digest_tensors, digest_text
 from ledmerge.checkpoint.layout import NewTensor
-from ledmerge.checkpoint.staging import LIST, Staging, check_destination, destination
+from ledmerge.checkpoint.staging import Staging, check_destination, destination
+from ledmerge.checkpoint.written import LIST
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.models.adapter import Adapter
 from ledmerge.models.adapter_folder import AdapterWriter, NewModule

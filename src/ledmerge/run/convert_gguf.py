@@ -8,12 +8,12 @@ from typing import Any
 from ledmerge.checkpoint.checkpoint import open_checkpoint
 from ledmerge.checkpoint.digest import checkpoint_digest, digest_tensors
 from ledmerge.checkpoint.staging import (
-    LIST,
     Staging,
     check_destination,
     check_outside_models,
     destination,
 )
+from ledmerge.checkpoint.written import LIST
 from ledmerge.models.gguf import open_gguf
 from ledmerge.models.loading import silence
 from ledmerge.run.progress import Progress, Quiet

@@ -11,12 +11,12 @@ import torch
 
 from ledmerge.checkpoint.digest import digest_text
 from ledmerge.checkpoint.staging import (
-    LIST,
     Staging,
     check_destination,
     destination,
     finished,
 )
+from ledmerge.checkpoint.written import LIST
 from ledmerge.errors import RecipeError
 from ledmerge.evals._harmbench import completions_json
 from ledmerge.evals._question import Answer

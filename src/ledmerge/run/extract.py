@@ -14,7 +14,8 @@ from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
 from ledmerge.checkpoint.digest import digest_text
 from ledmerge.checkpoint.header import FLOAT_DTYPES
 from ledmerge.checkpoint.layout import NewTensor
-from ledmerge.checkpoint.staging import LIST, Staging, check_destination, destination
+from ledmerge.checkpoint.staging import Staging, check_destination, destination
+from ledmerge.checkpoint.written import LIST
 from ledmerge.errors import CheckpointError, NonFiniteError, RecipeError, did_you_mean
 from ledmerge.models.adapter_folder import AdapterWriter
 from ledmerge.models.compatible import differences

@@ -9,12 +9,12 @@ from typing import Any
 
 from ledmerge.checkpoint.layout import WEIGHTS
 from ledmerge.checkpoint.staging import (
-    LIST,
     Staging,
     check_destination,
     check_outside_models,
     destination,
 )
+from ledmerge.checkpoint.written import LIST
 from ledmerge.errors import OutputError
 from ledmerge.models.find import find_model
 from ledmerge.models.folder import ModelFolder

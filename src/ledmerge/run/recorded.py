@@ -6,7 +6,7 @@ from typing import Any
 
 from ledmerge.checkpoint.digest import digest_file
 from ledmerge.checkpoint.files import Files
-from ledmerge.checkpoint.staging import JOURNAL
+from ledmerge.checkpoint.written import JOURNAL
 from ledmerge.errors import CheckpointError
 from ledmerge.models.folder import TOKENIZER_FILES
 

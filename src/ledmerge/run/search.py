@@ -15,7 +15,6 @@ import yaml
 
 from ledmerge.checkpoint.digest import digest_text
 from ledmerge.checkpoint.staging import (
-    LIST,
     Staging,
     check_destination,
     check_outside_models,
@@ -23,6 +22,7 @@ from ledmerge.checkpoint.staging import (
     finished,
     partial_folder,
 )
+from ledmerge.checkpoint.written import LIST
 from ledmerge.errors import NonFiniteError, OutputError, RecipeError, did_you_mean
 from ledmerge.recipe.decided import Recipe
 from ledmerge.recipe.recipe import recipe_of

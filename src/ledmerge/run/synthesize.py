@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ledmerge.checkpoint.digest import digest_text
-from ledmerge.checkpoint.staging import LIST, Staging, check_destination, destination, finished
+from ledmerge.checkpoint.staging import Staging, check_destination, destination, finished
+from ledmerge.checkpoint.written import LIST
 from ledmerge.data.rows import choose_rows, read_records
 from ledmerge.errors import DataError
 from ledmerge.evals import harm

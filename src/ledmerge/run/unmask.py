@@ -12,12 +12,12 @@ from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint, open_checkp
 from ledmerge.checkpoint.digest import block_digests, digest_tensors, tensor_digest
 from ledmerge.checkpoint.layout import NewTensor, ShardWriter, lay_out, weight_index
 from ledmerge.checkpoint.staging import (
-    LIST,
     Staging,
     check_destination,
     check_outside_models,
     destination,
 )
+from ledmerge.checkpoint.written import LIST
 from ledmerge.errors import CheckpointError, RecipeError, did_you_mean
 from ledmerge.models.dequantized import dequantized
 from ledmerge.models.find import find_model

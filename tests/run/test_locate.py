@@ -105,6 +105,7 @@ def test_the_folder_holds_scores_and_provenance(model_folder, rows_file, tmp_pat
     assert sorted(path.name for path in out.iterdir()) == ["scores.json", "scores.safetensors"]
     assert [path.name for path in tmp_path.iterdir()] == ["scores"]
     told = json.loads((out / "scores.json").read_text())
+    assert told.pop("written") == ["scores.json", "scores.safetensors"]
     assert told.pop("digests") == digest_tensors(open_checkpoint(out, stem="scores"))
     assert told == provenance
     metadata = open_checkpoint(out, stem="scores").metadata

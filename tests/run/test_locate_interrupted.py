@@ -1,9 +1,11 @@
 """Interrupted and taken up again, a run ends in the bytes of an undisturbed one."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -149,6 +151,26 @@ def test_another_question_does_not_resume(model_folder, rows_file, tmp_path):
         locate(folder, out, rows_file, settings=other, resume=True)
     locate(folder, out, rows_file, settings=other, overwrite=True)
     assert out.is_dir()
+
+
+def test_overwrite_spares_what_somebody_put_beside_scores(model_folder, rows_file, tmp_path):
+    folder, out = model_folder("llama"), tmp_path / "out"
+    again = partial(locate, folder, out, rows_file, settings=SETTINGS, overwrite=True)
+    again()
+    again()
+    for name in ("notes.md", "scores-00001-of-00009.safetensors"):
+        (out / name).write_text("x")
+        with pytest.raises(OutputError, match=f"holds {name}, which ledmerge did not write"):
+            again()
+        (out / name).rename(tmp_path / name)
+    told = json.loads((out / "scores.json").read_text())
+    del told["written"]  # of an earlier version
+    (out / "scores.json").write_text(json.dumps(told))
+    (out / "notes.md").write_text("x")
+    with pytest.raises(OutputError, match=r"holds notes.md, which ledmerge did not write"):
+        again()
+    (out / "notes.md").unlink()
+    again()
 
 
 def test_a_finished_set_is_known_and_another_is_not(model_folder, rows_file, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ from ledmerge.run.ray_locate import locate_on_ray
 from ledmerge.run.ray_workers import is_ray
 from ledmerge.run.score_pass import open_pass
 from ledmerge.run.score_question import ModelLike, ScoreQuestion, read_question
-from ledmerge.run.score_store import MARK, SavedSums, ScoreStore, finished_set
+from ledmerge.run.score_store import MARK, USUAL, SavedSums, ScoreStore, finished_set
 from ledmerge.run.scored_model import ScoredModel, open_scored_model
 from ledmerge.scores._catalog import requests
 
@@ -77,7 +77,9 @@ def locate(
         LedmergeError: the inputs do not make scores, or `out` cannot be written.
     """
     on_ray, out, ranks = is_ray(engine), destination(out), join_ranks(device)
-    check = partial(check_destination, out, marks=(MARK,), resume=resume, overwrite=overwrite)
+    check = partial(
+        check_destination, out, marks=(MARK,), resume=resume, overwrite=overwrite, usual=USUAL
+    )
     is_known = resume and (out / MARK).is_file()  # whose scores those are, their key tells
     if ranks.is_first and not is_known:
         check()

@@ -14,11 +14,15 @@ from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import digest_tensors, digest_text
 from ledmerge.checkpoint.layout import NewTensor, Shard, ShardWriter, lay_out, weight_index
 from ledmerge.checkpoint.staging import Staging, finished, flush, partial_folder
+from ledmerge.checkpoint.written import LIST
 from ledmerge.errors import LedmergeError, ScoreError
 from ledmerge.ops.rank_codes import rank_codes
 
 MARK = "scores.json"
 """The provenance, readable; also tells a score folder from others."""
+
+USUAL = (MARK, "scores*.safetensors", "scores.safetensors.index.json")
+"""What `--overwrite` takes for ours in a score folder that does not list its files."""
 
 SHARD_BYTES = 5_000_000_000
 
@@ -52,6 +56,7 @@ class ScoreStore:
             marks=(MARK,),
             resume=resume,
             overwrite=overwrite,
+            usual=USUAL,
             others="another model, other data, other settings",
         )
         self._folder = self._staging.folder
@@ -120,7 +125,8 @@ class ScoreStore:
         if len(self._shards) > 1:
             (self._folder / "scores.safetensors.index.json").write_bytes(weight_index(self._shards))
         digests = dict(sorted(self._noted.items()))
-        text = json.dumps(self._provenance | {"digests": digests}, indent=2)
+        beside = {"digests": digests, LIST: self._staging.files()}
+        text = json.dumps(self._provenance | beside, indent=2)
         (self._folder / MARK).write_text(text + "\n", encoding="utf-8")
         self._staging.publish()
 
@@ -164,7 +170,7 @@ class SavedSums:
 
 
 def provenance(folder: Path) -> dict[str, Any]:
-    """What `scores.json` says of a score set, but for the digests of its tensors.
+    """What `scores.json` says of a score set, but for its files and the digests of its tensors.
 
     Raises:
         ScoreError: there is none that can be read.
@@ -174,8 +180,7 @@ def provenance(folder: Path) -> dict[str, Any]:
         _ = found["model"]["digest"], found["model"]["name"], found["data"]["rows"], found["score"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ScoreError(f"{folder}: no readable {MARK} ({error!r}); not a score folder") from error
-    found.pop("digests", None)
-    return found
+    return {name: said for name, said in found.items() if name not in ("digests", LIST)}
 
 
 def finished_set(out: Path, key: str) -> dict[str, Any] | None:

@@ -32,10 +32,11 @@ class Staging:
         others: what of an interrupted run that may not be resumed is another, for the message.
         marks: files one of which an existing folder must hold to be overwritten, so that
             `--overwrite` never deletes a folder that ledmerge did not make.
-        resume: take up an interrupted run where there is one; None for work that is always begun
-            again.
+        resume: take up an interrupted run where there is one.
         overwrite: replace a finished folder, and drop an interrupted run (with `resume`, only one
             of other work).
+        is_resumable: False for work that is always begun again: an interrupted run is dropped, and
+            needs no leave for that.
 
     Raises:
         OutputError: the destination is in use, or holds an interrupted run that was not asked for.
@@ -47,8 +48,9 @@ class Staging:
         key: str,
         *,
         marks: tuple[str, ...],
-        resume: bool | None = False,
+        resume: bool = False,
         overwrite: bool = False,
+        is_resumable: bool = True,
         also: Sequence[str] = (),
         usual: Sequence[str] = ANY,
         others: str = "other inputs, other options",
@@ -56,9 +58,16 @@ class Staging:
         self.out = out
         self.folder = partial_folder(out)
         self._marks, self._overwrite, self._usual, self._others = marks, overwrite, usual, others
-        self._mend = "run it again" if resume is None else "go on with --resume"
+        self._mend = "go on with --resume" if is_resumable else "run it again"
         self.finished: list[dict[str, Any]] = []
-        check_destination(out, marks=marks, resume=resume, overwrite=overwrite, usual=usual)
+        check_destination(
+            out,
+            marks=marks,
+            resume=resume,
+            overwrite=overwrite,
+            is_resumable=is_resumable,
+            usual=usual,
+        )
         self._lock: int | None = hold(self.folder, out)
         try:
             self._open_journal(key, also, resume)
@@ -72,7 +81,7 @@ class Staging:
             os.close(self._lock)
             raise
 
-    def _open_journal(self, key: str, also: Sequence[str], resume: bool | None) -> None:
+    def _open_journal(self, key: str, also: Sequence[str], resume: bool) -> None:
         path = self.folder / JOURNAL
         lines = _whole_lines(path) if resume else []
         found = lines[0].get("key") if lines else None
@@ -173,20 +182,21 @@ def check_destination(
     out: Path,
     *,
     marks: tuple[str, ...],
-    resume: bool | None = False,
+    resume: bool = False,
     overwrite: bool = False,
+    is_resumable: bool = True,
     usual: Sequence[str] = ANY,
 ) -> None:
     """Raise OutputError where `out` may not be written; changes nothing.
 
     Args:
-        resume, usual: see `Staging`.
+        marks, resume, overwrite, is_resumable, usual: see `Staging`.
     """
     partial = partial_folder(out)
-    _check_place(out, marks, overwrite, usual, is_begun=bool(resume) and partial.exists())
+    _check_place(out, marks, overwrite, usual, is_begun=resume and partial.exists())
     _check_writable(out)
     check_free(partial, out)
-    if resume is None or not (partial.exists() and any(partial.iterdir())):
+    if not is_resumable or not (partial.exists() and any(partial.iterdir())):
         return
     if not (resume or overwrite):
         raise OutputError(

@@ -64,7 +64,7 @@ def merge_adapters(
             not fit each other; before the first byte is written.
     """
     out, progress = destination(out), progress or Quiet()
-    check_destination(out, marks=(MARK,), resume=None, overwrite=overwrite)
+    check_destination(out, marks=(MARK,), is_resumable=False, overwrite=overwrite)
     found = load_adapter_recipe(recipe)
     adapters = _find_all(found)
     parts = _plan(found, adapters)
@@ -76,7 +76,7 @@ def merge_adapters(
         progress.note(note)
     resolved = found.resolved()
     key = digest_text(json.dumps([ledmerge.__version__, resolved]))
-    with Staging(out, key, marks=(MARK,), resume=None, overwrite=overwrite) as staging:
+    with Staging(out, key, marks=(MARK,), is_resumable=False, overwrite=overwrite) as staging:
         settings = {k: adapters[0].settings[k] for k in _KEPT if k in adapters[0].settings}
         dtype = FILE_DTYPES[found.dtype]
         modules = {name: part.new for name, part in parts.items()}

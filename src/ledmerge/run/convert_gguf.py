@@ -43,13 +43,13 @@ def convert_gguf(
         LedmergeError: as `open_gguf`, or `out` cannot be written.
     """
     out, progress = destination(out), progress or Quiet()
-    check_destination(out, marks=(MARK,), resume=None, overwrite=overwrite)
+    check_destination(out, marks=(MARK,), is_resumable=False, overwrite=overwrite)
     check_outside_models(out)
     progress.start(f"read {file.name}", 2, "steps")
     model, tokenizer = open_gguf(file, dtype)
     progress.advance()
     key = json.dumps([str(file), dtype, shard_size])
-    with Staging(out, key, marks=(MARK,), resume=None, overwrite=overwrite) as staging:
+    with Staging(out, key, marks=(MARK,), is_resumable=False, overwrite=overwrite) as staging:
         with silence():
             model.save_pretrained(staging.folder, max_shard_size=shard_size)
             tokenizer.save_pretrained(staging.folder)

@@ -75,7 +75,7 @@ def extract_lora(
         raise RecipeError(f"rank: expected a whole number above 0, found {rank}")
     if dtype not in FILE_DTYPES:
         raise RecipeError(f"dtype: '{dtype}' is not known{did_you_mean(dtype, FILE_DTYPES)}")
-    check_destination(out, marks=(MARK,), resume=None, overwrite=overwrite)
+    check_destination(out, marks=(MARK,), is_resumable=False, overwrite=overwrite)
     opened = open_models([str(base), str(expert)])
     before, after = opened[str(base)], opened[str(expert)]
     pair = before.checkpoint, after.checkpoint
@@ -93,7 +93,7 @@ def extract_lora(
     asked = {"base": str(base), "expert": str(expert), "rank": rank, "rest": rest}
     asked |= {"dtype": dtype, "seed": seed}
     work = digest_text(json.dumps([ledmerge.__version__, asked]))
-    with Staging(out, work, marks=(MARK,), resume=None, overwrite=overwrite) as staging:
+    with Staging(out, work, marks=(MARK,), is_resumable=False, overwrite=overwrite) as staging:
         modules = {module: change.new for module, change in plan.changes.items()}
         writer = AdapterWriter(staging.folder, modules, plan.settings, FILE_DTYPES[dtype], copies)
         progress.start("extract", len(modules), "modules")

@@ -81,13 +81,15 @@ def unmask(
         "rescale": _rescale(record, place),
         "merged": record["digest"],
     }
-    check_destination(out, marks=(MARK,), resume=None, overwrite=overwrite)
+    check_destination(out, marks=(MARK,), is_resumable=False, overwrite=overwrite)
     check_outside_models(out)
     with (
         open_checkpoint(merged) as weights,
         _base(merged, record, base).checkpoint as start,
         open_masks(merged, files[model]) as masks,
-        Staging(out, json.dumps(task), marks=(MARK,), resume=None, overwrite=overwrite) as staging,
+        Staging(
+            out, json.dumps(task), marks=(MARK,), is_resumable=False, overwrite=overwrite
+        ) as staging,
     ):
         entries = list(weights.entries.values())
         tensors = [NewTensor(entry.name, entry.dtype, entry.shape) for entry in entries]

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from ledmerge.checkpoint import layout
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, open_checkpoint
+from ledmerge.checkpoint.flush import _load as load
 from ledmerge.checkpoint.flush import begin_flush
 from ledmerge.checkpoint.header import ITEM_SIZES
 from ledmerge.checkpoint.layout import NewTensor, Shard, ShardWriter, lay_out, weight_index
@@ -134,6 +135,15 @@ def test_a_full_disk_shows_on_opening_and_leaves_no_file_open(tmp_path: Path, mo
     assert num_open_files() == before
 
 
+def test_where_no_space_can_be_reserved_a_file_has_its_size_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate")
+    (shard,) = lay_out(tmp_path, [NewTensor("w", "U8", (10,))], 10**9, {})
+    writer = ShardWriter([shard])
+    writer.write("w", 8, memoryview(b"12"))
+    writer.close()
+    assert shard.path.read_bytes() == shard.header + bytes(8) + b"12"
+
+
 def test_a_pickled_writer_writes_into_the_same_files_and_reserves_none(tmp_path: Path):
     new = [NewTensor("a", "U8", (4,)), NewTensor("b", "U8", (4,))]
     shards = lay_out(tmp_path, new, 4, {})
@@ -172,3 +182,9 @@ def test_flushing_is_begun_without_a_complaint_of_the_system(tmp_path: Path):
     with (tmp_path / "file").open("wb", buffering=0) as file:
         file.write(bytes(5000))
         assert begin_flush(file.fileno()) == 0
+
+
+def test_where_no_flushing_can_be_begun_nothing_is(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: pytest.fail("Linux's call is looked for"))
+    assert load()(-1) is None

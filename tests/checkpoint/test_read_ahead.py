@@ -22,3 +22,5 @@ def test_the_bytes_of_the_spans_are_asked_for(tmp_path: Path, monkeypatch):
     stored = weights["b"].view(torch.uint8).numpy().tobytes()
     assert [data[place : place + size] for place, size, _ in asked] == [stored[6:14], stored[180:]]
     assert {advice for _, _, advice in asked} == {os.POSIX_FADV_WILLNEED}
+    monkeypatch.delattr(os, "posix_fadvise")  # a system that cannot be told
+    read_ahead(open_checkpoint(tmp_path).entries["b"], [(3, 7)])

@@ -29,7 +29,7 @@ from ledmerge.models.quantized import MEND
 from ledmerge.run import planned as module
 from ledmerge.run.explain import explain
 from ledmerge.run.pieces import piece_on
-from ledmerge.run.plan import check_memory, check_space, plan
+from ledmerge.run.plan import check_memory, check_space, default_threads, plan
 
 EMBEDDING = "model.embed_tokens.weight"
 
@@ -319,6 +319,14 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_byte(tmp_path: Path, 
     ):
         ledmerge.merge(given, tmp_path / "out")
     assert not list(tmp_path.glob(".out*"))
+
+
+def test_there_is_a_worker_for_each_core_that_may_be_used(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 20)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(12))
+    assert (default_threads(), default_threads("cuda")) == (12, 8)
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert default_threads() == 20
 
 
 def test_a_plan_for_a_gpu_counts_its_larger_pieces_and_fewer_workers(tmp_path: Path, monkeypatch):

@@ -191,7 +191,10 @@ def _reserve(shard: Shard) -> int:
     if os.fstat(descriptor).st_size != shard.nbytes:
         os.truncate(descriptor, 0)
         try:
-            os.posix_fallocate(descriptor, 0, shard.nbytes)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, 0, shard.nbytes)
+            else:  # then a full disk shows as it fills
+                os.truncate(descriptor, shard.nbytes)
         except OSError:
             os.close(descriptor)
             raise

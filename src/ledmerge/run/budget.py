@@ -16,7 +16,11 @@ SHARE = 0.8
 def bytes_for_sums(
     parameters: Mapping[str, nn.Parameter], memory: int | None, device: torch.device
 ) -> int:
-    """What is left for float32 sums: `memory` less the weights, or most of what is free."""
+    """What is left for float32 sums: `memory` less the weights, or most of what is free.
+
+    Raises:
+        RecipeError: how much is free cannot be found out.
+    """
     if memory is not None:
         return memory - sum(p.numel() * p.element_size() for p in parameters.values())
     return int(_free_bytes(device) * SHARE)
@@ -68,6 +72,13 @@ def _nbytes(sums: Mapping[str, Tensor], names: list[str]) -> int:
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    place = Path("/proc/meminfo")
+    try:
+        lines = place.read_text(encoding="ascii").splitlines()
+    except OSError as error:
+        raise RecipeError(
+            f"{place}: cannot be read ({error.strerror}), which tells the free memory; say how "
+            "much locating may take, by --memory"
+        ) from error
     fields = dict(line.split(":") for line in lines)
     return int(fields["MemAvailable"].split()[0]) * 1024

@@ -1,7 +1,6 @@
 """Memory that blocks leave to the blocks after them."""
 
 import ctypes
-import sys
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _LARGEST = 8 << 20
@@ -18,6 +17,6 @@ def keep_freed() -> None:
     emptied first: up to an eighth of a merge's time. What has been its largest size remains it, so
     this is for processes that do nothing but merge. Other C libraries know no such setting.
     """
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_MMAP_THRESHOLD, _LARGEST)
         mallopt(_TRIM_THRESHOLD, _KEPT)

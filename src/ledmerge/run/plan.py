@@ -250,8 +250,8 @@ def check_memory(plan: Plan, memory: int | None, threads: int, piece: int = BLOC
 
 def default_threads(device: str = "cpu") -> int:
     """One worker for each core this process may use; on a GPU ("cuda") at most `ON_GPU`."""
-    is_linux = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if is_linux else os.cpu_count() or 1
+    is_told = hasattr(os, "sched_getaffinity")  # Linux's
+    cores = len(os.sched_getaffinity(0)) if is_told else os.cpu_count() or 1
     return min(cores, ON_GPU) if device == "cuda" else cores
 
 

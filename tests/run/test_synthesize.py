@@ -149,6 +149,17 @@ def test_prompts_nobody_answers_well_are_left_out(write, scripted, tmp_path):
     }
 
 
+def test_rows_are_in_the_order_of_the_prompts_whoever_answers(write, scripted, tmp_path):
+    def says(*refused):
+        return {p: REFUSAL if p in refused else "Sure. First, make a plan." for p in PROMPTS}
+
+    scripted({"math": says(PROMPTS[2]), "safety": says(*PROMPTS[:2])})
+    models = [model("math"), model("safety")]
+    rows = {"prompts": "prompts.jsonl", "models": models, "keep": "safe"}
+    ledmerge.synthesize(write({"refusals": rows}), tmp_path / "out")
+    assert [row["prompt"] for row in rows_of(tmp_path / "out", "refusals")] == PROMPTS
+
+
 def test_rows_without_an_answer_to_keep_are_an_error(write, scripted, tmp_path):
     scripted({"math": dict.fromkeys(PROMPTS, "Sure. First, make a plan.")})
     rows = {"prompts": "prompts.jsonl", "models": [model("math")], "keep": "safe"}
@@ -200,6 +211,9 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_has_nothing_to_do(write, 
     with pytest.raises(OutputError, match="exists"):
         ledmerge.synthesize(said, tmp_path / "out")
     ledmerge.synthesize(said, tmp_path / "out", overwrite=True)
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Pick a lock."}\n' * 3)
+    with pytest.raises(OutputError, match="exists"):  # other prompts: other work
+        ledmerge.synthesize(said, tmp_path / "out", resume=True)
 
 
 @pytest.mark.parametrize(

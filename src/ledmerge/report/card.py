@@ -53,7 +53,7 @@ def write_card(
     listed = "".join(f"- {model}\n" for model, _ in models)
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {name}\n\n"
-        f"Merged with [ledmerge](https://pypi.org/project/ledmerge/) {version}, method "
+        f"Merged with ledmerge {version}, method "
         f"`{recipe['merge_method']}`, {origin}\n\n{listed}\n"
         f"{unsaid}{_table(summary)}"
         f"## Recipe\n\n```yaml\n{yaml.safe_dump_all([*steps, recipe], sort_keys=False)}```\n\n"

@@ -120,3 +120,51 @@ def test_what_yaml_has_twice_is_varied_once(write, tmp_path: Path):
     (tmp_path / "recipe.yaml").write_text(f"{{merge_method: linear, models: {models}}}")
     fields = load_search(path).with_values({"models[0].parameters.weight": 2.0})
     assert [each["parameters"]["weight"] for each in fields["models"]] == [2.0, 1.0]
+
+
+WEIGHT = "models[0].parameters.weight"
+
+
+@pytest.mark.parametrize(
+    ("place", "varied", "own"),
+    [
+        (WEIGHT, {"low": 0.0, "high": 1.0}, 1.0),
+        (WEIGHT, {"low": 0.0, "high": 0.9}, None),
+        (WEIGHT, {"low": 0.0, "high": 1.5, "step": 0.5}, 1.0),
+        (WEIGHT, {"low": 0.1, "high": 1.6, "step": 0.5}, None),
+        (WEIGHT, {"low": 0.5, "high": 2.0, "log": True}, 1.0),
+        (WEIGHT, {"low": 0.0, "high": 1.0, "anchors": 3}, [1.0, 1.0, 1.0]),
+        (WEIGHT, [0.5, 1], 1),
+        (WEIGHT, [True, 2], None),
+        (WEIGHT, ["1.0", 2], None),
+        ("models[1].parameters.weight", [0.5, 1.0], None),
+        ("parameters.disjoint", ["priority", "share"], "priority"),
+        ("parameters.priority", ["safety", "math"], None),
+        ("merge_method", ["ties", "led"], "led"),
+    ],
+)
+def test_what_the_recipe_itself_says_is_known_where_it_is_among_what_is_tried(
+    write, place, varied, own
+):
+    found = load_search(write(vary={place: varied})).own
+    assert found == ({} if own is None else {place: own})
+
+
+@pytest.mark.parametrize(
+    ("said", "own"),
+    [
+        ([0.2, 0.4], [0.2, 0.4]),
+        ([0.2, 1.4], None),
+        ([0.2, 0.3, 0.4], None),
+        ([{"filter": "mlp", "value": 0.5}, {"value": 0.2}], None),
+        (float("nan"), None),
+        (True, None),
+    ],
+)
+def test_a_gradient_of_the_recipe_counts_where_it_has_as_many_anchors(
+    write, tmp_path: Path, said, own
+):
+    path = write(vary={"parameters.density": {"low": 0.0, "high": 1.0, "anchors": 2}})
+    fields = {**RECIPE, "parameters": {"density": said}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(fields))
+    assert load_search(path).own == ({} if own is None else {"parameters.density": own})

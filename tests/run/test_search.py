@@ -127,7 +127,7 @@ class Stopped(Quiet):
 def test_an_interrupted_search_goes_on_to_the_same_end(
     write, tmp_path: Path, fresh_cache, sampler, monkeypatch
 ):
-    path = write(trials=14, sampler=sampler)
+    path = write(with_weights(write, 0.5, 0.25), trials=14, sampler=sampler)
     whole = ledmerge.search(path, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         ledmerge.search(path, tmp_path / "out", progress=Stopped(12))
@@ -143,6 +143,17 @@ def test_an_interrupted_search_goes_on_to_the_same_end(
     monkeypatch.setattr(searching, "_try", counted)
     assert ledmerge.search(path, tmp_path / "out", resume=True) == whole
     assert tried == [13, 14]
+
+
+def with_weights(write, *weights):
+    """The recipe's models with weights of their own, as searches look for them."""
+    models = yaml.safe_load(write().with_name("recipe.yaml").read_text())["models"]
+    return {
+        "models": [
+            {**model, "parameters": {"weight": weight}}
+            for model, weight in zip(models, weights, strict=True)
+        ]
+    }
 
 
 def test_trials_of_another_optuna_are_not_gone_on_with(write, tmp_path: Path, fresh_cache):
@@ -241,6 +252,38 @@ def test_the_recipe_as_it_stands_may_be_the_best(write, tmp_path: Path, monkeypa
     record = ledmerge.search(write(), tmp_path / "out")
     assert record["best"] == 0
     assert "no trial did better" in (tmp_path / "out/best.yaml").read_text()
+
+
+class Noted(Quiet):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, message):
+        self.notes.append(message)
+
+
+def test_the_sampler_learns_from_the_recipe_as_it_stands(write, tmp_path: Path, monkeypatch):
+    merge, evaluate = hill((0.3, 1.4))
+    monkeypatch.setattr(searching, "merge", merge)
+    monkeypatch.setattr(searching, "evaluate", evaluate)
+
+    def search(first):
+        path = write(with_weights(write, first, 1.4), trials=12, sampler="tpe")
+        progress = Noted()
+        record = ledmerge.search(path, tmp_path / str(first), progress=progress)
+        return record, [list(each["values"].values()) for each in record["trials"]], progress.notes
+
+    record, tried, notes = search(0.3)
+    assert tried[0] == [0.3, 1.4]
+    assert record["best"] == 0
+    assert "no trial did better" in (tmp_path / "0.3/best.yaml").read_text()
+    assert not notes
+    _, untold, notes = search(2.3)
+    assert untold[0] == [1.4]
+    assert "'models[0].parameters.weight'" in notes[0]
+    # Nine at random make ten with the recipe: the next is the first that knows of it.
+    assert tried[1:10] == untold[1:10]
+    assert tried[10] != untold[10]
 
 
 def test_a_gradient_over_the_layers(write, tmp_path: Path, fresh_cache):

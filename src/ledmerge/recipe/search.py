@@ -48,13 +48,36 @@ class Range(BaseModel):
 
     def _is_divided(self, step: float) -> bool:
         parts = (self.high - self.low) / step
-        return parts < 1e6 and abs(parts - round(parts)) < 1e-6
+        return parts < 1e6 and _is_whole(parts)
 
     @property
     def ends(self) -> list[Any]:
         """The lowest value and the highest."""
-        count = self.anchors
-        return [[end] * count if count else end for end in (self.low, self.high)]
+        return [self._written(end) for end in (self.low, self.high)]
+
+    def find(self, said: Any) -> list[Any]:
+        """What a recipe says, as it would be tried; nothing where it is not in the range.
+
+        One number stands for as many anchors; a gradient of another length is not tried.
+        """
+        numbers = said if isinstance(said, list) and self.anchors == len(said) else [said]
+        return [said if said is numbers else self._written(said)] if self._holds(numbers) else []
+
+    def _written(self, number: Any) -> Any:
+        return [number] * self.anchors if self.anchors else number
+
+    def _holds(self, numbers: list[Any]) -> bool:
+        return all(
+            isinstance(each, int | float)
+            and not isinstance(each, bool)
+            and self.low <= each <= self.high
+            and (self.step is None or _is_whole((each - self.low) / self.step))
+            for each in numbers
+        )
+
+
+def _is_whole(number: float) -> bool:
+    return abs(number - round(number)) < 1e-6
 
 
 @dataclass(frozen=True)
@@ -67,6 +90,14 @@ class Choices:
     def ends(self) -> list[Any]:
         """All of them."""
         return list(self.values)
+
+    def find(self, said: Any) -> list[Any]:
+        """What a recipe says, if it is one of the values."""
+        return [
+            each
+            for each in self.values
+            if each == said and isinstance(each, bool) == isinstance(said, bool)
+        ]
 
 
 class SearchFile(BaseModel):
@@ -118,6 +149,15 @@ class Search:
         for path, value in values.items():
             _set(fields, path, value, f"{self.place}: vary")
         return fields
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """Place -> what the recipe itself says there, where that is among what is tried."""
+        return {
+            path: value
+            for path, varied in self.space.items()
+            for value in varied.find(_said(self.fields, path))
+        }
 
 
 def load_search(path: Path) -> Search:
@@ -174,7 +214,7 @@ def _set(fields: Any, path: str, value: Any, where: str) -> None:
     Raises:
         RecipeError: there can be no such place.
     """
-    steps = [int(index) if index else name for name, index in _STEP.findall(path)]
+    steps = _steps(path)
     if not _PLACE.fullmatch(path):
         raise RecipeError(
             f"{where}: '{path}' names no place in a recipe; write it as 'parameters.density' or "
@@ -190,6 +230,18 @@ def _set(fields: Any, path: str, value: Any, where: str) -> None:
         if isinstance(here, dict) and here.get(step) is None and isinstance(after, str):
             here[step] = {}
         here = here.get(step) if isinstance(here, dict) else here[step]
+
+
+def _said(fields: Any, path: str) -> Any:
+    """What stands at a place that there can be; None if nothing does."""
+    here: Any = fields
+    for step in _steps(path):
+        here = here[step] if isinstance(step, int) else (here or {}).get(step)
+    return here
+
+
+def _steps(path: str) -> list[str | int]:
+    return [int(index) if index else name for name, index in _STEP.findall(path)]
 
 
 def _fits(step: str | int, here: Any) -> bool:

@@ -40,6 +40,7 @@ class Sampler:
             ) from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         of = optuna.distributions
+        self._kind, self._made = kind, optuna.trial.create_trial
         self._failed = optuna.trial.TrialState.FAIL
         self._space = space
         self._distributions: dict[str, optuna.distributions.BaseDistribution] = {}
@@ -59,6 +60,24 @@ class Sampler:
             }[kind]()
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
 
+    def learn(self, values: Mapping[str, Any], objective: float) -> None:
+        """What came of values that were not asked for; before the first that are.
+
+        CMA-ES knows where it stands by its own draws alone, and random draws learn nothing.
+        """
+        if self._kind != "tpe":
+            return
+        params: dict[str, Any] = {}
+        for place, varied in self._space.items():
+            if isinstance(varied, Choices):
+                params[place] = values[place]
+                continue
+            numbers = values[place] if varied.anchors else [values[place]]
+            for name, number in zip(_names(place, varied), numbers, strict=True):
+                params[name] = _on_grid(number, self._distributions[name])
+        made = self._made(params=params, distributions=self._distributions, value=objective)
+        self._study.add_trial(made)
+
     def ask(self) -> dict[str, Any]:
         """Place -> the value to try there."""
         self._trial = self._study.ask(self._distributions)
@@ -76,6 +95,12 @@ class Sampler:
             self._study.tell(self._trial, state=self._failed)
         else:
             self._study.tell(self._trial, objective)
+
+
+def _on_grid(number: float, distribution: Any) -> float:
+    """The number as Optuna writes it: it steps from `low`, and may end a hair below `high`."""
+    low, step = distribution.low, distribution.step
+    return min(low + round((number - low) / step) * step, distribution.high) if step else number
 
 
 def _names(place: str, varied: Range) -> list[str]:

@@ -102,6 +102,8 @@ def search(
     benchmarks = open_benchmarks(suite, place, folder, allow_code)
     signs = _signs(found, suite, benchmarks)
     sampler = Sampler(found.space, found.file.sampler, found.file.seed)
+    own = found.own
+    elsewhere = [place for place in found.space if place not in own]
     start = plan(_recipe(found, {}))
     check_memory(start, memory, threads or default_threads(where.type), piece_on(where))
     raise_problems(start)
@@ -123,11 +125,16 @@ def search(
         overwrite=overwrite,
         others="another search, recipe or suite, other models, other data",
     ) as staging:
+        if elsewhere and found.file.sampler == "tpe":
+            progress.note(
+                f"{found.recipe}: says nothing at '{elsewhere[0]}' that the search may try, so "
+                "tpe does not learn from the recipe as it stands"
+            )
         lines = staging.finished[: found.file.trials + 1]
         for number in range(found.file.trials + 1):
             if number == 1:  # the recipe as it stands tells of itself: it may have to locate
                 progress.start("search", found.file.trials, "trials")
-            values = sampler.ask() if number else {}
+            values = sampler.ask() if number else own
             if number == len(lines):
                 lines.append(_try(found, signs, number, values, staging.folder, how, progress))
                 staging.note(lines[-1])
@@ -140,6 +147,8 @@ def search(
             if number:
                 sampler.tell(lines[number]["objective"])
                 progress.advance()
+            elif not elsewhere:
+                sampler.learn(own, lines[0]["objective"])
         record = {
             "format": FORMAT,
             "key": key,
@@ -279,7 +288,7 @@ def _merge_and_judge(
     progress: Progress,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The record of the merge, and its results."""
-    recipe = _recipe(found, values)
+    recipe = _recipe(found, values if number else {})
     raise_problems(plan(recipe))
     record = merge(
         recipe,
@@ -310,9 +319,10 @@ def _best(lines: list[dict[str, Any]]) -> int:
 
 
 def _write_best(found: Search, line: dict[str, Any], path: Path) -> None:
-    fields = rooted(found.with_values(line["values"]), found.recipe)
-    named = ", ".join(f"{name} {json.dumps(value)}" for name, value in line["values"].items())
-    what = f"trial {line['number']}: {named}" if named else "as it stood: no trial did better"
+    number, values = line["number"], line["values"]
+    fields = rooted(found.with_values(values if number else {}), found.recipe)
+    named = ", ".join(f"{name} {json.dumps(value)}" for name, value in values.items())
+    what = f"trial {number}: {named}" if number else "as it stood: no trial did better"
     head = f"# The best that `ledmerge search` found of {found.recipe.name}, {what}.\n"
     _write(path, head + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))
 

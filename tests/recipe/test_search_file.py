@@ -168,3 +168,31 @@ def test_a_gradient_of_the_recipe_counts_where_it_has_as_many_anchors(
     fields = {**RECIPE, "parameters": {"density": said}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(fields))
     assert load_search(path).own == ({} if own is None else {"parameters.density": own})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{benchmarks: {harm: {data: a.jsonl}}, dtype: float32}", "is a suite ('benchmarks')"),
+        ("lm_eval: {tasks: [seas]}", "is a suite ('lm_eval')"),
+        ("{recipe: recipe.yaml, suite: b, vary: {}, objective: {}}", "is a search ('objective')"),
+        ("{format: 1, parameters: {density: 1}}", "has the keys 'format', 'parameters'"),
+        ("{1: 2, a: 1, b: 2, c: 3, d: 4, e: 5}", "has the keys '1', 'a', 'b', 'c' and 2 more"),
+        ("[a, b]", "holds no keys"),
+        ("", "holds no keys"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_told_for_what_it_is(write, tmp_path: Path, text, message):
+    path = write()
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(RecipeError) as raised:
+        load_search(path)
+    said = str(raised.value)
+    assert said.startswith(f"{path}: recipe: {tmp_path / 'recipe.yaml'} {message}; expected a rec")
+    assert "'merge_method:' and 'models:'" in said
+
+
+def test_a_recipe_with_a_misspelt_method_is_left_to_whoever_reads_recipes(write, tmp_path: Path):
+    path = write()
+    (tmp_path / "recipe.yaml").write_text("{merge_methd: led, models: [{model: a}]}")
+    assert load_search(path).fields["merge_methd"] == "led"

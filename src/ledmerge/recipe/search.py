@@ -177,13 +177,31 @@ def load_search(path: Path) -> Search:
             f"{place}: sampler: cmaes varies two numbers or more, and nothing else; use tpe"
         )
     recipe, suite = (find_path(each, path.parent, place) for each in (file.recipe, file.suite))
-    said = read_yaml(recipe)
-    if not isinstance(said, dict):
-        raise RecipeError(f"{recipe}: expected keys such as 'merge_method:' and 'models:'")
-    search = Search(file, place, recipe, said, suite, space)
+    search = Search(file, place, recipe, _recipe_fields(recipe, place), suite, space)
     for name, varied in space.items():
         search.with_values({name: varied.ends[0]})
     return search
+
+
+def _recipe_fields(recipe: Path, place: str) -> dict[str, Any]:
+    """What the recipe's file says, which has to look like a recipe; what is wrong in it is told by
+    whoever reads recipes.
+    """
+    said = read_yaml(recipe)
+    keys = list(map(str, said)) if isinstance(said, dict) else []
+    if not {"merge_method", "models", "slices", "modules"}.isdisjoint(keys):
+        return said
+    found = "holds no keys"
+    if keys:
+        shown = ", ".join(f"'{key}'" for key in keys[:4])
+        found = f"has the keys {shown}" + (f" and {len(keys) - 4} more" if keys[4:] else "")
+    for kind, own in (("suite", ("benchmarks", "lm_eval")), ("search", ("objective", "vary"))):
+        if mark := next((key for key in own if key in keys), None):
+            found = f"is a {kind} ('{mark}')"
+    raise RecipeError(
+        f"{place}: recipe: {recipe} {found}; expected a recipe, with keys such as 'merge_method:' "
+        "and 'models:'"
+    )
 
 
 def count_numbers(space: Mapping[str, Range | Choices]) -> int:

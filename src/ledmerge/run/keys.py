@@ -63,4 +63,4 @@ def _sidecar_stamps(donor: ModelFolder) -> list[Stamp]:
 
 
 def _digest(*fields: object) -> str:
-    return xxhash.xxh3_128_hexdigest(json.dumps(fields, default=str).encode())
+    return xxhash.xxh3_128_hexdigest(json.dumps(fields).encode())

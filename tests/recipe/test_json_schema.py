@@ -113,6 +113,7 @@ def test_the_recipe_of_adapters_in_the_docs_is_valid(adapters):
         {"parameters": {"rank": 4, "density": 1}},
         {"base_model": "x"},
         {"locate": {"samples": 4}},
+        {"seed": 0},
         {"slices": [{"sources": [{"model": "a", "layer_range": [0, 1]}]}]},
     ],
 )

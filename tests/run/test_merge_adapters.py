@@ -156,6 +156,7 @@ def test_what_does_not_go_together_is_refused(base, pair, tmp_path: Path):
         ({**recipe("cat", pair), "base_model": "x"}, "base_model: is not used"),
         ({**recipe("cat", pair), "onto": "x"}, "onto: is not used where adapters are merged"),
         ({**recipe("cat", pair), "tokenizer_source": "x"}, "tokenizer_source: is not used"),
+        ({**recipe("cat", pair), "seed": 0}, "seed: no method for adapters draws random"),
         (recipe("cat", pair, density=1), "'density' is not known to cat"),
     ):
         with pytest.raises(LedmergeError, match=said):

@@ -14,9 +14,14 @@ from ledmerge.recipe.schema import RecipeFile
 
 WITHOUT = (
     *("base_model", "onto", "guard", "keep", "slices", "modules", "tokenizer", "tokenizer_source"),
-    *("chat_template", "name", "dequantize", "locate"),
+    *("chat_template", "name", "dequantize", "locate", "seed"),
 )
 """Keys of recipes that mean nothing here."""
+_UNUSED = (
+    "is not used where adapters are merged alone; leave it out, or merge them on a base with "
+    "`ledmerge merge`"
+)
+_NO_DRAWS = "no method for adapters draws random numbers; leave it out"
 WITHOUT_IN_MODELS = ("locate", "scores", "base_scores")
 """The same of an entry of `models`."""
 
@@ -96,10 +101,11 @@ def _resolve(file: RecipeFile, place: str, folder: Path) -> AdapterRecipe:
     entries = list(enumerate(file.models or []))
     notes: list[str] = []
     problems = [
-        f"{key}: is not used where adapters are merged alone; leave it out, or merge them on a "
-        "base with `ledmerge merge`"
+        f"{key}: {_NO_DRAWS if key == 'seed' else _UNUSED}"
         for key in WITHOUT
-        if key in file.model_fields_set and getattr(file, key) not in (None, False)
+        if key in file.model_fields_set
+        and getattr(file, key) is not None
+        and getattr(file, key) is not False
     ]
     problems += [
         f"models[{index}]: no method for adapters reads scores; leave 'locate' and 'scores' out"

@@ -2,11 +2,14 @@
 
 import json
 import sys
+from datetime import date
 
+import numpy as np
 import pytest
 
 import ledmerge
 from ledmerge.errors import DataError, RecipeError
+from ledmerge.run.harness import plain
 
 CHOICES = [
     {"question": "abc", "choices": ["d", "xyz"], "answer": 0},
@@ -102,3 +105,32 @@ def test_without_the_harness_it_says_how_to_get_it(suite, model_folder, tmp_path
 def test_a_suite_asks_something(model_folder, tmp_path):
     with pytest.raises(RecipeError, match="expected 'benchmarks', 'lm_eval' or both"):
         ledmerge.evaluate([model_folder("llama")], {"batch": 4}, tmp_path / "out")
+
+
+def test_what_tasks_tell_is_kept_as_what_it_is():
+    told = {
+        "acc": np.float32(0.5),
+        "is_right": np.bool_(True),
+        "target": np.int64(3),
+        "scores": np.array([[1, 2]]),
+        "labels": {"b", "a"},
+        "doc": {"day": date(2024, 5, 1), "at": np.datetime64("2024-05-01T10:00:00")},
+        "arguments": [("a", {"until": ["b"]})],
+    }
+    assert plain("seas", [told]) == [
+        {
+            "acc": 0.5,
+            "is_right": True,
+            "target": 3,
+            "scores": [[1, 2]],
+            "labels": ["a", "b"],
+            "doc": {"day": "2024-05-01", "at": "2024-05-01T10:00:00"},
+            "arguments": [["a", {"until": ["b"]}]],
+        }
+    ]
+
+
+@pytest.mark.parametrize(("odd", "said"), [(object(), "object"), (b"x", "bytes"), ({(1,): 2}, "")])
+def test_what_no_file_of_answers_can_hold_is_refused(odd, said):
+    with pytest.raises(DataError, match=f"lm_eval: 'seas' tells of .*{said}.*; expected numbers"):
+        plain("seas", [{"doc": odd}])

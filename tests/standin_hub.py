@@ -23,8 +23,10 @@ TOKEN = "hf_" + "a" * 34
 class Repository:
     """Commits, each a mapping of names to contents, and what branches and tags call them."""
 
-    def __init__(self, private: bool = False, gated: bool = False):
+    def __init__(self, private: bool = False, gated: bool = False, hidden: bool = False):
         self.private, self.gated = private, gated
+        self.hidden = hidden
+        """Private, and of somebody else's: the hub does not tell that it is there."""
         self.commits: dict[str, dict[str, bytes]] = {}
         self.refs: dict[str, str] = {}
         self.messages: list[str] = []
@@ -129,8 +131,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self, asked: dict) -> None:
         name = f"{asked['organization'] or 'me'}/{asked['name']}"
+        if name.startswith("nobody/"):
+            return self._refuse(404, "", "Organization not found")
         if name in self.hub.repositories:
-            return self._refuse(409, "", "You already created this model repo")
+            told = {"error": "You already created this model repo", "url": f"{self.hub.url}/{name}"}
+            return self._send(409, json.dumps(told).encode())
         if not name.startswith("me/"):
             return self._refuse(403, "", "You don't have the rights to create a model there")
         is_private = asked.get("private") or asked.get("visibility") == "private"
@@ -235,7 +240,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _repository(self, name: str) -> Repository | None:
         repository = self.hub.repositories.get(name)
-        if repository is None or (repository.private and not self._is_known_user()):
+        is_secret = repository and (repository.private and not self._is_known_user())
+        if repository is None or repository.hidden or is_secret:
             # The hub does not tell strangers whether there is one.
             is_known = self._is_known_user()
             self._refuse(404 if is_known else 401, "RepoNotFound", "Repository not found")

@@ -188,6 +188,23 @@ def test_what_the_hub_refuses_is_told(online_hub: StandInHub, out: Path, monkeyp
         ledmerge.push(out, "merged")
 
 
+@pytest.mark.parametrize("name", ["me/hidden", "nobody/merged"])
+def test_a_repository_that_the_hub_does_not_find_is_told(
+    online_hub: StandInHub, token, out: Path, name: str
+):
+    """It is there, but not for this token; or nobody has that name."""
+    online_hub.add("me/hidden", {}, hidden=True)
+    with pytest.raises(OutputError) as raised:
+        ledmerge.push(out, name)
+    said, owner = str(raised.value), name.partition("/")[0]
+    assert said.startswith(f"{name}: cannot be uploaded (")
+    assert "404" in said
+    assert said.endswith(
+        f"; the hub finds no such place, or hides it from this token: check the name, and that "
+        f"the token has write access to {owner} ({online_hub.url}/settings/tokens)"
+    )
+
+
 def test_what_is_not_whole_is_not_sent(online_hub: StandInHub, token, out: Path, tmp_path: Path):
     def cut(folder: Path) -> None:
         file = folder / "model-00002-of-00003.safetensors"

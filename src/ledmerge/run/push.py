@@ -220,6 +220,8 @@ def _upload(
 @contextmanager
 def _told(repository: str) -> Iterator[None]:
     """Turns what the hub's library raises into an OutputError that says what to do."""
+    from huggingface_hub import constants, errors
+
     try:
         yield
     except LedmergeError:
@@ -231,10 +233,16 @@ def _told(repository: str) -> Iterator[None]:
         status = getattr(getattr(error, "response", None), "status_code", None)
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
         owner = repository.partition("/")[0]
-        advice = (
-            f"; the token may not write to {owner}: check the name, or take a token with write "
-            "access there"
-            if status in (401, 403)
-            else what_to_do(error, repository, is_upload=True)
-        )
+        if status in (401, 403):
+            advice = (
+                f"; the token may not write to {owner}: check the name, or take a token with write "
+                "access there"
+            )
+        elif status == 404 and not isinstance(error, errors.RevisionNotFoundError):
+            advice = (
+                "; the hub finds no such place, or hides it from this token: check the name, and "
+                f"that the token has write access to {owner} ({constants.ENDPOINT}/settings/tokens)"
+            )
+        else:
+            advice = what_to_do(error, repository, is_upload=True)
         raise OutputError(f"{repository}: cannot be uploaded ({reason}){advice}") from raised

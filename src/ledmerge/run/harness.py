@@ -129,37 +129,23 @@ class Harness:
                 f"lm_eval: '{task}' failed with {type(error).__name__}: {str(error)[:300]}"
             ) from error
         assert found is not None
-        samples = plain(task, found["samples"])
+        # The journal holds JSON alone, and tasks tell of objects of their own.
+        samples = json.loads(json.dumps(found["samples"], default=plain))
         return {
             "benchmarks": {f"lm_eval/{name}": _benchmark(found, name) for name in found["results"]},
             "samples": {f"lm_eval/{name}": told for name, told in samples.items()},
         }
 
 
-def plain(task: str, told: Any) -> Any:
-    """What a task tells of its questions, as JSON has it, which the journal holds alone.
-
-    Raises:
-        DataError: there is an object of a kind that has no such form.
-    """
-    try:
-        return json.loads(json.dumps(told, default=_plain))
-    except TypeError as error:
-        raise DataError(
-            f"lm_eval: '{task}' tells of what no file of answers can hold ({error}); expected "
-            "numbers, text, lists, mappings, sets or dates"
-        ) from error
-
-
-def _plain(value: object) -> object:
-    """Numbers that metrics work out with numpy, sets of answers, dates among the data."""
-    if isinstance(value, np.generic | np.ndarray):
+def plain(value: object) -> object:
+    """Something that JSON does not know in a form that it does; of what has none, its type."""
+    if isinstance(value, np.generic | np.ndarray):  # metrics work with numpy
         return value.tolist()
     if isinstance(value, set | frozenset):
         return sorted(value, key=repr)
     if isinstance(value, date):
         return value.isoformat()
-    raise TypeError(f"{type(value).__module__}.{type(value).__qualname__}")
+    return f"<{type(value).__module__}.{type(value).__qualname__}>"  # a picture, say
 
 
 def _benchmark(found: dict[str, Any], name: str) -> dict[str, Any]:

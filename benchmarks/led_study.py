@@ -3,7 +3,8 @@
     python benchmarks/led_study.py --work WORK [--only locate disjoint ...] [--questions N]
 
 Every setting is merged and judged on the family's validation prompts; each method's best setting,
-by the mean of `BALANCE`, is judged once more on the test prompts. WORK keeps every result as a line
+by the mean of `BALANCE`, is judged once more on the test prompts; of methods that draw numbers by
+two other seeds as well. WORK keeps every result as a line
 of `trials.jsonl`, so an interrupted study goes on where it stood. Writes `docs/studies/tables.md`
 and `docs/studies/pareto.png`.
 """
@@ -13,7 +14,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,13 @@ EXPERTS = ("safety", "math", "code")
 LOCATE = {"samples": 128, "seed": 0, "score": "snip"}
 LED = {"elect": "both", "disjoint": "symmetric", "select": "top", "scope": "tensor"}
 DENSITY = {"safety": 0.5, "math": 0.5, "code": 0.5}
+MENDED = {"density": 0.8, "weight": 0.6, "disjoint": "conflicting", "rescale": "norm"}
+"""As the shipped recipe has it."""
 WEIGHTS = (0.4, 0.6, 0.8, 1.0)
 FACTORS = (1.0, 1.5, 2.0, 3.0)
 """Of lambda, for methods that have no weights, or that divide by them."""
 DENSITIES = (0.2, 0.5, 0.8)
+SEEDS = (0, 1, 2)
 BALANCE = (
     ("harm", "safe_and_coherent"),
     ("over_refusal", "over_refusal_rate"),
@@ -75,6 +79,8 @@ class Trial:
     own: dict[str, dict[str, float]] = field(default_factory=dict)
     """Parameters of single experts."""
     locate: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    """Of what the method draws."""
 
     def recipe(self, family: Path) -> dict[str, Any]:
         """As `ledmerge.merge` takes it."""
@@ -93,6 +99,7 @@ class Trial:
             "parameters": self.parameters,
             "locate": self._locate(),
             "dtype": "bfloat16",
+            "seed": self.seed,
         }
 
     def _locate(self) -> dict[str, Any]:
@@ -137,8 +144,10 @@ def stages() -> Iterator[Trial]:
     for density in (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0):
         yield led("density", f"safety {density:g}", {"safety": density})
     yield led("density", "published: 0.1, 0.4, 0.5", {"safety": 0.1, "math": 0.4, "code": 0.5})
-    for samples, seed in product((16, 64, 256), (0, 1, 2)):
-        yield led("calibration", f"n {samples}, seed {seed}", {}, samples=samples, seed=seed)
+    for samples, seed in product((16, 64, 256), SEEDS):
+        label, drawn = f"n {samples}, seed {seed}", {"samples": samples, "seed": seed}
+        yield led("calibration", label, {}, **drawn)
+        yield Trial("calibration mended", label, parameters=MENDED, locate=drawn)
 
 
 def methods() -> Iterator[Trial]:
@@ -229,8 +238,13 @@ def study(setup: Setup, only: list[str]) -> list[dict[str, Any]]:
     for section in dict.fromkeys(t.section for t in trials if t.section.startswith("method ")):
         tried = [t for t in trials if t.section == section]
         best = max(tried, key=lambda trial: ask(trial, "validation").get("balance", -1))
-        if "balance" in ask(best, "validation"):
-            found.append(ask(best, "test"))
+        if "balance" not in ask(best, "validation"):
+            continue
+        found.append(ask(best, "test"))
+        if "random" in get_method(best.method).requests:
+            for seed in SEEDS:
+                label = f"{best.method}: {best.label}, seed {seed}"
+                found.append(ask(replace(best, section="draws", label=label, seed=seed), "test"))
     return found
 
 
@@ -303,9 +317,11 @@ def report(found: list[dict[str, Any]], setup: Setup, out: Path) -> None:
     best = [
         {**line, "label": f"{line['section'].removeprefix('method ')}: {line['label']}"}
         for line in sorted(found, key=lambda line: -line.get("balance", 0))
-        if line["split"] == "test"
+        if line["split"] == "test" and line["section"] != "draws"
     ]
     lines += ["", "## Every method's best setting, test prompts", "", *table(best, "method")]
+    drawn = [line for line in found if line["section"] == "draws"]
+    lines += ["", "## Methods that draw, by three seeds, test prompts", "", *table(drawn, "method")]
     (out / "tables.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     shown = [*models, *({**line["model"], "name": line["label"].split(":")[0]} for line in best)]
     picture = draw_scatter(

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ledmerge.errors import RecipeError
-from ledmerge.methods.adapters._catalog import AdapterMethod, get_adapter_method
+from ledmerge.methods._catalog import method_names
+from ledmerge.methods.adapters._catalog import (
+    AdapterMethod,
+    adapter_method_names,
+    get_adapter_method,
+)
 from ledmerge.models.reference import as_recipe
 from ledmerge.recipe.options import Expert, Level, as_written, at, read_options
 from ledmerge.recipe.read import find_path, parse_recipe, read_recipes
@@ -94,8 +99,14 @@ def load_adapter_recipe(recipe: str | Path | dict[str, Any]) -> AdapterRecipe:
 
 
 def _resolve(file: RecipeFile, place: str, folder: Path) -> AdapterRecipe:
+    name, known = file.merge_method, adapter_method_names()
+    if name in method_names() and name not in known:
+        raise RecipeError(
+            f"{place}: merge_method: '{name}' merges models; give it to `ledmerge merge`, or take "
+            f"one of adapters: {', '.join(known)}"
+        )
     try:
-        method = get_adapter_method(file.merge_method)
+        method = get_adapter_method(name)
     except RecipeError as error:
         raise RecipeError(f"{place}: {error}") from None
     entries = list(enumerate(file.models or []))

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ledmerge.errors import RecipeError, did_you_mean
+from ledmerge.recipe.kinds import checked_kind
 from ledmerge.recipe.schema import RecipeFile
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -78,8 +79,7 @@ def parse_recipe(fields: Any, place: str) -> RecipeFile:
     Raises:
         RecipeError: as `read_recipes`.
     """
-    if not isinstance(fields, dict):
-        raise RecipeError(f"{place}: expected keys such as 'merge_method:' and 'models:'")
+    fields = checked_kind(fields, "recipe", place)
     return validated(RecipeFile, fields, lambda where: f"{place}: {where}" if where else place)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ledmerge.errors import RecipeError
-from ledmerge.methods._catalog import get_method
+from ledmerge.methods._catalog import get_method, method_names
+from ledmerge.methods.adapters._catalog import adapter_method_names
 from ledmerge.recipe.body import with_body
 from ledmerge.recipe.decided import Recipe
 from ledmerge.recipe.documents import Document, order_documents
@@ -57,8 +58,14 @@ def recipe_of(fields: dict[str, Any], place: str, folder: Path) -> Recipe:
 
 
 def _resolve(file: RecipeFile, place: str, folder: Path) -> Recipe:
+    name = file.merge_method
+    if name in adapter_method_names() and name not in method_names():
+        raise RecipeError(
+            f"{place}: merge_method: '{name}' merges adapters into an adapter; give it to "
+            "`ledmerge adapters`"
+        )
     try:
-        method = get_method(file.merge_method)
+        method = get_method(name)
     except RecipeError as error:
         raise RecipeError(f"{place}: {error}") from None
     problems: list[str] = []

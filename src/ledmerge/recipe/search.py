@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from ledmerge.errors import RecipeError
+from ledmerge.recipe.kinds import checked_kind, keys_of, seems
 from ledmerge.recipe.read import find_path, read_yaml, validated
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -166,9 +167,8 @@ def load_search(path: Path) -> Search:
     Raises:
         RecipeError: every problem of form.
     """
-    fields, place = read_yaml(path), str(path)
-    if not isinstance(fields, dict):
-        raise RecipeError(f"{place}: expected keys such as 'recipe:', 'suite:' and 'vary:'")
+    place = str(path)
+    fields = checked_kind(read_yaml(path), "search", place)
     file = validated(SearchFile, fields, lambda at: f"{place}: {at}" if at else place)
     space = {name: _varied(name, what, place) for name, what in file.vary.items()}
     are_ranges = all(isinstance(each, Range) for each in space.values())
@@ -188,19 +188,17 @@ def _recipe_fields(recipe: Path, place: str) -> dict[str, Any]:
     whoever reads recipes.
     """
     said = read_yaml(recipe)
-    keys = list(map(str, said)) if isinstance(said, dict) else []
-    if not {"merge_method", "models", "slices", "modules"}.isdisjoint(keys):
+    kind, mark = seems(said, "recipe") or (None, "")
+    if kind == "recipe":
         return said
     found = "holds no keys"
-    if keys:
+    if kind:
+        found = f"is a {kind} ('{mark}')"
+    elif keys := list(map(str, said)) if isinstance(said, dict) else []:
         shown = ", ".join(f"'{key}'" for key in keys[:4])
         found = f"has the keys {shown}" + (f" and {len(keys) - 4} more" if keys[4:] else "")
-    for kind, own in (("suite", ("benchmarks", "lm_eval")), ("search", ("objective", "vary"))):
-        if mark := next((key for key in own if key in keys), None):
-            found = f"is a {kind} ('{mark}')"
     raise RecipeError(
-        f"{place}: recipe: {recipe} {found}; expected a recipe, with keys such as 'merge_method:' "
-        "and 'models:'"
+        f"{place}: recipe: {recipe} {found}; expected a recipe, with {keys_of('recipe')}"
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ledmerge.errors import RecipeError
+from ledmerge.recipe.kinds import checked_kind
 from ledmerge.recipe.read import read_yaml, validated
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -135,6 +135,5 @@ def load_suite(suite: "str | Path | dict[str, Any]") -> tuple[Suite, str, Path]:
         fields, place, folder = suite, "suite", Path()
     else:
         fields, place, folder = read_yaml(Path(suite)), str(suite), Path(suite).parent
-    if not isinstance(fields, dict):
-        raise RecipeError(f"{place}: expected keys such as 'benchmarks:' and 'judge:'")
+    fields = checked_kind(fields, "suite", place)
     return validated(Suite, fields, lambda at: f"{place}: {at}" if at else place), place, folder

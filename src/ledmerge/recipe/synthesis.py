@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ledmerge.errors import RecipeError
+from ledmerge.recipe.kinds import checked_kind
 from ledmerge.recipe.read import read_yaml, validated
 from ledmerge.recipe.suite import Asking, Name
 
@@ -64,7 +64,6 @@ def load_synthesis(path: Path) -> Synthesis:
     Raises:
         RecipeError: every problem of form, one per line.
     """
-    fields, place = read_yaml(path), str(path)
-    if not isinstance(fields, dict):
-        raise RecipeError(f"{place}: expected keys such as 'rows:' and 'judge:'")
+    place = str(path)
+    fields = checked_kind(read_yaml(path), "synthesis", place)
     return validated(Synthesis, fields, lambda at: f"{place}: {at}" if at else place)

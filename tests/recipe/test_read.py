@@ -91,23 +91,43 @@ def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path, right:
 
 
 WRONG = {
-    "seed: seven": "seed: input should be a valid integer",
-    "dtype: bf16": "dtype: input should be 'bfloat16', 'float16' or 'float32', found 'bf16'",
-    "models: base": "models: input should be a valid list",
+    "seed: seven": "seed: expected a whole number, found 'seven'",
+    "seed: 1.5": "seed: expected a whole number, found 1.5",
+    "seed: null": "seed: expected a whole number, found nothing",
+    "dequantize: maybe": "dequantize: expected true or false, found 'maybe'",
+    "dtype: bf16": "dtype: expected 'bfloat16', 'float16' or 'float32', found 'bf16'",
+    "name: a/b": "name: expected a name of the form ^[^./\\\\][^/\\\\]*$, found 'a/b'",
+    "models: base": "models: expected a list, found 'base'",
     "models: []": "models: lists no model",
-    "models: [a]": "models[0]: input should be a valid dictionary",
-    "models: [{model: 3}]": "models[0].model: input should be a valid string, found 3",
+    "models: [fam/a]": "models[0]: expected keys such as 'model:', found 'fam/a'; write "
+    "`- model: fam/a`",
+    "models: [3]": "models[0]: expected keys such as 'model:', found 3",
+    "models: [{model: 3}]": "models[0].model: expected text, found 3",
     "models: [{model: {pth: a}}]": "models[0].model: 'pth' is not known; did you mean 'path'?",
     "models: [{model: {path: a, revision: 3}}]": "models[0].model: 'path' and 'revision' should",
-    "models: [{model: {path: a, lora: 3}}]": "models[0].model: input should be a valid string",
+    "models: [{model: {path: a, lora: 3}}]": "models[0].model: expected text, found",
     "models: [{}]": "models[0]: 'model' is missing",
-    "models: [{model: a, parameters: 3}]": "models[0].parameters: input should be",
+    "models: [{model: a, parameters: 3}]": "models[0].parameters: expected `name: value`, found 3",
     "models: [{model: a, locate: {samples: 3}}]": "models[0].locate: 'data' is missing",
-    "models: [{model: a, locate: rows.jsonl}]": "models[0].locate: input should be",
-    "parameters: [1]": "parameters: input should be a valid dictionary",
-    "locate: {samples: 0}": "locate.samples: input should be greater than or equal to 1, found 0",
-    "locate: {max_length: 1}": "locate.max_length: input should be greater than",
-    "locate: {score: snipp}": "locate.score: input should be one of delta_snip, fisher, ",
+    "models: [{model: a, locate: rows.jsonl}]": "models[0].locate: expected keys such as 'data:', "
+    "found 'rows.jsonl'; write `locate: {data: rows.jsonl}`",
+    "slices: [{sources: [a]}]": "slices[0].sources[0]: expected keys such as 'model:' and "
+    "'layer_range:', found 'a'",
+    "slices: [{sources: [{model: a, layer_range: 3}]}]": "slices[0].sources[0].layer_range: "
+    "expected a list, found 3",
+    "slices: [{sources: [{model: a, layer_range: [1]}]}]": "slices[0].sources[0].layer_range: "
+    "expected 2 entries, found 1",
+    "slices: [{sources: [{model: a, layer_range: [1, 2, 3]}]}]": "slices[0].sources[0]."
+    "layer_range: expected 2 entries, found 3",
+    "keep: [{filter: '', model: a}]": "keep[0].filter: expected text, found ''",
+    "guard: {scores: a, keep: base, density: x}": "guard.density: expected a number, found 'x'",
+    "guard: {scores: a, keep: base, density: 2}": "guard.density: expected at most 1, found 2",
+    "slices: [a]": "slices[0]: expected keys such as 'sources:', found 'a'",
+    "tokenizer: base": "tokenizer: expected keys such as 'source:', found 'base'",
+    "parameters: [1]": "parameters: expected `name: value`, found [1]",
+    "locate: {samples: 0}": "locate.samples: expected at least 1, found 0",
+    "locate: {max_length: 1}": "locate.max_length: expected at least 2, found 1",
+    "locate: {score: snipp}": "locate.score: expected one of delta_snip, fisher, ",
     "1: 2": "1: keys should be strings",
     "locate: {1: 2}": "locate.1: keys should be strings",
 }
@@ -121,6 +141,7 @@ def test_a_wrong_value_is_named_with_what_was_expected(tmp_path: Path, wrong: st
     text = "".join(f"{name}: {value}\n" for name, value in rest.items()) + wrong
     found = problems(tmp_path, text)
     assert any(line.startswith(WRONG[wrong]) for line in found), found
+    assert not any("write `" in line for line in found) or "write `" in WRONG[wrong], found
 
 
 SOURCES = {
@@ -128,11 +149,11 @@ SOURCES = {
     "{kind: zero, foo: 1}": ": 'foo' is not known; known are: kind",
     "{kind: model_token, model: a}": ": give either 'token' or 'token_id', found",
     "{kind: model_token, token: b}": ": 'model' is missing",
-    "{kind: model_token, model: a, token_id: -1}": ".token_id: input should be greater than or",
+    "{kind: model_token, model: a, token_id: -1}": ".token_id: expected at least 0, found -1",
     "{kind: row}": ": 'kind' should be 'zero' or 'model_token', found {'kind': 'row'}",
     "{kind: [zero]}": ": 'kind' should be 'zero' or 'model_token', found",
     "{model: a, token: b}": ": 'token' is not known",
-    "3": ": input should be a valid string, found 3",
+    "3": ": expected text, found 3",
 }
 
 
@@ -142,6 +163,11 @@ def test_a_wrong_source_of_a_token_is_told_as_what_it_was_meant_to_be(tmp_path: 
     text = f"merge_method: linear\nmodels: [{{model: a}}]\ntokenizer: {{tokens: {tokens}}}"
     (said,) = problems(tmp_path, text)
     assert said.startswith(f"tokenizer.tokens.<x>.source{SOURCES[source]}"), said
+
+
+def test_a_long_value_is_cut(tmp_path: Path):
+    (said,) = problems(tmp_path, f"merge_method: linear\nmodels: {'a' * 1000}")
+    assert len(said) < 150
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path):

@@ -320,7 +320,7 @@ def test_every_problem_of_a_suite_is_told_before_anything_is_asked(suite, tmp_pa
         ({"judge": {"endpoint": "http://x"}}, "judge: give 'endpoint' and its 'model' together"),
         ({"judge": {"classifer": "x"}}, "judge: 'classifer' is not known; did you mean 'classif"),
         ({"judge": {"form": "llama_guard"}}, "judge: 'form' says how a 'classifier' is asked"),
-        ({"batch": 0}, "suite: batch: .*greater than or equal to 1"),
+        ({"batch": 0}, "suite: batch: expected at least 1"),
         ({"template": "nowhere"}, "template 'nowhere' cannot be read"),
     ],
 )

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import NoneType
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ledmerge.errors import RecipeError, did_you_mean
+from ledmerge.errors import RecipeError
 from ledmerge.recipe.kinds import checked_kind
+from ledmerge.recipe.problems import describe
 from ledmerge.recipe.schema import RecipeFile
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -112,49 +112,8 @@ def validated(schema: type[Schema], fields: dict[str, Any], place: Callable[[str
     try:
         return schema.model_validate(fields)
     except ValidationError as error:
-        problems = [_describe(problem, schema, place) for problem in error.errors()]
+        problems = [describe(problem, schema, place) for problem in error.errors()]
         raise RecipeError("\n".join(problems)) from None
-
-
-def _describe(problem: Any, schema: type[BaseModel], place: Callable[[str], str]) -> str:
-    *parents, last = problem["loc"] or ("",)
-    path = place(_dotted(parents))
-    if problem["type"] == "extra_forbidden":
-        known = _schema_at(schema, parents).model_fields
-        return f"{path}: '{last}' is not known{did_you_mean(str(last), known)}"
-    if problem["type"] == "missing":
-        return f"{path}: '{last}' is missing"
-    if problem["type"] == "too_short":
-        what = str(last)[:-1] if str(last).endswith("s") else "entry"
-        return f"{place(_dotted([*parents, last]))}: lists no {what}"
-    if problem["type"] == "invalid_key":
-        last = str(last)
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{place(_dotted([*parents, last]))}: {message}, found {problem['input']!r}"
-
-
-def _schema_at(schema: type[BaseModel], parts: list[Any]) -> type[BaseModel]:
-    """The schema of what stands at a place, through lists, mappings and optional fields."""
-    kind: Any = schema
-    for part in parts:
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            kind = kind.model_fields[part].annotation
-        else:  # list[X] or dict[str, X]
-            kind = get_args(kind)[-1]
-        if NoneType in get_args(kind):
-            (kind,) = (arg for arg in get_args(kind) if arg is not NoneType)
-    return kind
-
-
-def _dotted(parts: list[Any]) -> str:
-    """('models', 1, 'locate') as models[1].locate."""
-    text = ""
-    for part in parts:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            text += f".{part}" if text else str(part)
-    return text
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -47,7 +47,7 @@ def _parts(model: Any) -> tuple[str, str | None]:
     if isinstance(model, str):
         return model, None
     if not isinstance(model, dict):
-        raise PydanticCustomError("no_reference", "input should be a valid string")
+        raise PydanticCustomError("no_reference", "expected text")
     _check_keys(model, "path", "revision")
     path, revision = model.get("path"), model.get("revision")
     if not isinstance(path, str) or not isinstance(revision, str | None):

@@ -11,9 +11,7 @@ from ledmerge.scores._catalog import rule_names
 def _known_rule(name: str) -> str:
     if name not in rule_names():
         known = ", ".join(rule_names())
-        raise PydanticCustomError(
-            "unknown_rule", "input should be one of {known}", {"known": known}
-        )
+        raise PydanticCustomError("unknown_rule", "expected one of {known}", {"known": known})
     return name
 
 

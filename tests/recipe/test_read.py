@@ -71,6 +71,34 @@ def test_an_unknown_key_is_refused_with_the_nearest_spelling(tmp_path: Path, rig
     assert said in problems(tmp_path, GOOD.replace(right, wrong, 1))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("density: 0.3", "'density' is an option of the method; write it under `parameters:`"),
+        ("lambda: 1", "'lambda' is an option of the method; write it under `parameters:`"),
+        ("rank: 4", "'rank' is an option of the method; write it under `parameters:`"),
+        (
+            "models: [{model: a, weight: 3}]",
+            "models[0]: 'weight' is an option of the method; write it under `parameters:`",
+        ),
+        (
+            "models: [{model: a, normalize: true}]",
+            "models[0]: 'normalize' is an option of the method; write it under the recipe's own "
+            "`parameters:`",
+        ),
+        (
+            "slices: [{sources: [{model: a, layer_range: [0, 1]}], scope: layer}]",
+            "slices[0]: 'scope' is an option of the method; write it under `parameters:`",
+        ),
+        ("models: [{model: a, wieght: 3}]", "models[0]: 'wieght' is not known; known are: base_"),
+        ("locate: {weight: 3}", "locate: 'weight' is not known; known are: batch, "),
+    ],
+)
+def test_an_option_in_a_wrong_place_is_told_where_it_belongs(tmp_path: Path, text: str, said: str):
+    (found,) = problems(tmp_path, f"merge_method: linear\n{text}")
+    assert found.startswith(said)
+
+
 def test_a_key_near_to_nothing_lists_what_is_known(tmp_path: Path):
     (said,) = problems(tmp_path, GOOD + "flavour: sweet\n")
     assert said.startswith("'flavour' is not known; known are: base_model, chat_template, deq")

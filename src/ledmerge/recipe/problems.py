@@ -7,6 +7,9 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from ledmerge.errors import did_you_mean
+from ledmerge.methods._catalog import Option, get_method, method_names
+from ledmerge.methods.adapters._catalog import adapter_method_names, get_adapter_method
+from ledmerge.recipe.schema import ModelEntry
 
 _EXPECTED = {
     "string_type": "text",
@@ -46,8 +49,12 @@ def describe(problem: Any, schema: type[BaseModel], place: Callable[[str], str])
     *parents, last = problem["loc"] or ("",)
     path, whole = place(_dotted(parents)), place(_dotted([*parents, last]))
     if kind == "extra_forbidden":
-        known = _schema_at(schema, parents).model_fields
-        return f"{path}: '{last}' is not known{did_you_mean(str(last), known)}"
+        here = _schema_at(schema, parents)
+        if "parameters" in here.model_fields and (uses := _options_called(str(last))):
+            is_common = issubclass(here, ModelEntry) and not any(use.is_per_model for use in uses)
+            own = "the recipe's own " if is_common else ""
+            return f"{path}: '{last}' is an option of the method; write it under {own}`parameters:`"
+        return f"{path}: '{last}' is not known{did_you_mean(str(last), here.model_fields)}"
     if kind == "missing" and isinstance(last, int):  # of the two numbers of a `layer_range`
         return f"{path}: expected 2 entries, found {len(found)}"
     if kind == "missing":
@@ -68,6 +75,15 @@ def describe(problem: Any, schema: type[BaseModel], place: Callable[[str], str])
         limits = {name: _as_written(limit) for name, limit in problem.get("ctx", {}).items()}
         message = f"expected {_EXPECTED[kind].format_map(limits)}"
     return f"{whole}: {message}, found {_shown(found)}"
+
+
+def _options_called(name: str) -> list[Option]:
+    """The options of that name, whatever the method."""
+    methods = [
+        *map(get_method, method_names()),
+        *map(get_adapter_method, adapter_method_names()),
+    ]
+    return [method.options[name] for method in methods if name in method.options]
 
 
 def _not_keys(schema: type[BaseModel], last: str | int, found: Any) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from ledmerge.errors import RecipeError
+from ledmerge.methods._catalog import get_method, method_names
+from ledmerge.recipe.options import Expert, read_options
 from ledmerge.recipe.recipe import Recipe, load_recipe
 
 LED = {
@@ -29,6 +31,13 @@ def led(*changes: dict[str, Any], **common: Any) -> dict[str, Any]:
         for entry, change in zip(LED["models"], changes or ({}, {}), strict=True)
     ]
     return {**LED, "models": models, **common}
+
+
+_DENSITY = (
+    "'density' is missing; r_i of the paper, in [0, 1]: share of each tensor's entries that may be "
+    "this expert's, those that score highest. Its authors took 0.1 for safety, 0.4 for math and "
+    "0.5 for code"
+)
 
 
 def problems(recipe: dict[str, Any]) -> list[str]:
@@ -129,7 +138,35 @@ def test_as_many_numbers_as_models_are_said_to_go_along_the_layers(density: Any,
 
 def test_a_missing_option_is_named_with_its_meaning():
     said = problems(led({"parameters": {}}, {}))
-    assert said == ["models[0].parameters: 'density' is missing; r_i of the paper, in [0, 1]."]
+    assert said == [f"models[0].parameters: {_DENSITY}"]
+
+
+def test_an_option_that_all_models_miss_is_told_once():
+    said = problems(led({"parameters": {}}, {"parameters": {}}))
+    assert said == [
+        f"parameters: {_DENSITY}. Write one here for all models, or one under each model's own "
+        "`parameters:`"
+    ]
+
+
+def test_an_option_that_all_slices_miss_is_told_once():
+    sources = [{"model": name, "layer_range": [0, 1]} for name in ("base", "a")]
+    slices = [{"sources": sources}] * 3
+    said = problems({"merge_method": "slerp", "base_model": "base", "slices": slices})
+    assert said == [
+        "parameters: 't' is missing; 0 gives the base, 1 the other model, 0.5 the middle between "
+        "them"
+    ]
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_what_is_said_of_a_missing_option_is_one_line(name: str):
+    for option in get_method(name).options.values():
+        found: list[str] = []
+        if option.is_required:
+            read_options(get_method(name), [Expert("m", "a", {})], [], found, [])
+            assert any(f"'{option.name}' is missing; " in said for said in found)
+            assert not any("\n" in said for said in found)
 
 
 def test_problems_of_all_models_are_told_at_once():

@@ -25,7 +25,8 @@ def lata(
     change, it has learnt to follow instructions there, which need not be added again.
 
     Args:
-        threshold: cosine from which a layer is left out; for near orthogonal changes 0.1 is high.
+        threshold: cosine with the first model's change from which a layer of another is left out;
+            for near orthogonal changes 0.1 is high.
         weight: w_i; lambda_i of the paper, w_1 = 1.
         scope: what the cosine is of: each tensor, each layer (the paper), the whole model.
 

@@ -12,7 +12,7 @@ def nearswap(base: Weight, other: Weight, *, t: float) -> Weight:
     No entry moves farther than t.
 
     Args:
-        t: distance up to which an entry is taken whole, >= 0.
+        t: distance up to which an entry is taken whole, >= 0; the source took 0.0001.
 
     Cost: 1 pass.
     Source: alchemonaut 2024, model card of QuartetAnemoi-70B-t0.0001; mergekit 0.1.5.

@@ -20,7 +20,7 @@ def slerp(base: Weight, other: Weight, *, t: float, survey: Survey = WHOLE) -> W
     keep their own lengths, as in mergekit.
 
     Args:
-        t: 0 gives the base, 1 the other model.
+        t: 0 gives the base, 1 the other model, 0.5 the middle between them.
 
     Cost: 2 passes.
     Source: Shoemake 1985, Animating rotation with quaternion curves; conventions of mergekit 0.1.5.

@@ -57,11 +57,15 @@ def read_options(
     options: dict[str, Any] = {}
     for option in method.options.values():
         if option.is_per_model:
+            missing: list[str] = []
             options[option.parameter] = [
-                _read(option, [level, *levels], level.where, problems) for level in own
+                _read(option, [level, *levels], level.where, problems, missing) for level in own
             ]
+            _tell_missing(option, missing, len(own), problems)
             continue
-        value = _read(option, levels, "parameters", problems)
+        missing = []
+        value = _read(option, levels, "parameters", problems, missing)
+        _tell_missing(option, missing, 0, problems)
         if option.is_model_order:
             value = _places(option, value, experts, problems)
         options[option.parameter] = value
@@ -178,7 +182,20 @@ def _look_like_lists(level: Level, method: Method | AdapterMethod, num_models: i
     ]
 
 
-def _read(option: Option, levels: Sequence[Level], where: str, problems: list[str]) -> Any:
+def _tell_missing(option: Option, missing: list[str], num_models: int, problems: list[str]) -> None:
+    """Says once what none of several models has, or none of several slices."""
+    said = f"'{option.name}' is missing; {' '.join(option.help.split()).rstrip('.')}"
+    if len(missing) == num_models > 1:
+        missing = ["parameters"]
+        said += ". Write one here for all models, or one under each model's own `parameters:`"
+    found = [f"{where}: {said}" for where in missing]
+    problems += [problem for problem in found if problem not in problems]
+
+
+def _read(
+    option: Option, levels: Sequence[Level], where: str, problems: list[str], missing: list[str]
+) -> Any:
+    """The option in force; where it has none but should, `where` is added to `missing`."""
     conditions: list[Condition] = []
     for level in levels:
         if option.name not in level.parameters:
@@ -193,7 +210,7 @@ def _read(option: Option, levels: Sequence[Level], where: str, problems: list[st
                 problems.append(problem)
             return option.default
     if option.is_required and not conditions:
-        problems.append(f"{where}: '{option.name}' is missing; {option.help.split('. ')[0]}")
+        missing.append(where)
         return () if option.is_model_order else option.default
     if not option.is_required:
         conditions.append(Condition(None, (() if option.is_model_order else option.default,)))

@@ -13,7 +13,7 @@ def svd(factors: Sequence[Factors], *, rank: float, weight: PerModel = 1.0) -> F
     """Leading singular directions of the sum of w_i B_i A_i.
 
     Args:
-        rank: directions kept of each module.
+        rank: directions kept of each module, 1 or more; the sum of the adapters' ranks keeps all.
         weight: factor on each adapter's change.
 
     PEFT's combination type `svd`, without its dense product.

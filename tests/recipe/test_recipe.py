@@ -246,6 +246,33 @@ def test_priority_names_models_in_full_or_by_their_folder(names: object):
     assert recipe.options["priority"] == ([1, 0] if isinstance(names, list) else [1])
 
 
+_FOLLOW = "; models that 'priority' does not name follow in the recipe's order"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "notes"),
+    [
+        (
+            {"disjoint": "priority"},
+            (f"disjoint: priority: the order is x/safety, x/math{_FOLLOW}",),
+        ),
+        (
+            {"disjoint": "priority", "priority": ["math"]},
+            (f"disjoint: priority: the order is x/math, x/safety{_FOLLOW}",),
+        ),
+        (
+            {"disjoint": [{"filter": "mlp", "value": "priority"}, {"value": "none"}]},
+            (f"disjoint: priority: the order is x/safety, x/math{_FOLLOW}",),
+        ),
+        ({"disjoint": "priority", "priority": ["math", "safety"]}, ()),
+        ({"disjoint": "winner"}, ()),
+        ({}, ()),
+    ],
+)
+def test_the_order_of_models_is_told_where_the_recipe_does_not_say_it(parameters, notes):
+    assert load_recipe(led(parameters=parameters)).notes == notes
+
+
 def test_priority_of_an_unknown_model_is_refused():
     (said,) = problems(led(parameters={"priority": ["saftey"]}))
     assert said == (

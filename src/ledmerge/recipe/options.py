@@ -69,6 +69,7 @@ def read_options(
         if option.is_model_order:
             value = _places(option, value, experts, problems)
         options[option.parameter] = value
+    notes += _orders(method, options, [each.model for each in experts])
     if isinstance(options.get("scope"), Setting):
         problems.append("parameters.scope: is one for all tensors; write one word")
     return options
@@ -180,6 +181,28 @@ def _look_like_lists(level: Level, method: Method | AdapterMethod, num_models: i
         and len(value) == num_models > 1
         and not any(isinstance(each, dict) for each in value)
     ]
+
+
+def _orders(
+    method: Method | AdapterMethod, options: dict[str, Any], models: Sequence[str]
+) -> list[str]:
+    """Notes on the order of models where some option asks for one (`disjoint: priority`) that the
+    recipe does not say in full.
+    """
+    notes: list[str] = []
+    for order in (option for option in method.options.values() if option.is_model_order):
+        places = options[order.parameter]
+        for option in method.options.values():
+            value = options[option.parameter]
+            values = value.values if isinstance(value, Setting) else (value,)
+            if order.name in values and len(set(places)) < len(models):
+                every = dict.fromkeys([*places, *range(len(models))])
+                notes.append(
+                    f"{option.name}: {order.name}: the order is "
+                    f"{', '.join(models[place] for place in every)}; models that '{order.name}' "
+                    "does not name follow in the recipe's order"
+                )
+    return notes
 
 
 def _tell_missing(option: Option, missing: list[str], num_models: int, problems: list[str]) -> None:

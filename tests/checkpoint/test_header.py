@@ -27,7 +27,7 @@ def changed(**changes: object) -> bytes:
 
 
 ATTACKS = {
-    "empty": (b"", "truncated"),
+    "empty": (b"", "is empty (0 bytes); write it or fetch it again"),
     "seven bytes": (bytes(7), "truncated"),
     "claims more than the file": (raw({}, length=1000), "claims 1,000 bytes"),
     "claims 2^63 bytes": (raw({}, length=2**63), "claims"),

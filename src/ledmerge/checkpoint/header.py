@@ -82,6 +82,8 @@ def header_size(path: Path, start: bytes, size: int) -> int:
         CheckpointError: the file is shorter, or longer than the format allows.
     """
     length = int.from_bytes(start, "little")
+    if size == 0:
+        raise CheckpointError(f"{path}: is empty (0 bytes); write it or fetch it again")
     if size < 8 or length > min(MAX_HEADER, size - 8):
         raise CheckpointError(
             f"{path}: the header claims {length:,} bytes but the file has {size:,}; "

@@ -126,8 +126,22 @@ def test_a_bad_row_is_named(tmp_path, record, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"prompt": "a"}\n\n{"prompt": }', "line 3, column 12: Expecting value"),
-        ("a.json", b'[\n{"prompt": "a"\n]', r"Expecting ',' delimiter: line 3 column 1"),
+        ("a.jsonl", b'{"prompt": "a"}\n\n{"prompt": }', "line 3, column 12: expected a value"),
+        (
+            "a.jsonl",
+            b'{"prompt": "a\tb"}',
+            r"column 14: .* a tab or a line break, .* written \\t or \\n$",
+        ),
+        (
+            "a.jsonl",
+            b'{"prompt": "a\nb"}',
+            r"line 1, column 12: the text .* is not closed; each object stands on one line",
+        ),
+        ("a.jsonl", b'{"prompt": "a"} {}', "column 17: more after the object; expected one object"),
+        ("a.jsonl", b"{'prompt': 'a'}", "column 2: expected a name in double quotes"),
+        ("a.jsonl", b'{"prompt": "a" "b": 1}', r"column 16: Expecting ',' delimiter$"),
+        ("a.jsonl", b'[\n{"prompt": "a"}\n]', "line 1, column 2: expected a value.*one line"),
+        ("a.json", b'[\n{"prompt": "a"\n]', r"line 3, column 1: Expecting ',' delimiter$"),
         ("a.json", b'{"rows": []}', "expected a list of objects"),
         ("a.json", b"[]", "has no rows"),
         ("a.jsonl", b"\n", "has no rows"),

@@ -134,14 +134,36 @@ def _read_jsonl(path: Path) -> list[Any]:
             if not line.strip():
                 continue
             try:
-                records.append(json.loads(line))
+                records.append(json.loads(line.rstrip("\r\n")))
             except json.JSONDecodeError as error:
-                raise ValueError(f"line {number}, column {error.colno}: {error.msg}") from error
+                is_cut = error.pos >= len(line.rstrip()) or error.msg.startswith("Unterminated")
+                mend = "; each object stands on one line" if is_cut else ""
+                raise ValueError(f"line {number}, {_wrong_json(error)}{mend}") from error
     return records
 
 
+_LIKELY = {
+    "Invalid control character": "a control character, probably a tab or a line break, which in a "
+    "text is written \\t or \\n",
+    "Unterminated string": "the text that begins here is not closed",
+    "Invalid \\": "a backslash with a meaning that JSON does not know; itself it is written \\\\",
+    "Expecting property name": "expected a name in double quotes",
+    "Expecting value": "expected a value",
+    "Extra data": "more after the object; expected one object, or a list of them in a .json",
+}
+"""How Python's complaint about JSON begins -> what it likely is."""
+
+
+def _wrong_json(error: json.JSONDecodeError) -> str:
+    likely = (words for start, words in _LIKELY.items() if error.msg.startswith(start))
+    return f"column {error.colno}: {next(likely, error.msg)}"
+
+
 def _read_json(path: Path) -> list[Any]:
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno}, {_wrong_json(error)}") from error
     records = content.get("data") if isinstance(content, dict) else content
     if not isinstance(records, list):
         raise ValueError("expected a list of objects, or an object with such a list as 'data'")

@@ -65,6 +65,20 @@ def test_an_unknown_tensor_is_told_with_the_nearest(family):
         explain(recipe("linear", *family[:3]), "zzz")
 
 
+def test_a_tied_output_embedding_is_told_with_what_it_is_tied_to(tmp_path: Path):
+    embedding = {"model.embed_tokens.weight": torch.ones(8, 2)}
+    folder = write_model(tmp_path / "tied", embedding, tie_word_embeddings=True)
+    with pytest.raises(
+        RecipeError,
+        match=r"no tensor 'lm_head.weight'; tied is tied: its output "
+        r"embedding is 'model.embed_tokens.weight', explain that$",
+    ):
+        explain(recipe("linear", None, folder, folder), "lm_head.weight")
+    folder = write_model(tmp_path / "untied", embedding)
+    with pytest.raises(RecipeError, match=r"no tensor 'lm_head.weight'$"):
+        explain(recipe("linear", None, folder, folder), "lm_head.weight")
+
+
 def test_a_recipe_with_problems_is_not_explained(family):
     with pytest.raises(RecipeError, match="expected exactly 2 models"):
         explain(recipe("nuslerp", *family[:2]), ATTENTION)

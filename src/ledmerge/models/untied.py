@@ -18,7 +18,7 @@ def untie(models: Mapping[str, ModelFolder]) -> tuple[dict[str, ModelFolder], li
     """
     heads = {reference: _own_head(model) for reference, model in models.items()}
     names = {head for head in heads.values() if head}
-    inputs = {each: _input_embedding(models[each]) for each, head in heads.items() if not head}
+    inputs = {each: input_embedding(models[each]) for each, head in heads.items() if not head}
     if len(names) != 1 or not inputs or None in inputs.values():
         return dict(models), []
     (head,) = names
@@ -37,7 +37,7 @@ def _own_head(model: ModelFolder) -> str | None:
     return own[0] if own else None
 
 
-def _input_embedding(model: ModelFolder) -> str | None:
+def input_embedding(model: ModelFolder) -> str | None:
     """The one tensor that a tied model turns tokens into vectors with; None if it is not clear."""
     if not model.is_tied:
         return None

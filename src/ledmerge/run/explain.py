@@ -8,6 +8,8 @@ from ledmerge.errors import RecipeError, did_you_mean
 from ledmerge.methods._catalog import get_method
 from ledmerge.methods._shown import shown
 from ledmerge.models.folder import ModelFolder
+from ledmerge.models.roles import is_output_embedding
+from ledmerge.models.untied import input_embedding
 from ledmerge.recipe.resolved import options_of
 from ledmerge.run.engine import ranked_together
 from ledmerge.run.plan import Plan, raise_problems
@@ -32,7 +34,7 @@ def explain(
     raise_problems(plan)
     planned = {each.new.name: each for each in plan.tensors}
     if tensor not in planned and tensor not in plan.left_out:
-        near = _nearest(tensor, [*planned, *plan.left_out])
+        near = _tie(tensor, plan.donor) or _nearest(tensor, [*planned, *plan.left_out])
         raise RecipeError(f"{plan.recipe.place}: no tensor '{tensor}'{near}")
     found = planned.get(tensor)
     part = next((p for p in plan.parts if found in p.tensors), plan.parts[0])
@@ -64,6 +66,14 @@ def explain(
 
 def _is_default(value: Any, default: Any) -> bool:
     return value == (list(default) if isinstance(value, list) else default)
+
+
+def _tie(tensor: str, donor: ModelFolder) -> str:
+    """What stands for an output embedding where that is the input embedding."""
+    embedding = input_embedding(donor)
+    if embedding is None or not is_output_embedding(tensor):
+        return ""
+    return f"; {donor.name} is tied: its output embedding is '{embedding}', explain that"
 
 
 def _nearest(tensor: str, known: list[str]) -> str:

@@ -115,6 +115,29 @@ MISFITS = {
     ),
     "a tensor missing": ({"w": w(2), "v": w(2)}, {"w": w(2)}, "'v' is in base but not in math"),
     "a tensor too many": ({"w": w(2)}, {"w": w(2), "v": w(2)}, "'v' is in math but not in base"),
+    "layers missing": (
+        {f"h.{i}.{part}": w(2) for i in range(4) for part in "qkv"},
+        {f"h.{i}.{part}": w(2) for i in range(3) for part in "qkv"},
+        "'h' has 4 layers in base but 3 in math; whole models need equal layers, so take another "
+        "model, or say by `slices` which layers are merged",
+    ),
+    "layers too many": (
+        {"h.0.q": w(2), "h.0.k": w(2)},
+        {f"h.{i}.{part}": w(2) for i in range(40) for part in "qk"},
+        "'h' has 40 layers in math but 1 in base; whole models need equal layers, so take another "
+        "model, or say by `slices` which layers are merged",
+    ),
+    "a stack missing": (
+        {},
+        {f"h.{i}.{part}": w(2) for i in range(40) for part in "qk"},
+        "'h' has 40 layers in math but none in base; whole models need equal layers, so take "
+        "another model, or say by `slices` which layers are merged",
+    ),
+    "a tensor of a layer missing": (
+        {"h.0.q": w(2), "h.0.k": w(2), "h.1.q": w(2), "h.1.k": w(2)},
+        {"h.0.q": w(2), "h.1.q": w(2), "h.1.k": w(2)},
+        "'h.0.k' is in base but not in math",
+    ),
     "integers against floats": (
         {"w": w(2)},
         {"w": w(2, dtype=torch.int64)},

@@ -7,6 +7,7 @@ from ledmerge.checkpoint.header import FLOAT_DTYPES, TensorEntry
 from ledmerge.checkpoint.layout import NewTensor
 from ledmerge.models.compatible import NAME_ONE
 from ledmerge.models.folder import ModelFolder
+from ledmerge.models.layers import split_layer, stacks
 from ledmerge.models.roles import RECOMPUTED, is_vocabulary
 from ledmerge.recipe.kept import giver
 from ledmerge.run.plan_codes import is_coded
@@ -36,6 +37,10 @@ def plan_tensors(plan: Plan) -> None:
         else:
             plan.tensors.append(_plan_tensor(plan, name, entry))
     for model in plan.models:
+        merged = (tensor.new.name for tensor in plan.merged())
+        lacking = [name for name in merged if name not in model.checkpoint.entries]
+        plan.problems += _absent(lacking, donor, model)
+        besides: list[str] = []
         for name in model.checkpoint.entries:
             if name in donor.checkpoint.entries or giver(plan.recipe.keep, name):
                 continue
@@ -43,7 +48,27 @@ def plan_tensors(plan: Plan) -> None:
             if name.endswith(RECOMPUTED) or model.repeats_input(name) or twins:
                 plan.left_out.setdefault(name, f"only in {model.name}, which can do without it")
             else:
-                plan.problems.append(f"'{name}' is in {model.name} but not in {donor.name}")
+                besides.append(name)
+        plan.problems += _absent(besides, model, donor)
+
+
+def _absent(names: list[str], holder: ModelFolder, other: ModelFolder) -> Iterator[str]:
+    """Says that `other` lacks tensors of `holder`; of layers beyond its last only how many."""
+    if not names:
+        return
+    here, there = (stacks(each.checkpoint.entries) for each in (holder, other))
+    told: set[str] = set()
+    for name in names:
+        stack, number = split_layer(name) or ("", -1)
+        if number < there.get(stack, 0):
+            yield f"'{name}' is in {holder.name} but not in {other.name}"
+        elif stack not in told:
+            told.add(stack)
+            yield (
+                f"'{stack}' has {here[stack]} layers in {holder.name} but "
+                f"{there.get(stack, 'none')} in {other.name}; whole models need equal layers, so "
+                "take another model, or say by `slices` which layers are merged"
+            )
 
 
 def _keep_tensor(
@@ -101,8 +126,8 @@ def _integer_problems(plan: Plan, name: str, entry: TensorEntry) -> Iterator[str
 def _check_fits(plan: Plan, name: str, entry: TensorEntry, model: ModelFolder) -> None:
     other = model.checkpoint.entries.get(name)
     if other is None:
-        plan.problems.append(f"'{name}' is in {plan.donor.name} but not in {model.name}")
-    elif other.shape != entry.shape:
+        return  # told with all that the model lacks
+    if other.shape != entry.shape:
         problem = (
             f"'{name}' is {other.shape} in {model.name} but {entry.shape} in {plan.donor.name}"
         )

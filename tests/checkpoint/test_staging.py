@@ -13,7 +13,6 @@ from ledmerge.checkpoint import staging
 from ledmerge.checkpoint.staging import (
     Staging,
     check_destination,
-    check_outside_models,
     partial_folder,
 )
 from ledmerge.checkpoint.written import JOURNAL
@@ -293,11 +292,11 @@ def test_no_model_is_made_inside_another(tmp_path: Path):
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
-    check_outside_models(model / "beside")  # no weights: only a folder with a config
+    check_destination(model / "beside", marks=(MARK,))  # no weights: only a folder with a config
     (model / "model.safetensors").write_text("")
     for out in (model / "sub", model / "deep" / "sub"):
         with pytest.raises(OutputError, match=f"lies inside the model {model}; .*{tmp_path}/sub"):
-            check_outside_models(out)
+            check_destination(out, marks=(MARK,))
 
 
 def test_a_run_that_was_to_replace_a_folder_says_how_to_go_on(tmp_path):

@@ -435,6 +435,27 @@ def test_a_plan_shows_steps_slices_and_settings(ledmerge, home: Path):
     assert ["t", "0.25,", "0.5"] in lines
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["locate", "model", "model/out"],
+        ["evaluate", "model", "--suite", "suite.yaml", "--out", "model/out"],
+        ["synthesize", "rows.yaml", "model/out"],
+        ["extract-lora", "model", "model/deep/out", "--base", "model", "--rank", "1"],
+        ["adapters", "recipe.yaml", "model/out"],
+    ],
+)
+def test_nothing_is_written_inside_a_model(
+    ledmerge, tmp_path: Path, write_model, monkeypatch, command: list[str]
+):
+    model = write_model("model", {"weight": torch.ones(2)})
+    before = sorted(model.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    code, _, err = ledmerge(*command)
+    assert (code, sorted(model.rglob("*"))) == (1, before)
+    assert f"lies inside the model {model}; choose a folder outside of it" in err
+
+
 def test_a_command_seldom_looks_for_garbage_and_never_at_its_end():
     script = (
         "import gc, sys\nfrom ledmerge.cli.app import main\nsys.argv = ['ledmerge', '--version']\n"

@@ -194,6 +194,7 @@ def check_destination(
     """
     partial = partial_folder(out)
     _check_place(out, marks, overwrite, usual, is_begun=resume and partial.exists())
+    _check_outside_models(out)
     _check_writable(out)
     check_free(partial, out)
     if not is_resumable or not (partial.exists() and any(partial.iterdir())):
@@ -205,7 +206,7 @@ def check_destination(
         )
 
 
-def check_outside_models(out: Path) -> None:
+def _check_outside_models(out: Path) -> None:
     """Raise OutputError where a folder above `out` is a model's."""
     for above in Path(os.path.realpath(out)).parents:
         if (above / "config.json").is_file() and has_weights(Files(above)):

@@ -7,12 +7,7 @@ from typing import Any
 
 from ledmerge.checkpoint.checkpoint import open_checkpoint
 from ledmerge.checkpoint.digest import checkpoint_digest, digest_tensors
-from ledmerge.checkpoint.staging import (
-    Staging,
-    check_destination,
-    check_outside_models,
-    destination,
-)
+from ledmerge.checkpoint.staging import Staging, check_destination, destination
 from ledmerge.checkpoint.written import LIST
 from ledmerge.models.gguf import open_gguf
 from ledmerge.models.loading import silence
@@ -44,7 +39,6 @@ def convert_gguf(
     """
     out, progress = destination(out), progress or Quiet()
     check_destination(out, marks=(MARK,), is_resumable=False, overwrite=overwrite)
-    check_outside_models(out)
     progress.start(f"read {file.name}", 2, "steps")
     model, tokenizer = open_gguf(file, dtype)
     progress.advance()

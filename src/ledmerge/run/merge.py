@@ -8,12 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ledmerge.checkpoint.layout import WEIGHTS
-from ledmerge.checkpoint.staging import (
-    Staging,
-    check_destination,
-    check_outside_models,
-    destination,
-)
+from ledmerge.checkpoint.staging import Staging, check_destination, destination
 from ledmerge.checkpoint.written import LIST
 from ledmerge.errors import OutputError
 from ledmerge.models.find import find_model
@@ -122,7 +117,6 @@ def carry_out(
     is_known = resume and (out / RECORD).is_file()  # whose merge that is, its key tells
     if not is_known:
         check()
-    check_outside_models(out)
     plan = make_plan(recipe, onto=onto)
     _check_not_read(plan, out)
     check_space(plan, out)

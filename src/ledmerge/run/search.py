@@ -17,7 +17,6 @@ from ledmerge.checkpoint.digest import digest_text
 from ledmerge.checkpoint.staging import (
     Staging,
     check_destination,
-    check_outside_models,
     destination,
     finished,
     partial_folder,
@@ -97,7 +96,6 @@ def search(
     out, found, where = destination(out), load_search(Path(path)), choose_device(device)
     if not (resume and (out / SEARCHED).is_file()):  # whose trials those are, their key tells
         check_destination(out, marks=(SEARCHED,), resume=resume, overwrite=overwrite)
-    check_outside_models(out)
     suite, place, folder = load_suite(found.suite)
     benchmarks = open_benchmarks(suite, place, folder, allow_code)
     signs = _signs(found, suite, benchmarks)

@@ -11,12 +11,7 @@ from torch import Tensor
 from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import block_digests, digest_tensors, tensor_digest
 from ledmerge.checkpoint.layout import NewTensor, ShardWriter, lay_out, weight_index
-from ledmerge.checkpoint.staging import (
-    Staging,
-    check_destination,
-    check_outside_models,
-    destination,
-)
+from ledmerge.checkpoint.staging import Staging, check_destination, destination
 from ledmerge.checkpoint.written import LIST
 from ledmerge.errors import CheckpointError, RecipeError, did_you_mean
 from ledmerge.models.dequantized import dequantized
@@ -82,7 +77,6 @@ def unmask(
         "merged": record["digest"],
     }
     check_destination(out, marks=(MARK,), is_resumable=False, overwrite=overwrite)
-    check_outside_models(out)
     with (
         open_checkpoint(merged) as weights,
         _base(merged, record, base).checkpoint as start,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ledmerge.errors import RecipeError
-from ledmerge.run.budget import SHARE, bytes_for_sums
+from ledmerge.run.budget import SHARE, bytes_for_sums, split
 
 CPU = torch.device("cpu")
 
@@ -27,3 +27,17 @@ def test_a_system_that_does_not_tell_what_is_free_needs_to_be_told(monkeypatch):
     said = r"/proc/meminfo: cannot be read \(No such file .*free memory.*; say .* --memory"
     with pytest.raises(RecipeError, match=said):
         bytes_for_sums({}, None, CPU)
+
+
+def test_what_does_not_fit_is_told_by_whole_names():
+    sums = {
+        f"model.layers.0.mlp.{name}.weight": torch.empty(10, device="meta")
+        for name in ("gate_proj", "up_proj", "down_proj")
+    }
+    assert split(sums, 120) == [list(sums)]
+    said = (
+        r"scoring 'model.layers.0.mlp.gate_proj.weight' and 2 more of 'model.layers.0.mlp' at "
+        r"once takes 120 bytes beside the weights, and 100 are left; .* 20 bytes more"
+    )
+    with pytest.raises(RecipeError, match=said):
+        split(sums, 100)

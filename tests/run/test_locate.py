@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -162,12 +163,16 @@ def test_less_memory_takes_more_passes_to_the_same_bytes(
         ).read_bytes()
 
 
-def test_too_little_memory_is_refused_with_what_is_missing(model_folder, rows_file, tmp_path):
+def test_too_little_memory_is_refused_and_leaves_nothing(model_folder, rows_file, tmp_path):
     folder = model_folder("llama")
     weights = sum(entry.nbytes for entry in open_checkpoint(folder).entries.values())
-    with pytest.raises(RecipeError, match=r"'model' takes 16,512 bytes .* least 6,512 bytes more"):
-        locate(folder, tmp_path / "out", rows_file, settings=SETTINGS, memory=weights + 10_000)
-    assert not (tmp_path / "out").exists()
+    ask = partial(locate, folder, tmp_path / "out", rows_file, settings=SETTINGS)
+    said = r"'model.embed_tokens.weight' takes 16,512 bytes .* least 6,512 bytes more"
+    for resume in (False, True):
+        with pytest.raises(RecipeError, match=said):
+            ask(memory=weights + 10_000, resume=resume)
+        assert not any(tmp_path.iterdir())
+    ask(memory=weights + 17_000)
 
 
 def test_batches_give_the_scores_of_single_samples(model_folder, rows_file, tmp_path):

@@ -52,8 +52,9 @@ def split(sums: Mapping[str, Tensor], budget: int) -> list[list[str]]:
         unit = list(names)
         nbytes = _nbytes(sums, unit)
         if nbytes > budget:
+            beside = f" and {len(unit) - 1} more of '{parent}' at once" if unit[1:] else ""
             raise RecipeError(
-                f"scoring '{parent}' takes {nbytes:,} bytes beside the weights, and "
+                f"scoring '{unit[0]}'{beside} takes {nbytes:,} bytes beside the weights, and "
                 f"{max(budget, 0):,} are left; give at least {nbytes - budget:,} bytes more memory"
             )
         if nbytes > room or not groups:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from ledmerge.checkpoint.header import FLOAT_DTYPES
-from ledmerge.checkpoint.staging import check_destination, destination
+from ledmerge.checkpoint.staging import check_destination, destination, partial_folder
 from ledmerge.errors import NonFiniteError, RecipeError
 from ledmerge.models.roles import RECOMPUTED
 from ledmerge.ops.random import draw_uniform
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.run.accumulate import accumulate, sort_for_batches
-from ledmerge.run.budget import bytes_for_sums, plan_passes
+from ledmerge.run.budget import bytes_for_sums, plan_passes, split
 from ledmerge.run.device import choose_device
 from ledmerge.run.progress import Progress, Quiet, note_finished
 from ledmerge.run.ranks import ALONE, Ranks, join_ranks
@@ -138,10 +138,12 @@ def locate_question(
             allow_nonfinite=allow_nonfinite,
         )
         told = question.provenance(scored.samples, scored.template, scored.ties)
+        budget = ranks.least(_budget(scored, memory, ranks))
+        if not partial_folder(out).exists():  # else the largest of them may be done
+            split(scored.sums, budget)
         with open_store(scored.shapes, told) if ranks.is_first else nullcontext() as store:
             ranks.from_first(None)  # before, the folder may hold the sums of other work
             saved = SavedSums(out, ranks.rank)
-            budget = ranks.least(_budget(scored, memory, ranks))
             passes = ranks.from_first(_plan_passes(scored, store, saved, budget) if store else [])
             if len(passes) > 1:
                 progress.note(f"the sums do not fit at once: {len(passes)} passes over the samples")

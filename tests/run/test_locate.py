@@ -175,6 +175,17 @@ def test_too_little_memory_is_refused_and_leaves_nothing(model_folder, rows_file
     ask(memory=weights + 17_000)
 
 
+def test_data_with_fewer_rows_than_samples_are_told_of(model_folder, rows_file, tmp_path):
+    heard = {}
+    for samples in (24, 1000):
+        progress, asked = Notes(), settings(score="wanda", samples=samples)
+        out = tmp_path / str(samples)
+        locate(model_folder("llama"), out, rows_file, settings=asked, progress=progress)
+        heard[samples] = progress.notes
+    said = "rows.jsonl has 24 rows, fewer than the 1,000 samples asked for; all are used"
+    assert heard == {24: [], 1000: [said]}
+
+
 def test_batches_give_the_scores_of_single_samples(model_folder, rows_file, tmp_path):
     for batch in (1, 4):
         out = tmp_path / str(batch)

@@ -219,3 +219,36 @@ def test_a_guard_keeps_weights_where_they_matter_to_its_model(
     assert record["recipe"]["guard"]["density"] == 0.2
     again = ledmerge.merge(record["recipe"], tmp_path / "again")
     assert again["digest"] == record["digest"]
+
+
+def test_data_with_fewer_rows_than_samples_are_told_of(
+    model_folder, rows_file: Path, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setenv("LEDMERGE_CACHE", str(tmp_path / "cache"))
+    experts = [model_folder("llama_tied", seed) for seed in (1, 2)]
+    given = recipe("fisher", None, *experts) | {"dtype": "float32"}
+    for entry, samples in zip(given["models"], (1000, 24), strict=True):
+        entry["locate"] = {"data": str(rows_file), "samples": samples, "score": "fisher"}
+    said = "rows.jsonl has 24 rows, fewer than the 1,000 samples asked for; all are used"
+    plan = ledmerge.plan(given)
+    assert plan.notes.count(said) == 1
+    for told in plan.as_json(1, tmp_path)["scores"]:
+        assert told.startswith(f"fisher on 24 rows of {rows_file}")
+    progress, heard = listen()
+    record = ledmerge.merge(given, tmp_path / "out", progress=progress)
+    assert heard.count(said) == 1
+    located = [{"data": "rows.jsonl", "asked": asked, "used": 24} for asked in (1000, 24)]
+    assert record["located_on"] == located
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.count("`rows.jsonl` has 24 rows, fewer than `samples: 1000`; all were used.") == 1
+    assert "`samples: 24`" not in card
+    assert ledmerge.verify(tmp_path / "out", deep=True)["deep"]
+
+
+def test_a_rule_that_needs_no_rows_is_planned_without_them(model_folder, rows_file, tmp_path: Path):
+    given = recipe("fisher", None, model_folder("llama_tied", 1), model_folder("llama_tied", 2))
+    for entry in given["models"]:
+        entry["locate"] = {"data": str(rows_file), "samples": 1000, "score": "magnitude"}
+    plan = ledmerge.plan(given)
+    assert not any("samples" in note for note in plan.notes)
+    assert plan.as_json(1, tmp_path)["scores"][0].startswith("magnitude, at the model, unless")

@@ -22,6 +22,7 @@ def write_card(
     licence: str | None = None,
     steps: Sequence[dict[str, Any]] = (),
     hub_ids: Sequence[str] = (),
+    located_on: Sequence[dict[str, Any]] = (),
 ) -> str:
     """The card's text.
 
@@ -35,6 +36,7 @@ def write_card(
         steps: resolved recipes of models that were made on the way.
         hub_ids: those of the inputs that are on a hub, for its tree of models. It refuses a card
             that names others there.
+        located_on: the data that scores were located on, as in the record.
     """
     inputs = [base, *models] if base else models
     licences = {name: read_licence(folder) for name, folder in inputs}
@@ -49,6 +51,12 @@ def write_card(
     front |= {"license": licence} if licence else found
     silent = [name for name, said in licences.items() if not said]
     unsaid = f"The cards of these name no licence: {', '.join(silent)}.\n\n" if silent else ""
+    short = "".join(
+        f"`{each['data']}` has {each['used']} rows, fewer than `samples: {each['asked']}`; all "
+        "were used.\n\n"
+        for each in located_on
+        if each["used"] < each["asked"]
+    )
     origin = f"from the base `{base[0]}` and" if base else "from"
     listed = "".join(f"- {model}\n" for model, _ in models)
     return (
@@ -57,6 +65,7 @@ def write_card(
         f"`{recipe['merge_method']}`, {origin}\n\n{listed}\n"
         f"{unsaid}{_table(summary)}"
         f"## Recipe\n\n```yaml\n{yaml.safe_dump_all([*steps, recipe], sort_keys=False)}```\n\n"
+        f"{short}"
         "`ledmerge.json` holds the digests of every tensor; `ledmerge verify` checks them.\n"
     )
 

@@ -105,6 +105,8 @@ def locate(
             return done
         if ranks.is_first:  # before a model is loaded in vain
             check()
+    if question.shortage:
+        how["progress"].note(question.shortage)
     if on_ray:
         return locate_on_ray(locate_question, {out: question}, **how)[out]
     return locate_question(question, out, resume=resume, ranks=ranks, **how)

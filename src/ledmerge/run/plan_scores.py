@@ -56,10 +56,13 @@ class ScorePlanner:
         try:
             if key not in self._asked:
                 self._asked[key] = self._read(plan, expert, source.data, source)
-            return self._asked[key]
+            asked = self._asked[key]
         except LedmergeError as error:
             plan.problems.append(str(error))
             return None
+        shortages = dict.fromkeys(each.shortage for each in asked if each.shortage)
+        plan.notes += [text for text in shortages if text not in plan.notes]
+        return asked
 
     def _read(
         self, plan: Plan, expert: ModelFolder, data: str, source: ScoreSource

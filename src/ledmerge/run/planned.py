@@ -253,9 +253,11 @@ class Plan:
     def _told_scores(self) -> dict[tuple[str, ScoreSource], str]:
         """Where scores come from, in words, once for each model."""
         return {
-            (reference, source): _told(part.recipe, source)
+            (reference, source): _told(part.recipe, source, asked)
             for part in self.parts
-            for reference, source in zip(part.recipe.models, part.recipe.sources, strict=True)
+            for reference, source, asked in zip(
+                part.recipe.models, part.recipe.sources, part.questions, strict=True
+            )
             if source
         }
 
@@ -313,8 +315,12 @@ def free_space(out: Path) -> int:
     return shutil.disk_usage(place).free + reserved
 
 
-def _told(recipe: Recipe, source: ScoreSource) -> str:
-    """Where an expert's scores come from, in words."""
+def _told(recipe: Recipe, source: ScoreSource, asked: tuple[ScoreQuestion, ...] | None) -> str:
+    """Where an expert's scores come from, in words.
+
+    Args:
+        asked: what is to be located for it, where its data could be read.
+    """
     if source.data is None:
         return " and ".join(source.folders)
     settings = source.settings
@@ -323,7 +329,6 @@ def _told(recipe: Recipe, source: ScoreSource) -> str:
         ("base",): "the base",
         ("model", "base"): "the expert and at the base",
     }[recipe.method.scored_at]
-    return (
-        f"{settings.score} on {settings.samples} rows of {source.data}, at {where}, unless kept "
-        "from an earlier merge"
-    )
+    number = len(asked[0].rows) if asked else settings.samples
+    rows = f" on {number} rows of {source.data}" if number else ""
+    return f"{settings.score}{rows}, at {where}, unless kept from an earlier merge"

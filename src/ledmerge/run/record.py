@@ -33,6 +33,7 @@ def make_record(
     entries = [entry for shard in shards for entry in shard.entries]
     numel = {entry.name: entry.numel for entry in entries}
     digests = {line["name"]: line["digest"] for line in lines}
+    located = _located_on(plan)
     steps = {"steps": [resolved(step) for step in plan.recipe.steps]} if plan.steps else {}
     return {
         "format": 1,
@@ -60,6 +61,7 @@ def make_record(
             for source in inputs_of(plan)
         ],
         **({"masks": masks} if masks else {}),
+        **({"located_on": located} if located else {}),
         "files": files,
         "left_out": plan.left_out,
         **({"vocabulary": plan.vocabulary.about} if plan.vocabulary else {}),
@@ -71,6 +73,18 @@ def make_record(
         ),
         "tensors": {line.pop("name"): line for line in map(dict, lines)},
     }
+
+
+def _located_on(plan: Plan) -> list[dict[str, Any]]:
+    """The data that scores were located on, in steps too: how many rows the recipe asks for, and
+    how many of them there were.
+    """
+    found: list[dict[str, Any]] = []
+    for question in (each for p in (*plan.steps, plan) for each in p.all_questions if each.rows):
+        asked, used = question.settings.samples, len(question.rows)
+        told = {"data": question.data, "asked": asked, "used": used}
+        found += [told] if told not in found else []
+    return found
 
 
 def revisions(plan: Plan) -> dict[str, str]:
@@ -120,4 +134,5 @@ def card_of(plan: Plan, record: dict[str, Any], name: str, licence: str | None) 
         licence,
         record.get("steps", []),
         [hub_id for model in (*bases, *models) for hub_id in model.hub_ids],
+        record.get("located_on", []),
     )

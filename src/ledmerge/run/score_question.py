@@ -60,6 +60,17 @@ class ScoreQuestion:
         return sum(w.numel for w in weights) * item_size + sums * 4
 
     @property
+    def shortage(self) -> str | None:
+        """What to tell of data that has fewer rows than were to be drawn."""
+        found, asked = len(self.rows), self.settings.samples
+        if not self.rows or found >= asked:
+            return None
+        return (
+            f"{self.data} has {found:,} rows, fewer than the {asked:,} samples asked for; all are "
+            "used"
+        )
+
+    @property
     def rule(self) -> ModuleType:
         """The attribution rule's module."""
         return load_rule(self.settings.score)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial as partial_of
 from pathlib import Path
 
 import pytest
@@ -311,6 +312,24 @@ def test_a_run_that_was_to_replace_a_folder_says_how_to_go_on(tmp_path):
     check_destination(out, marks=(MARK,), resume=True, overwrite=True)
     with pytest.raises(OutputError, match=r"exists; choose another name"):
         check_destination(out, marks=(MARK,))
+
+
+def test_resuming_finished_work_says_that_it_was_other_work(tmp_path):
+    out = tmp_path / "out"
+    make(out)
+    said = (
+        "out: is finished, and had another song or another version of ledmerge, or has lost or "
+        "changed a file since; choose another name, or --overwrite to replace it as a whole"
+    )
+    for ask in (check_destination, partial_of(Staging, key="other")):
+        with pytest.raises(OutputError, match=said):
+            ask(out, marks=(MARK,), resume=True, others="another song")
+    with pytest.raises(OutputError, match="exists; choose another name"):
+        check_destination(out, marks=(MARK,), others="another song")
+    (out / MARK).rename(out / "not made here")
+    with pytest.raises(OutputError, match="exists; choose another name"):
+        check_destination(out, marks=(MARK,), resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("out", [".", "..", "sub/.."])

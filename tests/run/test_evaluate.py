@@ -396,9 +396,10 @@ def test_a_finished_evaluation_is_not_begun_again(suite, model_folder, tmp_path,
     assert ledmerge.evaluate([model], suite, out, resume=True, progress=heard) == results
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
     assert heard.notes == [f"{out} is there already: nothing to do"]
-    with pytest.raises(OutputError, match="exists; choose another name"):
+    said = "out: is finished, and had other models, another suite, other data or another version"
+    with pytest.raises(OutputError, match=said):
         ledmerge.evaluate([model], {**suite, "batch": 3}, out, resume=True)
-    with pytest.raises(OutputError, match="exists; choose another name"):
+    with pytest.raises(OutputError, match=said):
         ledmerge.evaluate([model_folder("llama", 1)], suite, out, resume=True)
 
 

@@ -187,8 +187,9 @@ def test_a_finished_set_is_known_and_another_is_not(model_folder, rows_file, tmp
     assert progress.noted == [f"{out} is there already: nothing to do"]
     assert mark.stat() == before
     other = SETTINGS.model_copy(update={"seed": 1})
-    for settings, resume in ((other, True), (SETTINGS, False)):
-        with pytest.raises(OutputError, match="exists"):
+    had = "is finished, and had another model, other data, other settings or another version"
+    for settings, resume, said in ((other, True, had), (SETTINGS, False, "exists; choose")):
+        with pytest.raises(OutputError, match=f"out: {said}"):
             locate(folder, out, rows_file, settings=settings, resume=resume)
 
 
@@ -206,7 +207,8 @@ def test_a_set_that_lost_scores_is_not_taken_for_finished(
         shard.write_bytes(whole[:-4])
     else:
         (out / "scores.json").write_text("{")
-    with pytest.raises(OutputError, match="exists; choose another name, or --overwrite"):
+    said = "is finished, .* or has lost or changed a file since; choose .* or --overwrite"
+    with pytest.raises(OutputError, match=said):
         locate(folder, out, rows_file, settings=SETTINGS, resume=True)
     locate(folder, out, rows_file, settings=SETTINGS, resume=True, overwrite=True)
     assert shard.read_bytes() == whole

@@ -312,8 +312,8 @@ def test_a_finished_search_is_not_begun_again(write, tmp_path: Path, fresh_cache
     record = ledmerge.search(path, tmp_path / "out")
     monkeypatch.setattr(searching, "_try", None)
     assert ledmerge.search(path, tmp_path / "out", resume=True) == record
-    with pytest.raises(OutputError, match="exists; choose another name"):
-        ledmerge.search(write(trials=4), tmp_path / "out", resume=True)
+    with pytest.raises(OutputError, match="out: is finished, and had another search, recipe or"):
+        ledmerge.search(write(seed=4), tmp_path / "out", resume=True)
 
 
 def test_an_option_of_one_of_the_methods_is_varied(write, tmp_path: Path, fresh_cache):

@@ -212,7 +212,7 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_has_nothing_to_do(write, 
         ledmerge.synthesize(said, tmp_path / "out")
     ledmerge.synthesize(said, tmp_path / "out", overwrite=True)
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "Pick a lock."}\n' * 3)
-    with pytest.raises(OutputError, match="exists"):  # other prompts: other work
+    with pytest.raises(OutputError, match="out: is finished, and had other models, prompts or"):
         ledmerge.synthesize(said, tmp_path / "out", resume=True)
 
 

@@ -19,6 +19,7 @@ from ledmerge.checkpoint.written import JOURNAL, file_names, strangers
 from ledmerge.errors import OutputError
 
 ANY = ("*",)
+OTHERS = "other inputs, other options"
 
 
 class Staging:
@@ -29,7 +30,7 @@ class Staging:
         also: keys of other work whose finished pieces are this work's, too; taken up, it goes on
             under `key`.
         usual: patterns of the names that such a folder may hold, where its mark lists none.
-        others: what of an interrupted run that may not be resumed is another, for the message.
+        others: what of a run that may not be resumed, or is finished, is another, for the message.
         marks: files one of which an existing folder must hold to be overwritten, so that
             `--overwrite` never deletes a folder that ledmerge did not make.
         resume: take up an interrupted run where there is one.
@@ -53,7 +54,7 @@ class Staging:
         is_resumable: bool = True,
         also: Sequence[str] = (),
         usual: Sequence[str] = ANY,
-        others: str = "other inputs, other options",
+        others: str = OTHERS,
     ):
         self.out = out
         self.folder = partial_folder(out)
@@ -67,6 +68,7 @@ class Staging:
             overwrite=overwrite,
             is_resumable=is_resumable,
             usual=usual,
+            others=others,
         )
         self._lock: int | None = hold(self.folder, out)
         try:
@@ -186,14 +188,19 @@ def check_destination(
     overwrite: bool = False,
     is_resumable: bool = True,
     usual: Sequence[str] = ANY,
+    others: str = OTHERS,
 ) -> None:
     """Raise OutputError where `out` may not be written; changes nothing.
 
+    Whoever resumes, and may have finished `out` before, has found by its key that it did not.
+
     Args:
-        marks, resume, overwrite, is_resumable, usual: see `Staging`.
+        marks, resume, overwrite, is_resumable, usual, others: see `Staging`.
     """
     partial = partial_folder(out)
-    _check_place(out, marks, overwrite, usual, is_begun=resume and partial.exists())
+    is_begun = resume and partial.exists()
+    had = others if resume else ""
+    _check_place(out, marks, overwrite, usual, is_begun=is_begun, had=had)
     _check_outside_models(out)
     _check_writable(out)
     check_free(partial, out)
@@ -235,11 +242,13 @@ def _check_place(
     usual: Sequence[str],
     *,
     is_begun: bool = False,
+    had: str = "",
 ) -> None:
     """Raise OutputError where what is at `out` may not be replaced.
 
     Args:
         is_begun: a run to be resumed was about to.
+        had: what was another, where the run to be resumed may be finished.
     """
     if out.name in ("", ".."):  # it is made beside, under another name, and renamed
         raise OutputError(f"{out}: a folder with a name is needed, such as {out / 'out'}")
@@ -251,11 +260,17 @@ def _check_place(
                 f"{out}: exists, and the run in {partial_folder(out).name} was to replace it; go "
                 "on with --resume --overwrite"
             )
+        is_made = any((out / mark).is_file() for mark in marks)
+        if not overwrite and had and is_made:
+            raise OutputError(
+                f"{out}: is finished, and had {had} or another version of ledmerge, or has lost or "
+                "changed a file since; choose another name, or --overwrite to replace it as a whole"
+            )
         if not overwrite:
             raise OutputError(
                 f"{out}: exists; choose another name, or --overwrite to replace it as a whole"
             )
-        if not any((out / mark).is_file() for mark in marks):
+        if not is_made:
             raise OutputError(
                 f"{out}: was not made by ledmerge (no {' or '.join(marks)}), so --overwrite does "
                 "not replace it; remove it yourself or choose another name"

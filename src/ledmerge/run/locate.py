@@ -25,7 +25,14 @@ from ledmerge.run.ray_locate import locate_on_ray
 from ledmerge.run.ray_workers import is_ray
 from ledmerge.run.score_pass import open_pass
 from ledmerge.run.score_question import ModelLike, ScoreQuestion, read_question
-from ledmerge.run.score_store import MARK, USUAL, SavedSums, ScoreStore, finished_set
+from ledmerge.run.score_store import (
+    MARK,
+    OTHERS,
+    USUAL,
+    SavedSums,
+    ScoreStore,
+    finished_set,
+)
 from ledmerge.run.scored_model import ScoredModel, open_scored_model
 from ledmerge.scores._catalog import requests
 
@@ -78,7 +85,13 @@ def locate(
     """
     on_ray, out, ranks = is_ray(engine), destination(out), join_ranks(device)
     check = partial(
-        check_destination, out, marks=(MARK,), resume=resume, overwrite=overwrite, usual=USUAL
+        check_destination,
+        out,
+        marks=(MARK,),
+        resume=resume,
+        overwrite=overwrite,
+        usual=USUAL,
+        others=OTHERS,
     )
     is_known = resume and (out / MARK).is_file()  # whose scores those are, their key tells
     if ranks.is_first and not is_known:

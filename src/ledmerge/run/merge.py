@@ -113,6 +113,7 @@ def carry_out(
         resume=resume,
         overwrite=overwrite,
         usual=USUAL,
+        others=run.others,
     )
     is_known = resume and (out / RECORD).is_file()  # whose merge that is, its key tells
     if not is_known:
@@ -135,12 +136,6 @@ def carry_out(
         record = finished(plan, out, run, keys) if is_known else None
         if record is not None:
             note_finished(progress, out)
-        elif is_known and not overwrite:
-            raise OutputError(
-                f"{out}: is finished, and had {run.others} or another version of ledmerge, or has "
-                "lost or changed a file since; choose another name, or --overwrite to replace it "
-                "as a whole"
-            )
         else:
             check()  # again, for where the key was to tell nothing has been looked at
             if plan.steps:

@@ -24,6 +24,9 @@ MARK = "scores.json"
 USUAL = (MARK, "scores*.safetensors", "scores.safetensors.index.json")
 """What `--overwrite` takes for ours in a score folder that does not list its files."""
 
+OTHERS = "another model, other data, other settings"
+"""What of another score set is another, where `--resume` meets it."""
+
 SHARD_BYTES = 5_000_000_000
 
 
@@ -57,7 +60,7 @@ class ScoreStore:
             resume=resume,
             overwrite=overwrite,
             usual=USUAL,
-            others="another model, other data, other settings",
+            others=OTHERS,
         )
         self._folder = self._staging.folder
         metadata = {"format": "pt", "ledmerge": text}

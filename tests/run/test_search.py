@@ -366,6 +366,52 @@ def test_an_interrupted_search_may_go_on_for_longer(write, tmp_path: Path, fresh
     assert record == ledmerge.search(write(trials=5), tmp_path / "whole")
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "random"])
+def test_a_finished_search_goes_on_with_more_trials(
+    write, tmp_path: Path, fresh_cache, monkeypatch, sampler
+):
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    expected = ledmerge.search(write(trials=14, sampler=sampler), whole)
+    ledmerge.search(write(trials=11, sampler=sampler), out)
+    tried, keep = [], searching._try
+
+    def counted(found, signs, number, *rest):
+        tried.append(number)
+        return keep(found, signs, number, *rest)
+
+    monkeypatch.setattr(searching, "_try", counted)
+    path = write(trials=14, sampler=sampler)
+    with pytest.raises(KeyboardInterrupt):
+        ledmerge.search(path, out, resume=True, progress=Stopped(12))
+    assert json.loads((out / "search.json").read_text())["search"]["trials"] == 11
+    assert ledmerge.search(path, out, resume=True) == expected
+    assert tried == [12, 13, 14]
+    names = [sorted(str(p.relative_to(of)) for p in of.rglob("*")) for of in (out, whole)]
+    assert names[0] == names[1]
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_a_finished_search_is_not_cut_short_and_keeps_what_is_beside_it(
+    write, tmp_path: Path, fresh_cache
+):
+    out = tmp_path / "out"
+    record = ledmerge.search(write(trials=2), out)
+    said = "out: is finished, with 2 trials, and 1 are asked for; ask for 2 or more, .*overwrite"
+    with pytest.raises(OutputError, match=said):
+        ledmerge.search(write(trials=1), out, resume=True)
+    (out / "notes.md").write_text("x")
+    with pytest.raises(OutputError, match=r"holds notes.md, which ledmerge did not write"):
+        ledmerge.search(write(trials=3), out, resume=True)
+    (out / "notes.md").rename(tmp_path / "notes.md")
+    short = ledmerge.search(write(trials=1), out, resume=True, overwrite=True)
+    assert short["trials"] == record["trials"][:2]
+    assert sorted(path.name for path in (out / "trials").iterdir()) == ["0000", "0001"]
+    interrupted(write(seed=1), tmp_path / "other")
+    (tmp_path / ".other.partial").rename(tmp_path / ".out.partial")
+    with pytest.raises(OutputError, match="interrupted run there had another search"):
+        ledmerge.search(write(trials=3), out, resume=True)
+
+
 def test_a_model_among_the_choices_that_changed_is_noticed(
     write, tmp_path: Path, model_folder, fresh_cache
 ):

@@ -38,6 +38,7 @@ class Staging:
             of other work).
         is_resumable: False for work that is always begun again: an interrupted run is dropped, and
             needs no leave for that.
+        goes_on: what is finished at `out` is the beginning of this work, and is replaced by it.
 
     Raises:
         OutputError: the destination is in use, or holds an interrupted run that was not asked for.
@@ -52,6 +53,7 @@ class Staging:
         resume: bool = False,
         overwrite: bool = False,
         is_resumable: bool = True,
+        goes_on: bool = False,
         also: Sequence[str] = (),
         usual: Sequence[str] = ANY,
         others: str = OTHERS,
@@ -59,13 +61,14 @@ class Staging:
         self.out = out
         self.folder = partial_folder(out)
         self._marks, self._overwrite, self._usual, self._others = marks, overwrite, usual, others
+        self._may_replace = overwrite or goes_on
         self._mend = "go on with --resume" if is_resumable else "run it again"
         self.finished: list[dict[str, Any]] = []
         check_destination(
             out,
             marks=marks,
             resume=resume,
-            overwrite=overwrite,
+            overwrite=self._may_replace,
             is_resumable=is_resumable,
             usual=usual,
             others=others,
@@ -119,7 +122,7 @@ class Staging:
             progress(path.name)
             flush(path)
         # Again: somebody may have put something there in the meantime.
-        _check_place(self.out, self._marks, self._overwrite, self._usual)
+        _check_place(self.out, self._marks, self._may_replace, self._usual)
         aside = self.out.parent / f".{self.out.name}.replaced"
         if self.out.exists():
             if aside.exists():

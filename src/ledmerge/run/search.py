@@ -84,7 +84,8 @@ def search(
         memory: bound in bytes on the blocks of a merge, and on locating.
         threads: workers of a merge.
         allow_code: run model-written code, in the sandbox.
-        resume: go on with an interrupted run; where it is finished, there is nothing to do.
+        resume: go on with an interrupted run, or with a finished one that had fewer trials; where
+            it is finished, there is nothing to do.
         overwrite: replace an earlier search.
         trust_remote_code: run the models' own Python code where they bring some.
         progress: hears how far it is.
@@ -111,9 +112,16 @@ def search(
     asked = [each.content for each in benchmarks]
     key = digest_text(repr([FORMAT, said, found.fields, suite, asked, ends, where.type]))
     done = finished(out, SEARCHED, key) if resume else None
-    if done and done["search"]["trials"] == found.file.trials:
+    earlier = done["trials"] if done else []
+    if done and len(earlier) == found.file.trials + 1:
         note_finished(progress, out)
         return done
+    if not overwrite and len(earlier) > found.file.trials + 1:
+        raise OutputError(
+            f"{out}: is finished, with {len(earlier) - 1} trials, and {found.file.trials} are "
+            f"asked for; ask for {len(earlier) - 1} or more, choose another name, or --overwrite "
+            "to replace it as a whole"
+        )
     how = _How(device, memory, threads, allow_code, trust_remote_code)
     with Staging(
         out,
@@ -121,6 +129,7 @@ def search(
         marks=(SEARCHED,),
         resume=resume,
         overwrite=overwrite,
+        goes_on=bool(earlier),
         others="another search, recipe or suite, other models, other data",
     ) as staging:
         if elsewhere and found.file.sampler == "tpe":
@@ -128,7 +137,7 @@ def search(
                 f"{found.recipe}: says nothing at '{elsewhere[0]}' that the search may try, so "
                 "tpe does not learn from the recipe as it stands"
             )
-        lines = staging.finished[: found.file.trials + 1]
+        lines = _take_up(staging, earlier[: found.file.trials + 1])[: found.file.trials + 1]
         for number in range(found.file.trials + 1):
             if number == 1:  # the recipe as it stands tells of itself: it may have to locate
                 progress.start("search", found.file.trials, "trials")
@@ -161,6 +170,25 @@ def search(
         _write(staging.folder / SEARCHED, json.dumps(record, indent=1) + "\n")
         staging.publish()
     return record
+
+
+def _take_up(staging: Staging, earlier: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of an interrupted run, and those of a finished search that it lacks, with what was
+    written of each.
+    """
+    for line in earlier[len(staging.finished) :]:
+        name = _folder_of(line["number"])
+        _remove(staging.folder / name)  # of a run that was killed
+        if line["objective"] is not None:
+            shutil.copytree(staging.out / name, staging.folder / name)
+        staging.note(line)
+        staging.finished.append(line)
+    return staging.finished
+
+
+def _folder_of(number: int) -> Path:
+    """Where in `out` the results of a trial are."""
+    return Path("trials", f"{number:04}")
 
 
 def _signs(found: Search, suite: Suite, benchmarks: list[Benchmark]) -> dict[str, float]:
@@ -248,7 +276,7 @@ def _try(
 ) -> dict[str, Any]:
     """Merge by the values and judge the merge: a line of the journal."""
     line: dict[str, Any] = {"number": number, "values": values}
-    merged, judged = folder / "merged", folder / "trials" / f"{number:04}"
+    merged, judged = folder / "merged", folder / _folder_of(number)
     _remove(merged, judged)  # of a run that was killed
     judged.parent.mkdir(exist_ok=True)
     try:

@@ -244,7 +244,11 @@ def test_the_key_changes_with_what_decides_the_scores(model_folder, rows_file, t
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"score": "delta_snip"}, RecipeError, "'delta_snip' needs a reference model"),
+        (
+            {"score": "delta_snip"},
+            RecipeError,
+            "'delta_snip' needs .*tuned from; name it with --reference",
+        ),
         ({"template": "atuo"}, DataError, "'atuo'.*did you mean 'auto'"),
     ],
 )
@@ -256,9 +260,9 @@ def test_questions_that_cannot_be_asked(model_folder, rows_file, tmp_path, chang
 
 def test_data_and_reference_are_asked_for_where_they_are_needed(model_folder, rows_file, tmp_path):
     folder, out = model_folder("llama"), tmp_path / "out"
-    with pytest.raises(DataError, match="'snip' needs data"):
+    with pytest.raises(DataError, match="'snip' needs data; name a file of rows with --data"):
         locate(folder, out, settings=SETTINGS)
-    with pytest.raises(RecipeError, match="'snip' takes no reference"):
+    with pytest.raises(RecipeError, match=r"'snip' takes no reference.*leave out --reference"):
         locate(folder, out, rows_file, settings=SETTINGS, reference=folder)
     tied = model_folder("llama_tied")
     with pytest.raises(CheckpointError, match=r"'lm_head.weight' .* absent in the reference"):

@@ -166,7 +166,11 @@ def read_question(
     rule = load_rule(settings.score)
     wants_reference = "reference" in requests(rule)
     if wants_reference != (reference is not None):
-        need = "needs a reference model" if wants_reference else "takes no reference model"
+        need = (
+            "needs the model that this one was tuned from; name it with --reference"
+            if wants_reference
+            else "takes no reference model; leave out --reference"
+        )
         raise RecipeError(f"score '{settings.score}' {need}")
     if rule.NEEDS == "products" and settings.store == "codes":
         raise RecipeError(
@@ -176,7 +180,7 @@ def read_question(
     rows = []
     if rule.NEEDS != "nothing":
         if data is None:
-            raise DataError(f"score '{settings.score}' needs data; name a file of rows")
+            raise DataError(f"score '{settings.score}' needs data; name a file of rows with --data")
         rows = read_rows(data, settings.prompt_field, settings.response_field)
         rows = choose_rows(rows, settings.samples, settings.seed)
     return ScoreQuestion(

@@ -222,8 +222,10 @@ def test_scores_made_for_another_model_are_refused(family, tmp_path: Path):
     for key, wrong, named in (("scores", math, "safety"), ("base_scores", safety, "base")):
         folder = write_scores(tmp_path / key, wrong, random_scores(0), data=rows)
         changed = {**given, "models": [{**given["models"][0], key: str(folder)}]}
-        said = f"{key}: these scores were made for '{wrong.name}' with other weights than {named}"
-        with pytest.raises(ScoreError, match=said):
+        said = (
+            f"{key}: these are the scores of '{wrong.name}', which has other weights than {named}"
+        )
+        with pytest.raises(RecipeError, match=said):
             ledmerge.merge(changed, tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))
 

@@ -1,5 +1,6 @@
 """Methods that ask for scores at the models only: the base's are neither located nor read."""
 
+import json
 import shutil
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,9 @@ from families import (
 )
 
 import ledmerge
-from ledmerge.errors import ScoreError
+from ledmerge.checkpoint.checkpoint import open_checkpoint
+from ledmerge.checkpoint.digest import cached_checkpoint_digest
+from ledmerge.errors import RecipeError, ScoreError
 from ledmerge.methods._catalog import get_method, method_names
 from ledmerge.recipe.recipe import load_recipe
 from ledmerge.recipe.settings import LocateSettings
@@ -87,11 +90,44 @@ def test_a_plan_counts_one_score_set_for_each_model(family):
     )
 
 
-def test_scores_made_for_another_model_are_refused(family, tmp_path: Path):
+def test_scores_made_for_another_model_are_refused(family, tmp_path: Path, monkeypatch):
     given = scored_recipe(family, "obim")
     given["models"][0]["scores"] = given["models"][1]["scores"]
-    with pytest.raises(ScoreError, match="these scores were made for 'math' with other weights"):
+    said = "these are the scores of 'math', which has other weights than safety"
+    assert sum(said in problem for problem in ledmerge.plan(given).problems) == 1
+    with pytest.raises(RecipeError, match=said):
         ledmerge.merge(given, tmp_path / "out")
+    monkeypatch.setenv("LEDMERGE_CACHE", str(tmp_path / "cache"))
+    assert ledmerge.plan(given).problems == []  # which reads no weights to compare
+    with pytest.raises(ScoreError, match=said):
+        ledmerge.merge(given, tmp_path / "out")
+
+
+def test_scores_of_other_weights_of_a_model_are_refused(family, tmp_path: Path):
+    given, safety = scored_recipe(family, "obim"), family[1]
+    mark = write_scores(tmp_path / "s", safety, random_scores(7)) / "scores.json"
+    told = json.loads(mark.read_text())
+    told["model"]["digest"] = "0" * 32
+    mark.write_text(json.dumps(told))
+    given["models"][0]["scores"] = str(tmp_path / "s")
+    with pytest.raises(RecipeError, match="made for 'safety' with other weights than safety has"):
+        ledmerge.merge(given, tmp_path / "out")
+
+
+def test_one_set_for_expert_and_base_is_told_by_the_plan(family, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("LEDMERGE_CACHE", str(tmp_path / "cache"))
+    base, *experts = family
+    given = recipe("led", base, *experts, parameters={"density": 0.5})
+    for entry, expert in zip(given["models"], experts, strict=True):
+        entry["scores"] = str(base.parent / "scores" / expert.name)
+        entry["base_scores"] = entry["scores"]
+    said = f"{base.parent}/scores/safety: these are the scores of 'safety'"
+    plan = ledmerge.plan(given)
+    assert (plan.problems, sum(said in note for note in plan.notes)) == ([], 1)
+    with open_checkpoint(base) as checkpoint:
+        cached_checkpoint_digest(checkpoint)
+    plan = ledmerge.plan(given)
+    assert sum(f"{said}, which has other weights than base" in p for p in plan.problems) == 1
 
 
 def test_only_the_models_are_located(model_folder, rows_file: Path, tmp_path: Path, monkeypatch):

@@ -11,7 +11,7 @@ from rich.console import Console
 
 import ledmerge
 from ledmerge.cli.tables import merge_table
-from ledmerge.errors import RecipeError, ScoreError
+from ledmerge.errors import RecipeError
 from ledmerge.ops.rank_codes import rank_codes
 from ledmerge.run.explain import explain
 
@@ -198,7 +198,7 @@ def test_a_tensor_without_scores_stays_the_bases(family: list[Path], tmp_path: P
 def test_scores_of_another_model_are_refused(family: list[Path], tmp_path: Path):
     given = sliced(whole(family), (0, 2), (1, 3))
     given["slices"][1]["sources"][2]["scores"] = given["slices"][1]["sources"][1]["scores"]
-    with pytest.raises(ScoreError, match="were made for 'math' with other weights than code has"):
+    with pytest.raises(RecipeError, match="scores of 'math', which has other weights than code"):
         ledmerge.merge(given, tmp_path / "out")
 
 
@@ -208,7 +208,7 @@ def test_a_slice_with_a_base_of_its_own_needs_scores_there(family: list[Path], t
     del given["slices"][1]["sources"][:2]
     given["slices"][1]["base_model"] = str(math)
     given["slices"][1]["sources"].append({"model": str(math), "layer_range": [1, 3]})
-    with pytest.raises(ScoreError, match="were made for 'base' with other weights than math has"):
+    with pytest.raises(RecipeError, match="scores of 'base', which has other weights than math"):
         ledmerge.merge(given, tmp_path / "out")
     data = {"name": "d", "rows": "code"}
     there = write_scores(tmp_path / "there", math, scores_of(7), data=data)

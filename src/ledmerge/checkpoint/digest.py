@@ -96,13 +96,9 @@ def cached_checkpoint_digest(checkpoint: Checkpoint, threads: int = 2) -> str:
     A file counts as unchanged while path, size, inode and modification time (ns) are; one of a
     hub's, while its commit is.
     """
-    identity = [checkpoint.stamp(path) for path in checkpoint.files()]
-    key = xxhash.xxh3_128_hexdigest(json.dumps([identity, sorted(checkpoint.entries)]).encode())
-    remembered = cache_folder() / "digests" / key
-    if remembered.is_file():
-        told = remembered.read_text(encoding="ascii", errors="replace")
-        if re.fullmatch("[0-9a-f]{32}", told):  # after a power cut it may be empty
-            return told
+    if told := remembered_digest(checkpoint):
+        return told
+    remembered = _place(checkpoint)
     digest = checkpoint_digest(
         checkpoint.entries.values(), digest_tensors(checkpoint, None, threads)
     )
@@ -117,6 +113,22 @@ def cached_checkpoint_digest(checkpoint: Checkpoint, threads: int = 2) -> str:
             "set LEDMERGE_CACHE to another folder"
         ) from error
     return digest
+
+
+def remembered_digest(checkpoint: Checkpoint) -> str | None:
+    """What `cached_checkpoint_digest` gives, where it need not read the weights."""
+    remembered = _place(checkpoint)
+    if not remembered.is_file():
+        return None
+    told = remembered.read_text(encoding="ascii", errors="replace")
+    return told if re.fullmatch("[0-9a-f]{32}", told) else None  # empty after a power cut
+
+
+def _place(checkpoint: Checkpoint) -> Path:
+    """The file that remembers a checkpoint's digest."""
+    identity = [checkpoint.stamp(path) for path in checkpoint.files()]
+    key = xxhash.xxh3_128_hexdigest(json.dumps([identity, sorted(checkpoint.entries)]).encode())
+    return cache_folder() / "digests" / key
 
 
 def cache_folder() -> Path:

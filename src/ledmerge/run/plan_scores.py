@@ -1,16 +1,42 @@
 """Plans where the scores come from: sets that the recipe names by folder, or data to locate on."""
 
 from ledmerge.checkpoint.checkpoint import Checkpoint
+from ledmerge.checkpoint.digest import remembered_digest
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.quantized import MEND_TO_LOCATE, quantization
+from ledmerge.models.unmade import Unmade
 from ledmerge.recipe.recipe import Recipe
 from ledmerge.recipe.score_source import ScoreSource
 from ledmerge.run.plan_codes import plan_codes
 from ledmerge.run.planned import Plan
 from ledmerge.run.score_question import ScoreQuestion, read_question
-from ledmerge.run.score_store import open_scores
+from ledmerge.run.score_store import made_for_another, open_scores, provenance
 from ledmerge.scores._catalog import load_rule, requests
+
+
+def _check_whose(plan: Plan, expert: ModelFolder, sets: tuple[Checkpoint, ...]) -> None:
+    """Add a problem for a set of another model, where digests are remembered; where they are not, a
+    note for one that the recipe names at the expert and at the base.
+    """
+    try:
+        told = [provenance(scores.folder) for scores in sets]
+    except LedmergeError:  # the merge tells what it is
+        return
+    places = {"model": expert.original, "base": plan.donor.original}
+    models = [places[at] for at in plan.recipe.method.scored_at]
+    is_one = len({found["model"]["digest"] for found in told}) < len(told)
+    for model, found, scores in zip(models, told, sets, strict=False):
+        known = None if isinstance(model, Unmade) else remembered_digest(model.checkpoint)
+        problem = known and made_for_another(scores.folder, found, model.name, known)
+        if problem and problem not in plan.problems:
+            plan.problems.append(problem)
+        elif not known and is_one and found["model"]["name"] != model.name:
+            plan.notes.append(
+                f"{scores.folder}: these are the scores of '{found['model']['name']}', and the "
+                f"recipe names them for {model.name} too; the merge refuses them unless both have "
+                "the same weights"
+            )
 
 
 class ScorePlanner:
@@ -30,6 +56,7 @@ class ScorePlanner:
         plan.is_coded = plan_codes(plan, named)
         for model, source, sets in zip(plan.models, sources, named, strict=True):
             plan.scores.append(sets and plan.aligned(model, sets))
+            _check_whose(plan, model, sets or ())
             plan.questions.append(self._ask(plan, model, source))
 
     def _open(self, plan: Plan, source: ScoreSource | None) -> tuple[Checkpoint, ...] | None:

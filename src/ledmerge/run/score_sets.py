@@ -20,7 +20,7 @@ from ledmerge.run.progress import Progress
 from ledmerge.run.ray_locate import locate_on_ray
 from ledmerge.run.ray_workers import is_ray
 from ledmerge.run.score_question import ScoreQuestion
-from ledmerge.run.score_store import MARK, open_scores, provenance
+from ledmerge.run.score_store import MARK, made_for_another, open_scores, provenance
 
 WAITING = "another process locates the same scores; waiting for them"
 
@@ -105,11 +105,9 @@ def _check_sets(
                 f"{scores.folder}: its tensors are {form}, its {MARK} says "
                 f"'{found.get('stored', 'float32')}'; run `ledmerge locate` again"
             )
-        if found["model"]["digest"] != cached_checkpoint_digest(model.checkpoint):
-            raise ScoreError(
-                f"{scores.folder}: these scores were made for '{found['model']['name']}' with "
-                f"other weights than {model.name} has now; run `ledmerge locate` on {model.name}"
-            )
+        digest = cached_checkpoint_digest(model.checkpoint)
+        if problem := made_for_another(scores.folder, found, model.name, digest):
+            raise ScoreError(problem)
     for what, ours, theirs in (
         ("data", told[0]["data"]["rows"], told[-1]["data"]["rows"]),
         ("rule", told[0]["score"], told[-1]["score"]),

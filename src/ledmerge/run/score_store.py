@@ -209,6 +209,27 @@ def open_scores(folder: Path) -> Checkpoint:
     return scores
 
 
+def made_for_another(folder: Path, found: dict[str, Any], model: str, digest: str) -> str | None:
+    """What is wrong with a score set where it was made for other weights than a model has.
+
+    Args:
+        found: its `provenance`.
+        model, digest: the model's name and the digest of its weights.
+    """
+    whose = found["model"]
+    if whose["digest"] == digest:
+        return None
+    if whose["name"] == model:
+        return (
+            f"{folder}: these scores were made for '{model}' with other weights than {model} has "
+            f"now; run `ledmerge locate` on {model}"
+        )
+    return (
+        f"{folder}: these are the scores of '{whose['name']}', which has other weights than "
+        f"{model}; name those of {model}, or run `ledmerge locate` on {model}"
+    )
+
+
 def check_noted(scores: Checkpoint, tensor: str, digest: str) -> None:
     """Raise ScoreError where scores are no longer those that were located.
 

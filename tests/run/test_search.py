@@ -10,8 +10,9 @@ import yaml
 
 import ledmerge
 from ledmerge.errors import LedmergeError, NonFiniteError, OutputError, RecipeError
-from ledmerge.run import search as searching
+from ledmerge.run import trial as trying
 from ledmerge.run.progress import Quiet
+from ledmerge.run.trial import Trials
 
 pytest.importorskip("optuna")
 
@@ -134,13 +135,13 @@ def test_an_interrupted_search_goes_on_to_the_same_end(
     with pytest.raises(OutputError, match="go on with --resume"):
         ledmerge.search(path, tmp_path / "out")
     tried = []
-    keep = searching._try
+    keep = Trials.run
 
-    def counted(found, signs, number, *rest):
+    def counted(self, number, *rest):
         tried.append(number)
-        return keep(found, signs, number, *rest)
+        return keep(self, number, *rest)
 
-    monkeypatch.setattr(searching, "_try", counted)
+    monkeypatch.setattr(Trials, "run", counted)
     assert ledmerge.search(path, tmp_path / "out", resume=True) == whole
     assert tried == [13, 14]
 
@@ -186,7 +187,7 @@ def test_trials_of_another_optuna_are_not_gone_on_with(write, tmp_path: Path, fr
 def test_what_cannot_be_is_refused_before_anything_is_merged(
     write, tmp_path: Path, changed, message, monkeypatch
 ):
-    monkeypatch.setattr(searching, "merge", None)
+    monkeypatch.setattr(trying, "merge", None)
     with pytest.raises(RecipeError, match=message):
         ledmerge.search(write(**changed), tmp_path / "out")
     assert not list(tmp_path.glob(".out*"))
@@ -237,8 +238,8 @@ def hill(top):
 def test_samplers_climb(write, tmp_path: Path, monkeypatch, sampler, near):
     top = (0.3, 1.4)
     merge, evaluate = hill(top)
-    monkeypatch.setattr(searching, "merge", merge)
-    monkeypatch.setattr(searching, "evaluate", evaluate)
+    monkeypatch.setattr(trying, "merge", merge)
+    monkeypatch.setattr(trying, "evaluate", evaluate)
     record = ledmerge.search(write(trials=60, sampler=sampler), tmp_path / "out")
     best = record["trials"][record["best"]]
     assert best["objective"] > -(near**2)
@@ -247,8 +248,8 @@ def test_samplers_climb(write, tmp_path: Path, monkeypatch, sampler, near):
 
 def test_the_recipe_as_it_stands_may_be_the_best(write, tmp_path: Path, monkeypatch):
     merge, evaluate = hill((1.0, 1.0))
-    monkeypatch.setattr(searching, "merge", merge)
-    monkeypatch.setattr(searching, "evaluate", evaluate)
+    monkeypatch.setattr(trying, "merge", merge)
+    monkeypatch.setattr(trying, "evaluate", evaluate)
     record = ledmerge.search(write(), tmp_path / "out")
     assert record["best"] == 0
     assert "no trial did better" in (tmp_path / "out/best.yaml").read_text()
@@ -264,8 +265,8 @@ class Noted(Quiet):
 
 def test_the_sampler_learns_from_the_recipe_as_it_stands(write, tmp_path: Path, monkeypatch):
     merge, evaluate = hill((0.3, 1.4))
-    monkeypatch.setattr(searching, "merge", merge)
-    monkeypatch.setattr(searching, "evaluate", evaluate)
+    monkeypatch.setattr(trying, "merge", merge)
+    monkeypatch.setattr(trying, "evaluate", evaluate)
 
     def search(first):
         path = write(with_weights(write, first, 1.4), trials=12, sampler="tpe")
@@ -310,7 +311,7 @@ def test_a_missing_library_is_named(write, tmp_path: Path, monkeypatch, sampler,
 def test_a_finished_search_is_not_begun_again(write, tmp_path: Path, fresh_cache, monkeypatch):
     path = write()
     record = ledmerge.search(path, tmp_path / "out")
-    monkeypatch.setattr(searching, "_try", None)
+    monkeypatch.setattr(Trials, "run", None)
     assert ledmerge.search(path, tmp_path / "out", resume=True) == record
     with pytest.raises(OutputError, match="out: is finished, and had another search, recipe or"):
         ledmerge.search(write(seed=4), tmp_path / "out", resume=True)
@@ -373,13 +374,13 @@ def test_a_finished_search_goes_on_with_more_trials(
     out, whole = tmp_path / "out", tmp_path / "whole"
     expected = ledmerge.search(write(trials=14, sampler=sampler), whole)
     ledmerge.search(write(trials=11, sampler=sampler), out)
-    tried, keep = [], searching._try
+    tried, keep = [], Trials.run
 
-    def counted(found, signs, number, *rest):
+    def counted(self, number, *rest):
         tried.append(number)
-        return keep(found, signs, number, *rest)
+        return keep(self, number, *rest)
 
-    monkeypatch.setattr(searching, "_try", counted)
+    monkeypatch.setattr(Trials, "run", counted)
     path = write(trials=14, sampler=sampler)
     with pytest.raises(KeyboardInterrupt):
         ledmerge.search(path, out, resume=True, progress=Stopped(12))

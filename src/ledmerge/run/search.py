@@ -4,9 +4,7 @@ Which values to try is chosen on the safety data as on those of any other skill:
 Spoils the Bunch", Hammoud et al. 2024, https://arxiv.org/abs/2406.14563.
 """
 
-import dataclasses
 import json
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,47 +12,27 @@ from typing import Any
 import yaml
 
 from ledmerge.checkpoint.digest import digest_text
-from ledmerge.checkpoint.staging import (
-    Staging,
-    check_destination,
-    destination,
-    finished,
-    partial_folder,
-)
+from ledmerge.checkpoint.staging import Staging, check_destination, destination, finished
 from ledmerge.checkpoint.written import LIST
-from ledmerge.errors import NonFiniteError, OutputError, RecipeError, did_you_mean
-from ledmerge.recipe.decided import Recipe
-from ledmerge.recipe.recipe import recipe_of
+from ledmerge.errors import OutputError, RecipeError, did_you_mean
 from ledmerge.recipe.rooted import rooted
 from ledmerge.recipe.search import Choices, Range, Search, load_search
 from ledmerge.recipe.suite import Suite, load_suite
 from ledmerge.report.trials import write_trials
 from ledmerge.run.benchmark import Benchmark, open_benchmarks
 from ledmerge.run.device import choose_device
-from ledmerge.run.evaluate import evaluate
 from ledmerge.run.keys import weights_key
-from ledmerge.run.merge import merge
 from ledmerge.run.pieces import piece_on
 from ledmerge.run.plan import check_memory, default_threads, plan, raise_problems
 from ledmerge.run.progress import Progress, Quiet, note_finished
 from ledmerge.run.sampler import Sampler
+from ledmerge.run.trial import Line, Trials, copy_trial, recipe_with
 
 SEARCHED, BEST = "search.json", "best.yaml"
 METHOD = "merge_method"
 FORMAT = 1
 """Of `search.json`; raised when its schema changes."""
 QUIET = Quiet()
-
-
-@dataclasses.dataclass(frozen=True)
-class _How:
-    """How every trial is merged and judged. Each field is an argument of `search`."""
-
-    device: str
-    memory: int | None
-    threads: int | None
-    allow_code: bool
-    trust_remote_code: bool
 
 
 def search(
@@ -101,9 +79,7 @@ def search(
     benchmarks = open_benchmarks(suite, place, folder, allow_code)
     signs = _signs(found, suite, benchmarks)
     sampler = Sampler(found.space, found.file.sampler, found.file.seed)
-    own = found.own
-    elsewhere = [place for place in found.space if place not in own]
-    start = plan(_recipe(found, {}))
+    start = plan(recipe_with(found, {}))
     check_memory(start, memory, threads or default_threads(where.type), piece_on(where))
     raise_problems(start)
     ends = _check_ends(found)
@@ -122,7 +98,7 @@ def search(
             f"asked for; ask for {len(earlier) - 1} or more, choose another name, or --overwrite "
             "to replace it as a whole"
         )
-    how = _How(device, memory, threads, allow_code, trust_remote_code)
+    trials = Trials(found, signs, device, memory, threads, allow_code, trust_remote_code)
     with Staging(
         out,
         key,
@@ -132,30 +108,7 @@ def search(
         goes_on=bool(earlier),
         others="another search, recipe or suite, other models, other data",
     ) as staging:
-        if elsewhere and found.file.sampler == "tpe":
-            progress.note(
-                f"{found.recipe}: says nothing at '{elsewhere[0]}' that the search may try, so "
-                "tpe does not learn from the recipe as it stands"
-            )
-        lines = _take_up(staging, earlier[: found.file.trials + 1])[: found.file.trials + 1]
-        for number in range(found.file.trials + 1):
-            if number == 1:  # the recipe as it stands tells of itself: it may have to locate
-                progress.start("search", found.file.trials, "trials")
-            values = sampler.ask() if number else own
-            if number == len(lines):
-                lines.append(_try(found, signs, number, values, staging.folder, how, progress))
-                staging.note(lines[-1])
-            elif lines[number]["values"] != values:
-                raise OutputError(
-                    f"{out}: the interrupted search there tried {lines[number]['values']} in trial "
-                    f"{number}, where this Optuna ({version('optuna')}) tries {values}; go on with "
-                    "the one that it began with, or start again with --overwrite"
-                )
-            if number:
-                sampler.tell(lines[number]["objective"])
-                progress.advance()
-            elif not elsewhere:
-                sampler.learn(own, lines[0]["objective"])
+        lines = _run_all(sampler, trials, staging, earlier, progress)
         record = {
             "format": FORMAT,
             "key": key,
@@ -172,23 +125,47 @@ def search(
     return record
 
 
-def _take_up(staging: Staging, earlier: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines of an interrupted run, and those of a finished search that it lacks, with what was
-    written of each.
+def _run_all(
+    sampler: Sampler, trials: Trials, staging: Staging, earlier: list[Line], progress: Progress
+) -> list[Line]:
+    """What came of every trial.
+
+    Those of an interrupted run are taken up, and of a finished search (`earlier`) those that it
+    lacks: the sampler is asked and told once more, and has to try the same.
     """
-    for line in earlier[len(staging.finished) :]:
-        name = _folder_of(line["number"])
-        _remove(staging.folder / name)  # of a run that was killed
-        if line["objective"] is not None:
-            shutil.copytree(staging.out / name, staging.folder / name)
+    found = trials.found
+    own, count = found.own, found.file.trials
+    elsewhere = [place for place in found.space if place not in own]
+    if elsewhere and found.file.sampler == "tpe":
+        progress.note(
+            f"{found.recipe}: says nothing at '{elsewhere[0]}' that the search may try, so tpe "
+            "does not learn from the recipe as it stands"
+        )
+    lines = staging.finished[: count + 1]
+    for line in earlier[len(lines) : count + 1]:
+        copy_trial(line, staging.out, staging.folder)
         staging.note(line)
-        staging.finished.append(line)
-    return staging.finished
-
-
-def _folder_of(number: int) -> Path:
-    """Where in `out` the results of a trial are."""
-    return Path("trials", f"{number:04}")
+        lines.append(line)
+    for number in range(count + 1):
+        if number == 1:  # the recipe as it stands tells of itself: it may have to locate
+            progress.start("search", count, "trials")
+        values = sampler.ask() if number else own
+        if number == len(lines):
+            heard = QUIET if number else progress
+            lines.append(trials.run(number, values, staging.folder, heard))
+            staging.note(lines[-1])
+        elif lines[number]["values"] != values:
+            raise OutputError(
+                f"{staging.out}: the interrupted search there tried {lines[number]['values']} in "
+                f"trial {number}, where this Optuna ({version('optuna')}) tries {values}; go on "
+                "with the one that it began with, or start again with --overwrite"
+            )
+        if number:
+            sampler.tell(lines[number]["objective"])
+            progress.advance()
+        elif not elsewhere:
+            sampler.learn(own, lines[0]["objective"])
+    return lines
 
 
 def _signs(found: Search, suite: Suite, benchmarks: list[Benchmark]) -> dict[str, float]:
@@ -216,11 +193,6 @@ def _signs(found: Search, suite: Suite, benchmarks: list[Benchmark]) -> dict[str
         name: weight if known[name] == "higher" else -weight
         for name, weight in found.file.objective.items()
     }
-
-
-def _recipe(found: Search, values: dict[str, Any]) -> Recipe:
-    fields = found.with_values(values)
-    return recipe_of(fields, str(found.recipe), found.recipe.parent)
 
 
 def _check_ends(found: Search) -> list[str]:
@@ -257,85 +229,12 @@ def _ends(found: Search, name: str, varied: Range | Choices, beside: dict[str, A
     keys = []
     for value in varied.ends:
         try:
-            made = plan(_recipe(found, {**beside, name: value}))
+            made = plan(recipe_with(found, {**beside, name: value}))
             raise_problems(made)
         except RecipeError as error:
             raise RecipeError(f"{found.place}: vary.{name}: with {value}: {error}") from None
         keys.append(weights_key(made, allow_nonfinite=False))
     return keys
-
-
-def _try(
-    found: Search,
-    signs: dict[str, float],
-    number: int,
-    values: dict[str, Any],
-    folder: Path,
-    how: _How,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Merge by the values and judge the merge: a line of the journal."""
-    line: dict[str, Any] = {"number": number, "values": values}
-    merged, judged = folder / "merged", folder / _folder_of(number)
-    _remove(merged, judged)  # of a run that was killed
-    judged.parent.mkdir(exist_ok=True)
-    try:
-        record, results = _merge_and_judge(found, number, values, merged, judged, how, progress)
-    except (RecipeError, NonFiniteError) as error:  # values that do not go together, or too large
-        if number == 0:
-            raise
-        _remove(merged, judged)
-        return {**line, "objective": None, "refused": str(error)}
-    _remove(merged)
-    benchmarks = results["models"][0]["benchmarks"]
-    figures = {
-        f"{name}.{figure}": said
-        for name, each in benchmarks.items()
-        for figure, said in each["figures"].items()
-    }
-    objective = sum(sign * figures[name]["value"] for name, sign in signs.items())
-    return {**line, "objective": objective, "digest": record["digest"], "figures": figures}
-
-
-def _remove(*folders: Path) -> None:
-    """Remove folders, finished or not."""
-    for folder in folders:
-        for each in (folder, partial_folder(folder)):
-            shutil.rmtree(each, ignore_errors=True)
-
-
-def _merge_and_judge(
-    found: Search,
-    number: int,
-    values: dict[str, Any],
-    merged: Path,
-    judged: Path,
-    how: _How,
-    progress: Progress,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The record of the merge, and its results."""
-    recipe = _recipe(found, values if number else {})
-    raise_problems(plan(recipe))
-    record = merge(
-        recipe,
-        merged,
-        device=how.device,
-        memory=how.memory,
-        threads=how.threads,
-        overwrite=True,
-        trust_remote_code=how.trust_remote_code,
-        progress=progress if number == 0 else QUIET,
-    )
-    results = evaluate(
-        [merged],
-        found.suite,
-        judged,
-        device=how.device,
-        allow_code=how.allow_code,
-        overwrite=True,
-        trust_remote_code=how.trust_remote_code,
-    )
-    return record, results
 
 
 def _best(lines: list[dict[str, Any]]) -> int:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+import yaml
 from safetensors.torch import load_file, save_file
+from searches import WEIGHTS
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from vocabularies import PETS, tensors_of, train, write
@@ -162,3 +164,39 @@ def chat(tmp_path: Path) -> list[Path]:
             tensors = {key: value.bfloat16() for key, value in tensors.items()}
         made.append(write(tmp_path / name, tokenizer, tensors))
     return made
+
+
+@pytest.fixture
+def write_search(tmp_path, model_folder, rows_file):
+    """Writes a recipe, a suite and a search with some keys changed; gives the search's path."""
+
+    def write(recipe=None, **changed):
+        base = model_folder("llama")
+        said = {
+            "merge_method": "task_arithmetic",
+            "base_model": str(base),
+            "models": [{"model": str(model_folder("llama", seed))} for seed in (1, 2)],
+            "dtype": "float32",
+            **(recipe or {}),
+        }
+        suite = {
+            "benchmarks": {"rows": {"task": "log_likelihood", "data": str(rows_file)}},
+            "template": "none",
+        }
+        fields = {
+            "recipe": "recipe.yaml",
+            "suite": "suite.yaml",
+            "objective": {"rows.log_likelihood": 1.0},
+            "vary": WEIGHTS,
+            "trials": 3,
+            "sampler": "random",
+        }
+        for name, what in (
+            ("recipe", said),
+            ("suite", suite),
+            ("search", {**fields, **changed}),
+        ):
+            (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(what))
+        return tmp_path / "search.yaml"
+
+    return write

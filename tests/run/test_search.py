@@ -1,4 +1,4 @@
-"""What a search tries, keeps and takes up again; the merges themselves are tested elsewhere."""
+"""What a search tries and keeps; the merges themselves are tested elsewhere."""
 
 import json
 import shutil
@@ -7,58 +7,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from searches import with_weights
 
 import ledmerge
 from ledmerge.errors import LedmergeError, NonFiniteError, OutputError, RecipeError
 from ledmerge.run import trial as trying
 from ledmerge.run.progress import Quiet
-from ledmerge.run.trial import Trials
 
 pytest.importorskip("optuna")
 
-WEIGHTS = {f"models[{i}].parameters.weight": {"low": -1.0, "high": 2.0} for i in (0, 1)}
-
-
-@pytest.fixture
-def write(tmp_path, model_folder, rows_file):
-    """Writes a recipe, a suite and a search with some keys changed; gives the search's path."""
-
-    def write(recipe=None, **changed):
-        base = model_folder("llama")
-        said = {
-            "merge_method": "task_arithmetic",
-            "base_model": str(base),
-            "models": [{"model": str(model_folder("llama", seed))} for seed in (1, 2)],
-            "dtype": "float32",
-            **(recipe or {}),
-        }
-        suite = {
-            "benchmarks": {"rows": {"task": "log_likelihood", "data": str(rows_file)}},
-            "template": "none",
-        }
-        fields = {
-            "recipe": "recipe.yaml",
-            "suite": "suite.yaml",
-            "objective": {"rows.log_likelihood": 1.0},
-            "vary": WEIGHTS,
-            "trials": 3,
-            "sampler": "random",
-        }
-        for name, what in (
-            ("recipe", said),
-            ("suite", suite),
-            ("search", {**fields, **changed}),
-        ):
-            (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(what))
-        return tmp_path / "search.yaml"
-
-    return write
-
 
 def test_every_trial_is_what_merging_and_evaluating_by_hand_give(
-    write, tmp_path: Path, fresh_cache
+    write_search, tmp_path: Path, fresh_cache
 ):
-    record = ledmerge.search(write(), tmp_path / "out")
+    record = ledmerge.search(write_search(), tmp_path / "out")
     assert json.loads((tmp_path / "out/search.json").read_text()) == record
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("search.json", "search.md", "best.yaml", "trials"),
@@ -82,11 +44,11 @@ def test_every_trial_is_what_merging_and_evaluating_by_hand_give(
 
 
 def test_the_best_recipe_merges_to_the_same_bytes_from_anywhere(
-    write, tmp_path: Path, model_folder, fresh_cache, monkeypatch
+    write_search, tmp_path: Path, model_folder, fresh_cache, monkeypatch
 ):
     for seed in (1, 2):
         shutil.copytree(model_folder("llama", seed), tmp_path / f"expert{seed}")
-    path = write({"models": [{"model": "expert1"}, {"model": "expert2"}]})
+    path = write_search({"models": [{"model": "expert1"}, {"model": "expert2"}]})
     record = ledmerge.search(path, tmp_path / "out")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -94,8 +56,8 @@ def test_the_best_recipe_merges_to_the_same_bytes_from_anywhere(
     assert merged["digest"] == record["trials"][record["best"]]["digest"]
 
 
-def test_what_is_better_when_lower_is_subtracted(write, tmp_path: Path, fresh_cache):
-    path, texts = write(), tmp_path / "texts.jsonl"
+def test_what_is_better_when_lower_is_subtracted(write_search, tmp_path: Path, fresh_cache):
+    path, texts = write_search(), tmp_path / "texts.jsonl"
     texts.write_text(json.dumps({"text": "tell me of the sea"}) + "\n")
     suite = yaml.safe_load((tmp_path / "suite.yaml").read_text())
     suite["benchmarks"]["perplexity"] = {"data": str(texts)}
@@ -107,66 +69,6 @@ def test_what_is_better_when_lower_is_subtracted(write, tmp_path: Path, fresh_ca
         figures = {name: each["value"] for name, each in trial["figures"].items()}
         by_hand = 2.0 * figures["rows.log_likelihood"] - 0.5 * figures["perplexity.bits_per_byte"]
         assert trial["objective"] == pytest.approx(by_hand)
-
-
-class Stopped(Quiet):
-    """Interrupts after a number of trials."""
-
-    def __init__(self, after):
-        self.after, self.unit = after, ""
-
-    def start(self, what, total, unit, done=0):
-        self.unit = unit
-
-    def advance(self, amount=1):
-        self.after -= amount * (self.unit == "trials")
-        if self.after == 0:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "random"])
-def test_an_interrupted_search_goes_on_to_the_same_end(
-    write, tmp_path: Path, fresh_cache, sampler, monkeypatch
-):
-    path = write(with_weights(write, 0.5, 0.25), trials=14, sampler=sampler)
-    whole = ledmerge.search(path, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        ledmerge.search(path, tmp_path / "out", progress=Stopped(12))
-    with pytest.raises(OutputError, match="go on with --resume"):
-        ledmerge.search(path, tmp_path / "out")
-    tried = []
-    keep = Trials.run
-
-    def counted(self, number, *rest):
-        tried.append(number)
-        return keep(self, number, *rest)
-
-    monkeypatch.setattr(Trials, "run", counted)
-    assert ledmerge.search(path, tmp_path / "out", resume=True) == whole
-    assert tried == [13, 14]
-
-
-def with_weights(write, *weights):
-    """The recipe's models with weights of their own, as searches look for them."""
-    models = yaml.safe_load(write().with_name("recipe.yaml").read_text())["models"]
-    return {
-        "models": [
-            {**model, "parameters": {"weight": weight}}
-            for model, weight in zip(models, weights, strict=True)
-        ]
-    }
-
-
-def test_trials_of_another_optuna_are_not_gone_on_with(write, tmp_path: Path, fresh_cache):
-    path = write()
-    with pytest.raises(KeyboardInterrupt):
-        ledmerge.search(path, tmp_path / "out", progress=Stopped(3))
-    journal = tmp_path / ".out.partial/journal.jsonl"
-    lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    lines[-1]["values"]["models[0].parameters.weight"] = 0.5
-    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(OutputError, match=r"this Optuna .* tries"):
-        ledmerge.search(path, tmp_path / "out", resume=True)
 
 
 @pytest.mark.parametrize(
@@ -185,19 +87,19 @@ def test_trials_of_another_optuna_are_not_gone_on_with(write, tmp_path: Path, fr
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_merged(
-    write, tmp_path: Path, changed, message, monkeypatch
+    write_search, tmp_path: Path, changed, message, monkeypatch
 ):
     monkeypatch.setattr(trying, "merge", None)
     with pytest.raises(RecipeError, match=message):
-        ledmerge.search(write(**changed), tmp_path / "out")
+        ledmerge.search(write_search(**changed), tmp_path / "out")
     assert not list(tmp_path.glob(".out*"))
 
 
 def test_values_that_do_not_go_together_are_told_and_passed_over(
-    write, tmp_path: Path, fresh_cache
+    write_search, tmp_path: Path, fresh_cache
 ):
     """linear divides by the sum of the weights; each of these goes with the recipe's others."""
-    models = yaml.safe_load(write().with_name("recipe.yaml").read_text())["models"]
+    models = yaml.safe_load(write_search().with_name("recipe.yaml").read_text())["models"]
     linear = {
         "merge_method": "linear",
         "models": [{**model, "parameters": {"weight": 2.0}} for model in models],
@@ -206,7 +108,7 @@ def test_values_that_do_not_go_together_are_told_and_passed_over(
         "models[0].parameters.weight": [2.0, -1.0],
         "models[1].parameters.weight": [2.0, 1.0],
     }
-    record = ledmerge.search(write(linear, vary=vary, trials=8), tmp_path / "out")
+    record = ledmerge.search(write_search(linear, vary=vary, trials=8), tmp_path / "out")
     refused = [trial for trial in record["trials"] if trial["objective"] is None]
     assert refused
     for trial in refused:
@@ -235,22 +137,22 @@ def hill(top):
 
 
 @pytest.mark.parametrize(("sampler", "near"), [("tpe", 0.3), ("cmaes", 0.05), ("random", 0.5)])
-def test_samplers_climb(write, tmp_path: Path, monkeypatch, sampler, near):
+def test_samplers_climb(write_search, tmp_path: Path, monkeypatch, sampler, near):
     top = (0.3, 1.4)
     merge, evaluate = hill(top)
     monkeypatch.setattr(trying, "merge", merge)
     monkeypatch.setattr(trying, "evaluate", evaluate)
-    record = ledmerge.search(write(trials=60, sampler=sampler), tmp_path / "out")
+    record = ledmerge.search(write_search(trials=60, sampler=sampler), tmp_path / "out")
     best = record["trials"][record["best"]]
     assert best["objective"] > -(near**2)
     assert list(best["values"].values()) == pytest.approx(top, abs=near)
 
 
-def test_the_recipe_as_it_stands_may_be_the_best(write, tmp_path: Path, monkeypatch):
+def test_the_recipe_as_it_stands_may_be_the_best(write_search, tmp_path: Path, monkeypatch):
     merge, evaluate = hill((1.0, 1.0))
     monkeypatch.setattr(trying, "merge", merge)
     monkeypatch.setattr(trying, "evaluate", evaluate)
-    record = ledmerge.search(write(), tmp_path / "out")
+    record = ledmerge.search(write_search(), tmp_path / "out")
     assert record["best"] == 0
     assert "no trial did better" in (tmp_path / "out/best.yaml").read_text()
 
@@ -263,13 +165,13 @@ class Noted(Quiet):
         self.notes.append(message)
 
 
-def test_the_sampler_learns_from_the_recipe_as_it_stands(write, tmp_path: Path, monkeypatch):
+def test_the_sampler_learns_from_the_recipe_as_it_stands(write_search, tmp_path: Path, monkeypatch):
     merge, evaluate = hill((0.3, 1.4))
     monkeypatch.setattr(trying, "merge", merge)
     monkeypatch.setattr(trying, "evaluate", evaluate)
 
     def search(first):
-        path = write(with_weights(write, first, 1.4), trials=12, sampler="tpe")
+        path = write_search(with_weights(write_search, first, 1.4), trials=12, sampler="tpe")
         progress = Noted()
         record = ledmerge.search(path, tmp_path / str(first), progress=progress)
         return record, [list(each["values"].values()) for each in record["trials"]], progress.notes
@@ -287,9 +189,9 @@ def test_the_sampler_learns_from_the_recipe_as_it_stands(write, tmp_path: Path, 
     assert tried[10] != untold[10]
 
 
-def test_a_gradient_over_the_layers(write, tmp_path: Path, fresh_cache):
+def test_a_gradient_over_the_layers(write_search, tmp_path: Path, fresh_cache):
     vary = {"parameters.weight": {"low": 0.0, "high": 1.0, "anchors": 2, "step": 0.5}}
-    record = ledmerge.search(write(vary=vary), tmp_path / "out")
+    record = ledmerge.search(write_search(vary=vary), tmp_path / "out")
     for trial in record["trials"][1:]:
         (values,) = trial["values"].values()
         assert len(values) == 2
@@ -302,24 +204,15 @@ def test_a_gradient_over_the_layers(write, tmp_path: Path, fresh_cache):
 
 
 @pytest.mark.parametrize(("sampler", "missing"), [("tpe", "optuna"), ("cmaes", "cmaes")])
-def test_a_missing_library_is_named(write, tmp_path: Path, monkeypatch, sampler, missing):
+def test_a_missing_library_is_named(write_search, tmp_path: Path, monkeypatch, sampler, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(RecipeError, match=f"{missing} is missing.*pip install 'optuna>=4'"):
-        ledmerge.search(write(sampler=sampler), tmp_path / "out")
+        ledmerge.search(write_search(sampler=sampler), tmp_path / "out")
 
 
-def test_a_finished_search_is_not_begun_again(write, tmp_path: Path, fresh_cache, monkeypatch):
-    path = write()
-    record = ledmerge.search(path, tmp_path / "out")
-    monkeypatch.setattr(Trials, "run", None)
-    assert ledmerge.search(path, tmp_path / "out", resume=True) == record
-    with pytest.raises(OutputError, match="out: is finished, and had another search, recipe or"):
-        ledmerge.search(write(seed=4), tmp_path / "out", resume=True)
-
-
-def test_an_option_of_one_of_the_methods_is_varied(write, tmp_path: Path, fresh_cache):
+def test_an_option_of_one_of_the_methods_is_varied(write_search, tmp_path: Path, fresh_cache):
     vary = {"parameters.density": [0.25, 0.75], "merge_method": ["ties", "task_arithmetic"]}
-    record = ledmerge.search(write(vary=vary, trials=12), tmp_path / "out")
+    record = ledmerge.search(write_search(vary=vary, trials=12), tmp_path / "out")
     digests = {
         tuple(each["values"][place] for place in vary): each["digest"]
         for each in record["trials"][1:]
@@ -331,103 +224,24 @@ def test_an_option_of_one_of_the_methods_is_varied(write, tmp_path: Path, fresh_
 @pytest.mark.parametrize(
     ("options", "message"), [({"device": "tpu"}, "tpu"), ({"memory": 1}, "--memory")]
 )
-def test_where_it_cannot_run_nothing_is_left(write, tmp_path: Path, options, message):
+def test_where_it_cannot_run_nothing_is_left(write_search, tmp_path: Path, options, message):
     with pytest.raises(LedmergeError, match=message):
-        ledmerge.search(write(), tmp_path / "out", **options)
+        ledmerge.search(write_search(), tmp_path / "out", **options)
     assert not list(tmp_path.glob(".out*"))
 
 
-def test_a_place_inside_a_model_is_refused(write, model_folder, tmp_path: Path):
+def test_a_place_inside_a_model_is_refused(write_search, model_folder, tmp_path: Path):
     model = shutil.copytree(model_folder("llama"), tmp_path / "model")
     with pytest.raises(OutputError, match="inside"):
-        ledmerge.search(write(), model / "out")
+        ledmerge.search(write_search(), model / "out")
     assert not list(model.glob(".out*"))
 
 
-def interrupted(path, out):
-    with pytest.raises(KeyboardInterrupt):
-        ledmerge.search(path, out, progress=Stopped(1))
-
-
-def test_the_same_search_by_another_path_goes_on(write, tmp_path: Path, fresh_cache, monkeypatch):
-    path = write()
-    suite = yaml.safe_load((tmp_path / "suite.yaml").read_text())
-    rows = shutil.copy(suite["benchmarks"]["rows"]["data"], tmp_path / "rows.jsonl")
-    suite["benchmarks"]["rows"]["data"] = rows.name
-    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
-    interrupted(path, tmp_path / "out")
-    monkeypatch.chdir(tmp_path)
-    record = ledmerge.search("search.yaml", "out", resume=True)
-    assert len(record["trials"]) == 4
-
-
-def test_an_interrupted_search_may_go_on_for_longer(write, tmp_path: Path, fresh_cache):
-    interrupted(write(), tmp_path / "out")
-    record = ledmerge.search(write(trials=5), tmp_path / "out", resume=True)
-    assert record == ledmerge.search(write(trials=5), tmp_path / "whole")
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "random"])
-def test_a_finished_search_goes_on_with_more_trials(
-    write, tmp_path: Path, fresh_cache, monkeypatch, sampler
-):
-    out, whole = tmp_path / "out", tmp_path / "whole"
-    expected = ledmerge.search(write(trials=14, sampler=sampler), whole)
-    ledmerge.search(write(trials=11, sampler=sampler), out)
-    tried, keep = [], Trials.run
-
-    def counted(self, number, *rest):
-        tried.append(number)
-        return keep(self, number, *rest)
-
-    monkeypatch.setattr(Trials, "run", counted)
-    path = write(trials=14, sampler=sampler)
-    with pytest.raises(KeyboardInterrupt):
-        ledmerge.search(path, out, resume=True, progress=Stopped(12))
-    assert json.loads((out / "search.json").read_text())["search"]["trials"] == 11
-    assert ledmerge.search(path, out, resume=True) == expected
-    assert tried == [12, 13, 14]
-    names = [sorted(str(p.relative_to(of)) for p in of.rglob("*")) for of in (out, whole)]
-    assert names[0] == names[1]
-    assert not list(tmp_path.glob(".out*"))
-
-
-def test_a_finished_search_is_not_cut_short_and_keeps_what_is_beside_it(
-    write, tmp_path: Path, fresh_cache
-):
-    out = tmp_path / "out"
-    record = ledmerge.search(write(trials=2), out)
-    said = "out: is finished, with 2 trials, and 1 are asked for; ask for 2 or more, .*overwrite"
-    with pytest.raises(OutputError, match=said):
-        ledmerge.search(write(trials=1), out, resume=True)
-    (out / "notes.md").write_text("x")
-    with pytest.raises(OutputError, match=r"holds notes.md, which ledmerge did not write"):
-        ledmerge.search(write(trials=3), out, resume=True)
-    (out / "notes.md").rename(tmp_path / "notes.md")
-    short = ledmerge.search(write(trials=1), out, resume=True, overwrite=True)
-    assert short["trials"] == record["trials"][:2]
-    assert sorted(path.name for path in (out / "trials").iterdir()) == ["0000", "0001"]
-    interrupted(write(seed=1), tmp_path / "other")
-    (tmp_path / ".other.partial").rename(tmp_path / ".out.partial")
-    with pytest.raises(OutputError, match="interrupted run there had another search"):
-        ledmerge.search(write(trials=3), out, resume=True)
-
-
-def test_a_model_among_the_choices_that_changed_is_noticed(
-    write, tmp_path: Path, model_folder, fresh_cache
-):
-    other = shutil.copytree(model_folder("llama", 3), tmp_path / "other")
-    vary = {"models[1].model": [str(model_folder("llama", 2)), str(other)]}
-    path = write(vary=vary)
-    interrupted(path, tmp_path / "out")
-    shutil.copy(model_folder("llama", 4) / "model.safetensors", other)
-    with pytest.raises(OutputError, match="other models"):
-        ledmerge.search(path, tmp_path / "out", resume=True)
-
-
-def test_a_merge_that_overflows_is_passed_over(write, tmp_path: Path, fresh_cache):
+def test_a_merge_that_overflows_is_passed_over(write_search, tmp_path: Path, fresh_cache):
     asked = {"vary": {"models[0].parameters.weight": [1e30, 1.0]}, "seed": 1}
-    record = ledmerge.search(write({"dtype": "float16"}, trials=3, **asked), tmp_path / "out")
+    record = ledmerge.search(
+        write_search({"dtype": "float16"}, trials=3, **asked), tmp_path / "out"
+    )
     refused = [each for each in record["trials"] if each["objective"] is None]
     assert record["trials"][-1] in refused, "choose another seed: the last leaves most behind"
     left = {path.name for path in (tmp_path / "out").iterdir()}
@@ -438,14 +252,14 @@ def test_a_merge_that_overflows_is_passed_over(write, tmp_path: Path, fresh_cach
     assert all(each["values"]["models[0].parameters.weight"] > 1 for each in refused)
 
 
-def test_a_recipe_that_overflows_as_it_stands_is_refused(write, tmp_path: Path, fresh_cache):
+def test_a_recipe_that_overflows_as_it_stands_is_refused(write_search, tmp_path: Path, fresh_cache):
     recipe = {"dtype": "float16", "parameters": {"weight": 1e30}}
     with pytest.raises(NonFiniteError, match="overflow"):
-        ledmerge.search(write(recipe), tmp_path / "out")
+        ledmerge.search(write_search(recipe), tmp_path / "out")
 
 
-def test_values_of_several_lines_are_kept_in_best_yaml(write, tmp_path: Path, fresh_cache):
+def test_values_of_several_lines_are_kept_in_best_yaml(write_search, tmp_path: Path, fresh_cache):
     templates = ["{{ messages }}\nb", "{{ messages }}\nc"]
-    record = ledmerge.search(write(vary={"chat_template": templates}), tmp_path / "out")
+    record = ledmerge.search(write_search(vary={"chat_template": templates}), tmp_path / "out")
     merged = ledmerge.merge(tmp_path / "out/best.yaml", tmp_path / "merged")
     assert merged["digest"] == record["trials"][record["best"]]["digest"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledmerge.evals._interval import bootstrap, wilson
+from ledmerge.evals._interval import bootstrap, newcombe, wilson
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,69 @@ def test_wilson_holds_the_share_and_mirrors(counts):
 def test_more_answers_are_surer():
     widths = [high - low for low, high in (wilson(n // 2, n) for n in (2, 20, 200, 2000))]
     assert widths == sorted(widths, reverse=True)
+
+
+def score_limits(successes, n):
+    """The shares p at which (successes - n p)^2 = z^2 n p (1 - p)."""
+    z2 = 1.959963984540054**2
+    a, b, c = n + z2, -(2 * successes + z2), successes**2 / n
+    root = math.sqrt(b * b - 4 * a * c)
+    return (-b - root) / (2 * a), (-b + root) / (2 * a)
+
+
+def newcombe_by_hand(a, b, c, d):
+    """Method 10 with the paper's letters: a both, b the first alone, c the second alone."""
+    n = a + b + c + d
+    l1, u1 = score_limits(a + b, n)
+    l2, u2 = score_limits(a + c, n)
+    p1, p2 = (a + b) / n, (a + c) / n
+    margins, phi = (a + b) * (c + d) * (a + c) * (b + d), 0.0
+    if margins:
+        corrected = a * d - b * c
+        if corrected > n / 2:
+            corrected -= n / 2
+        elif corrected >= 0:
+            corrected = 0
+        phi = corrected / math.sqrt(margins)
+    delta = math.sqrt((p1 - l1) ** 2 - 2 * phi * (p1 - l1) * (u2 - p2) + (u2 - p2) ** 2)
+    epsilon = math.sqrt((u1 - p1) ** 2 - 2 * phi * (u1 - p1) * (p2 - l2) + (p2 - l2) ** 2)
+    return p1 - p2 - delta, p1 - p2 + epsilon
+
+
+CELLS = st.tuples(*(st.integers(0, 300) for _ in range(4))).filter(any)
+
+
+@given(CELLS)
+def test_newcombe_against_the_paper_by_hand(cells):
+    assert newcombe(*cells) == pytest.approx(newcombe_by_hand(*cells), abs=1e-9)
+
+
+@given(CELLS)
+def test_newcombe_holds_the_difference_and_mirrors(cells):
+    both, first, second, neither = cells
+    low, high = newcombe(*cells)
+    assert -1 - 1e-9 <= low < (first - second) / sum(cells) < high <= 1 + 1e-9
+    assert newcombe(both, second, first, neither) == pytest.approx((-high, -low), abs=1e-9)
+
+
+def test_newcombe_without_questions_says_nothing():
+    assert newcombe(0, 0, 0, 0) == (-1.0, 1.0)
+
+
+def test_agreement_makes_a_difference_surer():
+    alike, apart = newcombe(70, 10, 4, 16), newcombe(60, 20, 14, 6)  # 80 and 74 of 100 in both
+    assert alike[1] - alike[0] < apart[1] - apart[0]
+
+
+def test_newcombe_covers_the_true_difference():
+    """Of 2,000 draws of 80 questions, at shares as merges have them, some 95 % are covered."""
+    draw, chances = random.Random(0), (0.75, 0.13, 0.05, 0.07)
+    covered = 0
+    for _ in range(2000):
+        drawn = draw.choices(range(4), chances, k=80)
+        low, high = newcombe(*(drawn.count(case) for case in range(4)))
+        covered += low <= 0.13 - 0.05 <= high
+    assert 0.94 <= covered / 2000 <= 0.985
 
 
 @pytest.mark.parametrize("values", [[], [3.5]])

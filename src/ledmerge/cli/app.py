@@ -283,6 +283,10 @@ def evaluate(
     ],
     suite: Annotated[Path, typer.Option(help="A YAML file: what is asked, and who judges.")],
     out: Annotated[Path, typer.Option(help="The new folder of results.")],
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Compare the others with it, question by question."),
+    ] = None,
     device: Device = "auto",
     allow_code: AllowCode = False,
     resume: Resume = False,
@@ -302,6 +306,7 @@ def evaluate(
             models,
             suite,
             out,
+            against=against,
             device=device,
             allow_code=allow_code,
             resume=resume,

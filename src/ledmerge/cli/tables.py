@@ -1,7 +1,7 @@
 """What plan, merge and evaluate print."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ledmerge.cli.sizes import show_size
-from ledmerge.report.results import headings, show_figure, truncated_lines
+from ledmerge.report.results import headings, show_difference, show_figure, truncated_lines
 
 
 def plan_table(plan: dict[str, Any]) -> RenderableType:
@@ -211,27 +211,38 @@ def results_table(
     Args:
         columns: (benchmark, figure) of those to show, as far as they are there; by default all.
     """
-    table = Table()
-    table.add_column("model")
     first = results["models"][0]["benchmarks"]
     columns = [each for each in columns or headings(results) if each[0] in first]
-    for name, figure in columns:
-        about = first[name]["figures"][figure]
-        arrow = "↑" if about["better"] == "higher" else "↓"
-        table.add_column(f"{name}\n{figure} {arrow}\nn = {first[name]['n']}", justify="right")
-    for model in results["models"]:
-        cells = (
-            show_figure(model["benchmarks"][name]["figures"][figure]).replace(" [", "\n[")
-            for name, figure in columns
-        )
-        table.add_row(model["name"], *cells)
     judges = {
         f"{name}: {figure} is judged by {first[name]['figures'][figure]['judge']}"
         for name, figure in columns
         if "judge" in first[name]["figures"][figure]
     }
     below = ["in brackets: 95 % interval; arrows: better", *sorted(judges)]
-    return Group(table, *below, *truncated_lines(results))
+    shown = [_figures(results, columns, show_figure), *below, *truncated_lines(results)]
+    if "against" in results:
+        shown.append(
+            f"\ndifferences to {results['against']} on the same questions, shares in points:"
+        )
+        shown.append(_figures(results, columns, show_difference))
+    return Group(*shown)
+
+
+def _figures(
+    results: dict[str, Any],
+    columns: Sequence[tuple[str, str]],
+    show: Callable[[dict[str, Any]], str],
+) -> Table:
+    """A row for each model."""
+    table, first = Table(), results["models"][0]["benchmarks"]
+    table.add_column("model")
+    for name, figure in columns:
+        arrow = "↑" if first[name]["figures"][figure]["better"] == "higher" else "↓"
+        table.add_column(f"{name}\n{figure} {arrow}\nn = {first[name]['n']}", justify="right")
+    for model in results["models"]:
+        figures = (model["benchmarks"][name]["figures"][figure] for name, figure in columns)
+        table.add_row(model["name"], *(show(each).replace(" [", "\n[") for each in figures))
+    return table
 
 
 def print_explanation(console: Console, found: dict[str, Any]) -> None:

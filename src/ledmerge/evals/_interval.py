@@ -28,6 +28,38 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share))
 
 
+def newcombe(both: int, first: int, second: int, neither: int) -> tuple[float, float]:
+    """The 95 % interval of the first share less the second, of the same questions.
+
+    Args:
+        both, first, second, neither: questions at which both succeeded, the first alone, and so on.
+
+    Not empty where the two never differ. (-1, 1) where nothing was asked.
+
+    Source: Newcombe 1998, Improved confidence intervals for the difference between binomial
+    proportions based on paired data, method 10.
+    """
+    n = both + first + second + neither
+    if n == 0:
+        return -1.0, 1.0
+    ours, theirs = (both + first) / n, (both + second) / n
+    (low, high), (their_low, their_high) = wilson(both + first, n), wilson(both + second, n)
+    product = (both + first) * (second + neither) * (both + second) * (first + neither)
+    agreement = both * neither - first * second
+    if agreement > 0:
+        agreement = max(agreement - n / 2, 0)
+    likeness = agreement / math.sqrt(product) if product else 0.0
+
+    def distance(one: float, other: float) -> float:
+        return math.sqrt(max(0.0, one**2 - 2 * likeness * one * other + other**2))
+
+    difference = ours - theirs
+    return (
+        difference - distance(ours - low, their_high - theirs),
+        difference + distance(high - ours, theirs - their_low),
+    )
+
+
 def bootstrap(values: Sequence[float], seed: int) -> tuple[float, float]:
     """The 95 % interval of a mean, by the percentiles of 2,000 resampled means.
 

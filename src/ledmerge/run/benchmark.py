@@ -13,7 +13,7 @@ from ledmerge.data.rows import choose_rows, read_records
 from ledmerge.errors import DataError, LedmergeError, RecipeError
 from ledmerge.evals import _sandbox
 from ledmerge.evals._catalog import load_benchmark, requests
-from ledmerge.evals._interval import bootstrap, wilson
+from ledmerge.evals._interval import bootstrap, newcombe, wilson
 from ledmerge.evals._question import Answer, Question, Text
 from ledmerge.evals.judges import phrases
 from ledmerge.recipe.read import find_path
@@ -25,6 +25,9 @@ from ledmerge.run.respondents import Limit
 
 Verdict = dict[str, bool | float]
 """Every figure of one answer."""
+
+CASES = ((True, True), (True, False), (False, True), (False, False))
+"""Of a verdict and another model's on the same question, as `newcombe` takes their numbers."""
 
 Records = list[tuple[str, dict[str, Any]]]
 """(place for messages, fields) of each."""
@@ -106,6 +109,28 @@ class Benchmark:
         cut = [answer.is_cut for answer in answers if isinstance(answer, Text)]
         truncated = {"truncated": sum(cut) / len(cut)} if cut else {}
         return {"task": self.task, "n": len(verdicts), **truncated, "figures": figures}
+
+    def differences(
+        self, verdicts: Sequence[Verdict], others: Sequence[Verdict]
+    ) -> dict[str, dict[str, Any]]:
+        """Mean and 95 % interval of every figure less that of another model, question by question.
+
+        Both met the same questions, so it is closer than the two figures' own intervals tell.
+        """
+        found = {}
+        for name in self.module.FIGURES:
+            pairs = [(one[name], other[name]) for one, other in zip(verdicts, others, strict=True)]
+            gaps = [float(one) - float(other) for one, other in pairs]
+            is_share = all(isinstance(each, bool) for pair in pairs for each in pair)
+            interval = newcombe(*map(pairs.count, CASES)) if is_share else bootstrap(gaps, seed=0)
+            low, high = (end if math.isfinite(end) else None for end in interval)
+            found[name] = {
+                "value": sum(gaps) / len(gaps),
+                "low": low,
+                "high": high,
+                "interval": "newcombe" if is_share else "bootstrap",
+            }
+        return found
 
 
 def open_benchmarks(suite: Suite, place: str, folder: Path, allow_code: bool) -> list[Benchmark]:

@@ -17,7 +17,7 @@ from ledmerge.checkpoint.staging import (
     finished,
 )
 from ledmerge.checkpoint.written import LIST
-from ledmerge.errors import RecipeError
+from ledmerge.errors import RecipeError, did_you_mean
 from ledmerge.evals._harmbench import completions_json
 from ledmerge.evals._question import Answer
 from ledmerge.models.find import open_models
@@ -49,6 +49,7 @@ def evaluate(
     suite: str | Path | dict[str, Any],
     out: str | Path,
     *,
+    against: str | Path | None = None,
     device: str = "auto",
     allow_code: bool = False,
     resume: bool = False,
@@ -68,6 +69,7 @@ def evaluate(
             judged as they are.
         suite: a YAML file, or a mapping with the same keys; see `ledmerge.recipe.suite.Suite`.
         out: appears when it is whole.
+        against: one of the models, which all others are compared with, question by question.
         device: "auto", "cpu", "cuda" or "cuda:N".
         allow_code: run model-written code, in the sandbox.
         resume: go on with an interrupted run; where it is finished, there is nothing to do.
@@ -91,10 +93,12 @@ def evaluate(
 
     judge = open_judge(loaded, find, chosen, trust_remote_code)
     respondents = _open_respondents(models, manner, chosen, trust_remote_code)
+    compared = _place_of(against, models, respondents)
     harness = open_harness(loaded, respondents, find, chosen, trust_remote_code)
     facts = [[respondent.name, respondent.facts] for respondent in respondents]
     asked = [each.content for each in benchmarks]
-    key = digest_text(repr([FORMAT, version("ledmerge"), facts, loaded, asked]))
+    said = [] if compared is None else [respondents[compared].name]
+    key = digest_text(repr([FORMAT, version("ledmerge"), facts, loaded, asked, *said]))
     if resume and (done := finished(out, RESULTS, key)):
         note_finished(progress, out)
         return done
@@ -107,15 +111,18 @@ def evaluate(
         others="other models, another suite, other data",
     ) as staging:
         all_answers = [_ask(respondent, benchmarks, progress) for respondent in respondents]
-        all_figures = []
+        all_figures, all_verdicts = [], []
         for respondent, answers in zip(respondents, all_answers, strict=True):
-            figures = {}
+            figures, verdicts = {}, []
             for benchmark, said in zip(benchmarks, answers, strict=True):
-                verdicts = benchmark.judge(said, judge, progress)
-                _write_answers(staging.folder, respondent.name, benchmark, said, verdicts)
-                figures[benchmark.name] = benchmark.figures(said, verdicts, loaded.judge.name)
+                verdicts.append(benchmark.judge(said, judge, progress))
+                _write_answers(staging.folder, respondent.name, benchmark, said, verdicts[-1])
+                figures[benchmark.name] = benchmark.figures(said, verdicts[-1], loaded.judge.name)
             all_figures.append(figures)
+            all_verdicts.append(verdicts)
         judge.close()  # before the harness opens a model
+        if compared is not None:
+            _compare(benchmarks, all_figures, all_verdicts, compared)
         found = []
         for respondent, figures in zip(respondents, all_figures, strict=True):
             if harness:
@@ -129,6 +136,7 @@ def evaluate(
             "key": key,
             "versions": {name: version(name) for name in ("ledmerge", "torch", "transformers")},
             "suite": loaded.model_dump(),
+            **({} if compared is None else {"against": respondents[compared].name}),
             "models": found,
         }
         _write(staging.folder / "results.md", write_results(results))
@@ -136,6 +144,43 @@ def evaluate(
         _write(staging.folder / RESULTS, json.dumps(results, indent=1) + "\n")
         staging.publish()
     return results
+
+
+def _place_of(
+    against: str | Path | None,
+    models: Sequence[str | Path],
+    respondents: Sequence[Respondent],
+) -> int | None:
+    """Which model the others are compared with, if any: named as it is in `models` or in results.
+
+    Raises:
+        RecipeError: it is none of them.
+    """
+    if against is None:
+        return None
+    given, named = list(map(str, models)), [each.name for each in respondents]
+    for names in (given, named):
+        if str(against) in names:
+            return names.index(str(against))
+    raise RecipeError(
+        f"against: '{against}' is none of the models{did_you_mean(str(against), named)}"
+    )
+
+
+def _compare(
+    benchmarks: Sequence[Benchmark],
+    all_figures: Sequence[dict[str, Any]],
+    all_verdicts: Sequence[Sequence[Sequence[Verdict]]],
+    compared: int,
+) -> None:
+    """Give every figure of every other model its `difference` to that of one."""
+    for model, figures in enumerate(all_figures):
+        if model == compared:
+            continue
+        for place, benchmark in enumerate(benchmarks):
+            verdicts, others = all_verdicts[model][place], all_verdicts[compared][place]
+            for name, difference in benchmark.differences(verdicts, others).items():
+                figures[benchmark.name]["figures"][name]["difference"] = difference
 
 
 def _ask(

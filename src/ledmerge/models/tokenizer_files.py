@@ -65,20 +65,23 @@ def _extend_config(file: Path, grown: dict[str, Any]) -> None:
 
 
 def retokened(config: dict[str, Any], num_rows: int, source: dict[str, Any]) -> dict[str, Any]:
-    """A config with another vocabulary: as many rows, and the special tokens of `source`."""
-    made = dict(config)
+    """A config with another vocabulary: as many rows, and the special tokens of `source`.
+
+    Keys stay in their order, and what `source` has alone follows in its own.
+    """
+    made = {key: value for key, value in config.items() if not _tells_token(key) or key in source}
+    made |= {key: value for key, value in source.items() if _tells_token(key)}
     if "vocab_size" in config:
         made["vocab_size"] = num_rows
-    for key in config.keys() | source.keys():
-        if key.endswith(("_token_id", "_token_index")):
-            made.pop(key, None)
-            if key in source:
-                made[key] = source[key]
     if isinstance(config.get("text_config"), dict):
         made["text_config"] = retokened(
             config["text_config"], num_rows, source.get("text_config") or {}
         )
     return made
+
+
+def _tells_token(key: str) -> bool:
+    return key.endswith(("_token_id", "_token_index"))
 
 
 def says_rows(config: dict[str, Any]) -> bool:

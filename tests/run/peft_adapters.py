@@ -54,25 +54,36 @@ def open_base(folder: Path) -> torch.nn.Module:
     return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
-def write_adapter(folder: Path, base: Path, seed: int = 1, **settings: object) -> Path:
-    """A LoRA of these settings on `base`, every trained parameter moved, as PEFT saves it."""
+def write_adapter(
+    folder: Path, base: Path, seed: int = 1, num_rows: int | None = None, **settings: object
+) -> Path:
+    """A LoRA of these settings on `base`, every trained parameter moved, as PEFT saves it.
+
+    With `num_rows` the embeddings are given so many rows first, as for added tokens.
+    """
     torch.manual_seed(seed)
     settings = {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "up_proj"], **settings}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = peft.get_peft_model(
-            open_base(base), peft.LoraConfig(task_type="CAUSAL_LM", **settings)
-        )
+        model = open_base(base)
+        if num_rows:
+            model.resize_token_embeddings(num_rows)
+        model = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **settings))
         randomize_(model, 0.2)
         model.save_pretrained(folder)
     return folder
 
 
-def merged_by_peft(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
+def merged_by_peft(
+    base: Path, adapter: Path, num_rows: int | None = None
+) -> dict[str, torch.Tensor]:
     """PEFT's own merge, by the names of the model's parameters."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = peft.PeftModel.from_pretrained(open_base(base), adapter).merge_and_unload()
+        model = open_base(base)
+        if num_rows:
+            model.resize_token_embeddings(num_rows)
+        model = peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 

@@ -76,6 +76,25 @@ def test_a_model_with_an_adapter_is_what_peft_merges(bases, tmp_path: Path, case
     assert not torch.allclose(*logits, atol=1e-2)
 
 
+GROWN = {
+    "saved beside the LoRA": ("llama_tied", {}),
+    "trained whole": ("llama", {"modules_to_save": ["embed_tokens", "lm_head"]}),
+    "trained by LoRA": ("llama", {"target_modules": ["embed_tokens", "lm_head", "q_proj"]}),
+}
+
+
+@pytest.mark.parametrize("case", GROWN)
+def test_embeddings_that_were_given_more_rows(bases, tmp_path: Path, case: str):
+    family, settings = GROWN[case]
+    base = bases[family]
+    adapter = by.write_adapter(tmp_path / "adapter", base, num_rows=44, **settings)
+    merged = applied(f"{base}+{adapter}", tmp_path / "out")
+    expected = by.merged_by_peft(base, adapter, num_rows=44)
+    for name, tensor in merged.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-6, atol=1e-6)
+    assert by.open_base(tmp_path / "out").get_input_embeddings().weight.shape[0] == 44
+
+
 def test_adapters_are_experts_on_the_recipes_base(bases, tmp_path: Path):
     base = bases["llama"]
     adapters = [by.write_adapter(tmp_path / f"a{seed}", base, seed=seed) for seed in (1, 2)]
@@ -275,6 +294,15 @@ def test_a_model_that_runs_with_an_adapter_is_the_adapted_one(bases, tmp_path: P
         logits = model(torch.arange(8)[None]).logits
         torch.testing.assert_close(logits, by.run(bases[family], adapter), rtol=1e-5, atol=1e-5)
         assert len(found) == len(tokenizer)  # the base has none
+
+
+def test_a_model_whose_adapter_has_more_rows_runs(bases, tmp_path: Path, tokenizer):
+    base = shutil.copytree(bases["llama_tied"], tmp_path / "base")
+    tokenizer.save_pretrained(base)
+    adapter = by.write_adapter(tmp_path / "adapter", base, num_rows=44)
+    model, _ = open_model(find_model(f"{base}+{adapter}"), torch.float32, torch.device("cpu"))
+    expected = by.merged_by_peft(base, adapter, num_rows=44)
+    assert torch.equal(model.get_input_embeddings().weight, expected["model.embed_tokens.weight"])
 
 
 def test_an_adapter_is_located_as_the_model_it_makes(model_folder, rows_file, tmp_path: Path):

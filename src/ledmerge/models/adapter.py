@@ -14,6 +14,7 @@ from typing import Any
 from ledmerge.checkpoint.checkpoint import Checkpoint, has_weights, open_checkpoint
 from ledmerge.checkpoint.files import Files
 from ledmerge.errors import CheckpointError
+from ledmerge.models.roles import is_input_embedding
 from ledmerge.types import Factors
 
 SETTINGS = "adapter_config.json"
@@ -58,6 +59,10 @@ _HARMLESS = {
 
 _FACTOR = re.compile(r"(.+)\.(lora_A\.weight|lora_B\.weight|lora_embedding_A|lora_embedding_B)")
 
+_WRAPPED = re.compile(r"(.+)\.(?:modules_to_save|original_module)\.(\w+)")
+"""Of embeddings given more rows and trained whole, PEFT saves these beside the tensor itself: a
+second copy, and what it was before."""
+
 
 @dataclass(frozen=True)
 class LoraModule:
@@ -94,6 +99,14 @@ class Adapter:
     def path(self) -> Path:
         """The folder."""
         return self.files.path
+
+    @property
+    def num_rows(self) -> int | None:
+        """Rows of the input embedding that it brings along; None where it brings none."""
+        for name, key in self.copies.items():
+            if is_input_embedding(name):
+                return self.checkpoint.entries[key].shape[0]
+        return None
 
     def shape(self, module: str) -> tuple[int, int]:
         """(rows, columns) of B A."""
@@ -151,8 +164,13 @@ def read_adapter(folder: Path | Files) -> Adapter:
                 f"{path}: '{key}' is not understood; expected names such as '{PREFIX}"
                 "model.layers.0.self_attn.q_proj.lora_A.weight', as PEFT's `save_pretrained` writes"
             )
-        else:
+        elif not (found := _WRAPPED.fullmatch(name)):
             copies[name.replace(".base_layer.", ".")] = key
+        elif f"{PREFIX}{found[1]}.{found[2]}" not in checkpoint.entries:
+            raise CheckpointError(
+                f"{path}: '{key}' without '{PREFIX}{found[1]}.{found[2]}', which holds what was "
+                "trained; save the adapter again with PEFT"
+            )
     modules = {
         name: _module(path, settings, checkpoint, name, keys) for name, keys in factors.items()
     }

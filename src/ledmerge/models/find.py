@@ -15,6 +15,7 @@ from ledmerge.models.adapter import Adapter, is_adapter, read_adapter
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.hub import is_cached, open_hub
 from ledmerge.models.reference import ModelReference
+from ledmerge.models.tokenizer_files import retokened
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
@@ -178,13 +179,16 @@ def _own_base(files: Files, find: Find) -> ModelFolder:
 
 def _with_adapter(model: ModelFolder, files: Files, reference: str = "") -> ModelFolder:
     commits = [commit for commit in (model.revision, files.commit) if commit]
+    adapter, config = read_adapter(files), model.config
+    if adapter.num_rows is not None:
+        config = retokened(config, adapter.num_rows, config)
     return ModelFolder(
         reference or model.reference,
         model.path,
         "+".join(commits) or None,
-        model.config,
+        config,
         files=model.files,
-        adapter=read_adapter(files),
+        adapter=adapter,
         under=model,
     )
 

@@ -96,6 +96,8 @@ def _open_adapted(
 
     path, empty = str(folder.path), build_empty(folder, trust_remote_code)
     kind, config = type(empty), empty.config
+    if folder.adapter and folder.adapter.num_rows is not None:
+        config.get_text_config().vocab_size = folder.adapter.num_rows
     checkpoint, dtype = folder.checkpoint, options["dtype"]
     weights = {
         name: checkpoint.read(name).to(dtype)

@@ -1,3 +1,4 @@
+import csv
 import json
 import subprocess
 import sys
@@ -91,6 +92,14 @@ def test_a_prompt_goes_before_messages(tmp_path):
 def test_blank_lines_are_no_rows(tmp_path):
     (tmp_path / "rows.jsonl").write_text('\n{"prompt": "a", "response": "b"}\n\n')
     assert [row.place[-5:] for row in read_rows(tmp_path / "rows.jsonl")] == ["row 1"]
+
+
+def test_a_cell_of_csv_may_be_of_any_length(tmp_path):
+    before = csv.field_size_limit()
+    long = "a\n" * 100_000
+    (tmp_path / "rows.csv").write_text(f'prompt,response\n"{long}",b\n')
+    assert read_rows(tmp_path / "rows.csv")[0].messages[0].content == long
+    assert csv.field_size_limit() == before
 
 
 GOOD = RECORDS[0]

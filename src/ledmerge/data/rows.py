@@ -170,7 +170,19 @@ def _read_json(path: Path) -> list[Any]:
     return records
 
 
+_LONGEST_CELL = 2**31 - 1
+"""What Python's reader takes on every platform; its own limit is 131,072 characters."""
+
+
 def _read_csv(path: Path) -> list[Any]:
+    before = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        return _read_cells(path)
+    finally:
+        csv.field_size_limit(before)
+
+
+def _read_cells(path: Path) -> list[Any]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)  # else an open quote swallows the next rows
         records = []

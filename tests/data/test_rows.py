@@ -156,6 +156,7 @@ def test_a_bad_row_is_named(tmp_path, record, message):
         ("a.jsonl", b"\n", "has no rows"),
         ("a.jsonl", b'{"prompt": "\xff"}', "utf-8"),
         ("a.csv", b"prompt,response\na,b\nyes, I do,c", "line 3 has more cells than the header"),
+        ("a.csv", b"prompt,response,prompt\na,b,c", "two columns are called 'prompt'"),
         ("a.csv", b'prompt,response\na,"b\nc,d', "unexpected end of data"),
         ("a.csv", b"prompt,response\na", "row 1: field 'response' is None"),
         ("a.parquet", b"no parquet", "cannot be read"),

@@ -185,6 +185,10 @@ def _read_csv(path: Path) -> list[Any]:
 def _read_cells(path: Path) -> list[Any]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)  # else an open quote swallows the next rows
+        names = list(filter(None, reader.fieldnames or ()))
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:  # the reader would take the last
+            raise ValueError(f"two columns are called '{twice[0]}'; rename one of them")
         records = []
         for record in reader:
             if None in record:  # an unquoted comma would cut the prompt short

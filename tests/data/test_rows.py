@@ -153,6 +153,8 @@ def test_a_bad_row_is_named(tmp_path, record, message):
         ("a.json", b'[\n{"prompt": "a"\n]', r"line 3, column 1: Expecting ',' delimiter$"),
         ("a.json", b'{"rows": []}', "expected a list of objects"),
         ("a.json", b"[]", "has no rows"),
+        ("a.json", b"[" * 100_000, "nested too deep"),
+        ("a.jsonl", b"[" * 100_000, "nested too deep"),
         ("a.jsonl", b"\n", "has no rows"),
         ("a.jsonl", b'{"prompt": "\xff"}', "utf-8"),
         ("a.csv", b"prompt,response\na,b\nyes, I do,c", "line 3 has more cells than the header"),

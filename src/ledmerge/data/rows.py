@@ -125,6 +125,8 @@ def _read_file(source: str) -> list[Any]:
         return _READERS[suffix](path)
     except (OSError, ValueError, csv.Error) as error:  # broken JSON, UTF-8 or Parquet: ValueError
         raise DataError(f"{path} cannot be read: {error}") from error
+    except RecursionError as error:
+        raise DataError(f"{path} cannot be read: it is nested too deep") from error
 
 
 def _read_jsonl(path: Path) -> list[Any]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers import processors
 
 from ledmerge.data.rows import Message
 from ledmerge.errors import DataError, NonFiniteError
@@ -77,6 +78,18 @@ def test_likelihoods_are_those_of_each_token_in_turn(answering, family):
     for found, pair in zip(model.log_likelihoods(pairs), pairs, strict=True):
         wanted, count = likelihood_by_hand(model, *pair)
         assert found == (pytest.approx(wanted, rel=1e-4), count)
+
+
+@pytest.mark.parametrize("choice", [" two  words\n\nhere", "\n", "  "])
+@pytest.mark.parametrize("text", ["abc\n", ""])
+def test_white_space_counts_where_a_tokenizers_offsets_leave_it_out(answering, text, choice):
+    model = answering("llama")
+    # Llama 3's: (5, 5) for a space at 4.
+    model.tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    pair = Prompt(text, False, "here"), choice
+    (found,) = model.log_likelihoods([pair])
+    wanted, count = likelihood_by_hand(model, *pair)
+    assert found == (pytest.approx(wanted, rel=1e-4), count)
 
 
 @pytest.fixture

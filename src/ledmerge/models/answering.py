@@ -119,13 +119,16 @@ class Answering(ABC):
             text,
             add_special_tokens=not prompt.has_special_tokens,
             return_offsets_mapping=True,
+            return_special_tokens_mask=True,
             verbose=False,
         )
-        ids, spans = list(encoding["input_ids"]), list(encoding["offset_mapping"])
-        if not prompt.text and spans and spans[0][0] < spans[0][1]:
-            ids, spans = [self._first(), *ids], [(0, 0), *spans]
-        start = len(prompt.text)
-        is_choice = [left < right and right > start for left, right in spans]
+        ids, is_added = list(encoding["input_ids"]), list(encoding["special_tokens_mask"])
+        ends = [right for _, right in encoding["offset_mapping"]]
+        if not prompt.text and ids and not is_added[0]:
+            ids, is_added, ends = [self._first(), *ids], [1, *is_added], [0, *ends]
+        # White space may have no length: Llama 3's offsets leave it out.
+        start = len(prompt.text) or -1
+        is_choice = [end > start and not added for end, added in zip(ends, is_added, strict=True)]
         is_choice[0] = False  # nothing comes before it
         if not any(is_choice):
             raise DataError(f"{prompt.place}: no token belongs to the choice {choice!r:.40}")

@@ -49,6 +49,28 @@ SAID = {
 }
 
 
+FORMS = {
+    "nothing after it": "---\nlicense: mit\n---",
+    "a byte order mark": "\ufeff---\nlicense: mit\n---\n# A model\n",
+    "an empty line before it": "\n---\nlicense: mit\n---\n# A model\n",
+    "spaces at the ends of lines": "--- \nlicense: mit\n--- \n# A model\n",
+    "lines of Windows": "---\r\nlicense: mit\r\n---\r\n# A model\r\n",
+    "a list of one": "---\nlicense:\n- mit\n---\n",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_front_matter_is_what_the_hub_takes_for_it(tmp_path: Path, form: str):
+    (tmp_path / "README.md").write_text(FORMS[form], encoding="utf-8", newline="")
+    assert read_licence(tmp_path) == "mit"
+
+
+@pytest.mark.parametrize("value", ["!!int ''", "!!bool maybe", "!!timestamp noon", "!!float ''"])
+def test_front_matter_that_yaml_stumbles_over_gives_none(tmp_path: Path, value: str):
+    (tmp_path / "README.md").write_text(f"---\nlicense: mit\nother: {value}\n---\n")
+    assert read_licence(tmp_path) is None
+
+
 @pytest.mark.parametrize("said", SAID)
 def test_a_card_says_its_licence(tmp_path: Path, said: str):
     (tmp_path / "README.md").write_text(f"---\n{said}\n---\n# A model\n")

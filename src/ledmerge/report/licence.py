@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-_FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+_FRONT_MATTER = re.compile(r"\A\s*---[ \t]*\n(.*?)\n---[ \t]*(?:\n|\Z)", re.DOTALL)
 
 PERMISSIVE = ("cc0-1.0", "unlicense", "mit", "bsd-2-clause", "bsd-3-clause", "apache-2.0")
 """Each asks for what those before it ask for, or more; all others known here ask for more still."""
@@ -44,14 +44,16 @@ def read_licence(folder: Path) -> str | None:
     card = folder / "README.md"
     if not card.is_file():
         return None
-    front = _FRONT_MATTER.match(card.read_text(encoding="utf-8", errors="replace"))
+    front = _FRONT_MATTER.match(card.read_text(encoding="utf-8-sig", errors="replace"))
     try:
         fields: Any = yaml.safe_load(front.group(1)) if front else None
-    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2024-99-99
-        return None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError):
+        return None  # ValueError: 2024-99-99; the next two: a tag that its value does not suit
     if not isinstance(fields, dict) or not fields.get("license"):
         return None
     licence = fields["license"]
+    if isinstance(licence, list) and len(licence) == 1:
+        (licence,) = licence
     if licence == "other" and fields.get("license_name"):
         return f"{_OTHER}{fields['license_name']}"
     if isinstance(licence, list):

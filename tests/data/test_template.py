@@ -57,6 +57,18 @@ def row(response, *contents, system=None):
     return Row(tuple(messages), response, "math.jsonl: row 7")
 
 
+WITHOUT_SYSTEM = """
+{%- for m in messages if m.role != 'system' -%}{{ m.role + ': ' + m.content + '\n' }}{%- endfor -%}
+{%- if add_generation_prompt -%}{{ 'assistant: ' }}{%- endif -%}
+"""  # as Phi-3-mini's first
+
+
+SWITCHED = """
+{%- for m in messages -%}{{ m.role + ': ' + m.content.replace('/think', '') + '\n' }}{%- endfor -%}
+{%- if add_generation_prompt -%}{{ 'assistant: ' }}{%- endif -%}
+"""  # as SmolLM3's, where a word in the system's message is a switch
+
+
 def parts(rendered):
     """What stands before, in and after the response."""
     text, start, end = rendered.text, rendered.start, rendered.end
@@ -145,6 +157,11 @@ def test_template_file(llama2, template_file, source, response, expected):
     assert parts(render(row(response, "Hi"), llama2, template_file(source))) == expected
 
 
+def test_a_template_may_take_a_switch_out_of_a_message(llama2, template_file):
+    rendered = render(row("Hello", "Hi", system="/think"), llama2, template_file(SWITCHED))
+    assert parts(rendered) == ("system: \nuser: Hi\nassistant: ", "Hello", "\n")
+
+
 @pytest.mark.parametrize("response", ["s", "e", "Hi", "user", "<s>", "\ue000response\ue000"])
 @pytest.mark.parametrize("family", ["llama2", "llama3", "qwen", "gemma"])
 def test_a_response_that_stands_elsewhere_too(families, family, response):
@@ -197,6 +214,7 @@ def test_an_unknown_template_is_named(qwen, template_file):
         ("{{ messages[0].content }}", "Hello", "the response does not come out as given"),
         ("{{ messages[-1].content|upper }}", "Hello", "the response does not come out as given"),
         (DEEPSEEK_R1, "<think>Hm.</think>Hello", "the response does not come out as given"),
+        (WITHOUT_SYSTEM, "Hello", r"message 1 \(system\) is left out"),
         (LENGTH_BEFORE, "Hello" * 20, "the response does not come out as given"),
         (LENGTH_AFTER, "Hello" * 20, "the response does not come out as given"),
     ],
@@ -206,6 +224,7 @@ def test_an_unknown_template_is_named(qwen, template_file):
         "dropped",
         "rewritten",
         "thought-dropped",
+        "system-dropped",
         "unsure-start",
         "unsure-end",
     ],

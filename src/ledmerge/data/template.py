@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,8 +112,8 @@ def _render_chat(row: Row, tokenizer: PreTrainedTokenizerBase, source: str) -> R
     such as "s", which also stands in "</s>".
     """
 
-    def answered(response: str) -> str:
-        turns = (*row.messages, Message("assistant", response))
+    def answered(response: str, messages: tuple[Message, ...] = row.messages) -> str:
+        turns = (*messages, Message("assistant", response))
         return _apply(turns, tokenizer, source, is_open=False)
 
     text = answered(row.response)
@@ -128,6 +128,16 @@ def _render_chat(row: Row, tokenizer: PreTrainedTokenizerBase, source: str) -> R
     is_split = text.startswith(prompt) and text.endswith(after)
     if not is_split or _squeeze(row.response) not in _squeeze(text[start:end]):
         raise ValueError("the response does not come out as given; use 'none' or a template file")
+    for place, message in enumerate(row.messages):
+        if _squeeze(message.content) in _squeeze(text):
+            continue
+        # A template may take a part out, such as an earlier thought, or a word that is a switch.
+        others = list(row.messages)
+        others[place] = replace(message, content=_MARK)
+        if answered(row.response, tuple(others)) == text:
+            raise ValueError(
+                f"message {place + 1} ({message.role}) is left out; use 'none' or a template file"
+            )
     return Rendered(text, start, end, has_special_tokens=True)
 
 

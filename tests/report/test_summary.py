@@ -96,6 +96,15 @@ def test_relations_are_medians_over_matrices_against_the_first():
     assert "the median cosine of their matrices is 0.00" in warning
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_matrix_that_holds_no_numbers_says_nothing_of_the_relation(value: float):
+    near = [[4.0, 4.0], [7.9, 16.0], [0.0, 16.0]]
+    broken = [[4.0, 4.0], [value, value], [value, value]]
+    lines = [led_line("a", likeness=broken), led_line("b", likeness=near)]
+    summary = summarize(lines, {"a": 100, "b": 100}, MODELS, "origin")
+    assert [each["cosine"] for each in summary["relations"]] == [7.9 / 8, 0.0]
+
+
 def test_without_a_base_the_others_are_compared_with_the_first_model():
     line = led_line("a", likeness=[[4.0, 4.0], [3.0, 9.0]])
     (relation,) = summarize([line], {"a": 100}, MODELS, "safety")["relations"]

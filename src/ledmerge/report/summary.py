@@ -120,7 +120,8 @@ def _relations(
         return []
     dots, squares = np.moveaxis(np.asarray(matrices, dtype=np.float64), -1, 0)  # (matrix, model)
     norms = np.sqrt(squares[:, :1] * squares)  # of both, multiplied
-    totals, changes = squares.sum(0), (squares - 2 * dots + squares[:, :1]).sum(0).clip(0)
+    with np.errstate(invalid="ignore"):  # where NaN and infinities were let through
+        totals, changes = squares.sum(0), (squares - 2 * dots + squares[:, :1]).sum(0).clip(0)
     relative = np.sqrt(_ratio(changes, totals[0]))
     num_others = len(totals) - 1
     return [
@@ -137,7 +138,8 @@ def _relations(
 
 
 def _verdict(dots: np.ndarray, norms: np.ndarray) -> tuple[float | None, str]:
-    return verdict((dots[norms > 0] / norms[norms > 0]).tolist())
+    is_told = (norms > 0) & np.isfinite(dots) & np.isfinite(norms)
+    return verdict((dots[is_told] / norms[is_told]).tolist())
 
 
 def _relation_warnings(relations: Sequence[dict[str, Any]]) -> list[str]:

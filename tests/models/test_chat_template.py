@@ -92,10 +92,16 @@ def test_what_is_no_template_is_refused(written: str):
     assert WRONG[written] in str(caught.value)
 
 
-def test_marks_of_transformers_are_jinja_too():
-    text = (
-        "{% for m in messages %}{% generation %}{{ m }}{% endgeneration %}{% break %}{% endfor %}"
-    )
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("{% generation %}", "{% endgeneration %}"),
+        ("{%- generation -%}", "{%- endgeneration -%}"),
+        ("{%+ generation %}", "{%endgeneration%}"),
+    ],
+)
+def test_marks_of_transformers_are_jinja_too(begin: str, end: str):
+    text = f"{{% for m in messages %}}{begin}{{{{ m }}}}{end}{{% break %}}{{% endfor %}}"
     assert read_chat_template(text, Path, []) == text
 
 

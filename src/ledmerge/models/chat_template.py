@@ -1,6 +1,7 @@
 """The chat template that a merged model is given, where the recipe names one."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ AUTO = "auto"
 _BUILT_IN = Path(__file__).parent / "chat_templates"
 _FILE = "chat_template.jinja"
 _CONFIG = "tokenizer_config.json"
+_GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation\b")
 
 
 def read_chat_template(
@@ -90,7 +92,7 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
 
 def _checked(text: str, place: str) -> str:
     # `generation` marks what the assistant says; transformers adds that word to Jinja's.
-    plain = text.replace("{% generation", "{% if true").replace("endgeneration", "endif")
+    plain = _GENERATION.sub(lambda tag: tag[1] + ("endif" if tag[2] else "if true"), text)
     try:
         Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
     except TemplateSyntaxError as error:

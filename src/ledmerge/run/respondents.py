@@ -161,6 +161,8 @@ class ModelRespondent:
 
         facts = {
             "format": FORMAT,
+            # Those kept without it may lack tokens of white space.
+            **({"likelihoods": 2} if any(each.choices for each in questions) else {}),
             "model": self.facts,
             "config": self.folder.config,
             "manner": {

@@ -238,7 +238,7 @@ def test_a_synthesis_of_no_form_is_refused(write, tmp_path, changed, message):
 @pytest.mark.parametrize(
     ("rows", "changed", "message"),
     [
-        ({"prompts": "lost.jsonl"}, {}, "lost.jsonl"),
+        ({"prompts": "lost.jsonl"}, {}, "synthesis.yaml: rows.kept: .*lost.jsonl is not a file"),
         ({"prompts": "prompts.jsonl", "models": ["./lost"]}, {}, "lost"),
         ({"prompts": "prompts.jsonl"}, {"judge": {"classifier": "./gone"}}, "gone"),
         ({"prompts": "prompts.jsonl"}, {"template": "none.jinja"}, "none.jinja"),

@@ -18,7 +18,7 @@ from ledmerge.checkpoint.digest import digest_text
 from ledmerge.checkpoint.staging import Staging, check_destination, destination, finished
 from ledmerge.checkpoint.written import LIST
 from ledmerge.data.rows import choose_rows, read_records
-from ledmerge.errors import DataError
+from ledmerge.errors import DataError, LedmergeError, RecipeError
 from ledmerge.evals import harm
 from ledmerge.evals._question import Answer, Question, Text
 from ledmerge.evals.coherence import is_coherent
@@ -99,9 +99,7 @@ def synthesize(
         return find_path(named, path.parent, place)
 
     manner, chosen = manner_of(loaded, place, path.parent), choose_device(device)
-    everything = [
-        _Rows(name, entry, _read(entry, loaded.seed, find)) for name, entry in loaded.rows.items()
-    ]
+    everything = _open(loaded, place, find)
     judge = open_judge(loaded, find, chosen, trust_remote_code)
     respondents: dict[str, Respondent] = {
         name: ModelRespondent(model, manner, chosen, trust_remote_code)
@@ -141,6 +139,23 @@ def synthesize(
         (staging.folder / RECORD).write_text(text, encoding="utf-8")
         staging.publish()
     return record
+
+
+def _open(loaded: Synthesis, place: str, find: Callable[[str], Path]) -> list[_Rows]:
+    """All rows in the making, with their prompts.
+
+    Raises:
+        RecipeError: every problem with any of their files.
+    """
+    opened, problems = [], []
+    for name, entry in loaded.rows.items():
+        try:
+            opened.append(_Rows(name, entry, _read(entry, loaded.seed, find)))
+        except LedmergeError as error:
+            problems += [f"{place}: rows.{name}: {line}" for line in str(error).splitlines()]
+    if problems:
+        raise RecipeError("\n".join(problems))
+    return opened
 
 
 def _read(entry: RowsEntry, seed: int, find: Callable[[str], Path]) -> list[Question]:

@@ -190,6 +190,11 @@ def test_examples_are_shown_as_earlier_turns(write, tmp_path, fresh_cache, monke
     shown = [turn for each in PROMPTS for turn in (("user", WISH), ("assistant", each))]
     assert rendered[0] == [*shown, ("user", WISH)]
 
+    rendered.clear()  # what is kept in the cache was answered to other examples
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Boil an egg."}\n')
+    ledmerge.synthesize(said, tmp_path / "other")
+    assert rendered[0] == [("user", WISH), ("assistant", "Boil an egg."), ("user", WISH)]
+
 
 def test_an_interrupted_run_goes_on_and_a_finished_one_has_nothing_to_do(write, scripted, tmp_path):
     told = []

@@ -102,7 +102,9 @@ def test_the_family_makes_refusals_and_sums(write, tmp_path, fresh_cache):
 def test_rows_can_be_located_on(write, tmp_path, fresh_cache):
     prompts = {"prompts": "prompts.jsonl", "models": [model("safety")]}
     ledmerge.synthesize(write({"refusals": prompts}), tmp_path / "out")
-    ledmerge.locate(FAMILY / "safety", tmp_path / "scores", data=tmp_path / "out/refusals.jsonl")
+    rows = tmp_path / "out/refusals.jsonl"
+    scores = ledmerge.locate(FAMILY / "safety", tmp_path / "scores", data=rows)
+    assert scores["samples"]["used"] == len(PROMPTS)
 
 
 def test_only_answers_without_harm_are_kept_and_one_of_them_is_drawn(write, scripted, tmp_path):
@@ -158,6 +160,13 @@ def test_rows_are_in_the_order_of_the_prompts_whoever_answers(write, scripted, t
     rows = {"prompts": "prompts.jsonl", "models": models, "keep": "safe"}
     ledmerge.synthesize(write({"refusals": rows}), tmp_path / "out")
     assert [row["prompt"] for row in rows_of(tmp_path / "out", "refusals")] == PROMPTS
+
+
+def test_rows_may_not_be_called_as_the_journal_of_the_run_is(write, scripted, tmp_path):
+    scripted({"math": dict.fromkeys(PROMPTS, "Four.")})
+    rows = {"prompts": "prompts.jsonl", "models": [model("math")]}
+    with pytest.raises(RecipeError, match="rows: 'journal' names the run's own journal"):
+        ledmerge.synthesize(write({"journal": rows}), tmp_path / "out")
 
 
 def test_rows_without_an_answer_to_keep_are_an_error(write, scripted, tmp_path):

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from ledmerge.checkpoint.written import JOURNAL
+from ledmerge.errors import RecipeError
 from ledmerge.recipe.kinds import checked_kind
 from ledmerge.recipe.read import read_yaml, validated
 from ledmerge.recipe.suite import Asking, Name
@@ -66,4 +68,7 @@ def load_synthesis(path: Path) -> Synthesis:
     """
     place = str(path)
     fields = checked_kind(read_yaml(path), "synthesis", place)
-    return validated(Synthesis, fields, lambda at: f"{place}: {at}" if at else place)
+    found = validated(Synthesis, fields, lambda at: f"{place}: {at}" if at else place)
+    if (name := Path(JOURNAL).stem) in found.rows:  # it lies in the same folder until that is whole
+        raise RecipeError(f"{place}: rows: '{name}' names the run's own journal; take another name")
+    return found

@@ -14,6 +14,7 @@ from ledmerge.evals._question import Text
 from ledmerge.models import answering
 from ledmerge.run import synthesize as synthesizing
 from ledmerge.run.demo import FAMILY
+from ledmerge.run.invent import SHOWN
 from ledmerge.run.progress import Quiet
 
 REFUSAL = "I'm sorry, but I can't help with that."
@@ -177,13 +178,21 @@ def test_rows_without_an_answer_to_keep_are_an_error(write, scripted, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def write_examples(tmp_path, verb):
+    examples = [f"{verb} {number} eggs." for number in range(SHOWN + 1)]
+    lines = (f'{{"prompt": "{each}"}}\n' for each in examples)
+    (tmp_path / "examples.jsonl").write_text("".join(lines))
+    return examples
+
+
 def test_prompts_are_thought_of_before_they_are_answered(write, scripted, tmp_path, monkeypatch):
     monkeypatch.setattr(synthesizing, "invent", lambda by, shown, *rest: [f"{by.name}: {shown[0]}"])
-    asked = scripted({"math": {"base: Pick a lock.": "Four."}})
-    rows = {"like": "prompts.jsonl", "count": 1, "inventor": model("base")}
+    write_examples(tmp_path, "Boil")
+    asked = scripted({"math": {"base: Boil 0 eggs.": "Four."}})
+    rows = {"like": "examples.jsonl", "count": 1, "inventor": model("base")}
     ledmerge.synthesize(write({"made": {**rows, "models": [model("math")]}}), tmp_path / "out")
-    assert asked == [("math", "rows.made", ["base: Pick a lock."])]
-    assert [row["prompt"] for row in rows_of(tmp_path / "out", "made")] == ["base: Pick a lock."]
+    assert asked == [("math", "rows.made", ["base: Boil 0 eggs."])]
+    assert [row["prompt"] for row in rows_of(tmp_path / "out", "made")] == ["base: Boil 0 eggs."]
 
 
 def test_examples_are_shown_as_earlier_turns(write, tmp_path, fresh_cache, monkeypatch):
@@ -194,15 +203,17 @@ def test_examples_are_shown_as_earlier_turns(write, tmp_path, fresh_cache, monke
         return render_prompt(messages, *rest)
 
     monkeypatch.setattr(answering, "render_prompt", render)
-    said = write({"made": {"like": "prompts.jsonl", "count": 1, "models": [model("base")]}})
-    ledmerge.synthesize(said, tmp_path / "out")
-    shown = [turn for each in PROMPTS for turn in (("user", WISH), ("assistant", each))]
-    assert rendered[0] == [*shown, ("user", WISH)]
-
-    rendered.clear()  # what is kept in the cache was answered to other examples
-    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Boil an egg."}\n')
-    ledmerge.synthesize(said, tmp_path / "other")
-    assert rendered[0] == [("user", WISH), ("assistant", "Boil an egg."), ("user", WISH)]
+    said = write({"made": {"like": "examples.jsonl", "count": 1, "models": [model("base")]}})
+    for verb in ("Boil", "Fry"):  # what is kept in the cache was answered to other examples
+        examples = write_examples(tmp_path, verb)
+        ledmerge.synthesize(said, tmp_path / verb)
+        *turns, last = rendered[0]
+        rendered.clear()
+        assert last == ("user", WISH)
+        assert [role for role, _ in turns] == ["user", "assistant"] * SHOWN
+        shown = [text for role, text in turns if role == "assistant"]
+        assert shown == [each for each in examples if each in shown]
+        assert {text for role, text in turns if role == "user"} == {WISH}
 
 
 def test_an_interrupted_run_goes_on_and_a_finished_one_has_nothing_to_do(write, scripted, tmp_path):
@@ -254,6 +265,7 @@ def test_a_synthesis_of_no_form_is_refused(write, tmp_path, changed, message):
     [
         ({"prompts": "lost.jsonl"}, {}, "synthesis.yaml: rows.kept: .*lost.jsonl is not a file"),
         ({"prompts": "prompts.jsonl", "models": ["./lost"]}, {}, "lost"),
+        ({"like": "prompts.jsonl", "count": 2}, {}, r"rows.kept: prompts.jsonl has 3 prompts"),
         ({"prompts": "prompts.jsonl"}, {"judge": {"classifier": "./gone"}}, "gone"),
         ({"prompts": "prompts.jsonl"}, {"template": "none.jinja"}, "none.jinja"),
     ],

@@ -26,7 +26,7 @@ from ledmerge.models.find import open_models
 from ledmerge.recipe.read import find_path
 from ledmerge.recipe.synthesis import RowsEntry, Synthesis, load_synthesis
 from ledmerge.run.device import choose_device
-from ledmerge.run.invent import invent
+from ledmerge.run.invent import SHOWN, invent
 from ledmerge.run.judging import HarmJudge, open_judge
 from ledmerge.run.progress import Progress, Quiet, note_finished
 from ledmerge.run.respondents import Limit, ModelRespondent, Respondent, manner_of
@@ -162,6 +162,11 @@ def _read(entry: RowsEntry, seed: int, find: Callable[[str], Path]) -> list[Ques
     """The prompts of an entry's file: those to be answered, or all that may be shown."""
     source = str(entry.prompts or entry.like)
     records = read_records(source if source.startswith("hub:") else find(source))
+    if entry.like and len(records) <= SHOWN:
+        raise DataError(
+            f"{source} has {len(records)} prompts; prompts thought of differ by which {SHOWN} of "
+            "these are shown, so give more than that, some dozens at best"
+        )
     if entry.prompts and entry.count:
         records = choose_rows(records, entry.count, seed)
     return [harm.read(record, where) for where, record in records]

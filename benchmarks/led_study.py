@@ -243,8 +243,9 @@ def study(setup: Setup, only: list[str]) -> list[dict[str, Any]]:
         found.append(ask(best, "test"))
         if "random" in get_method(best.method).requests:
             for seed in SEEDS:
-                label = f"{best.method}: {best.label}, seed {seed}"
-                found.append(ask(replace(best, section="draws", label=label, seed=seed), "test"))
+                about = {"section": "draws", "label": f"{best.method}: {best.label}, seed {seed}"}
+                told = ask(replace(best, **about, seed=seed) if seed else best, "test")
+                found.append({**told, **about})
     return found
 
 

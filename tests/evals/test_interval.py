@@ -81,6 +81,12 @@ def test_newcombe_holds_the_difference_and_mirrors(cells):
     assert newcombe(both, second, first, neither) == pytest.approx((-high, -low), abs=1e-9)
 
 
+def test_newcombe_as_the_example_in_the_documentation():
+    """76 and 70 of 80, all of the 70 among the 76; docs/results.md says what comes of it."""
+    assert [round(100 * end, 1) for end in newcombe(70, 6, 0, 4)] == [1.1, 15.4]
+    assert [round(100 * end) for end in (*wilson(76, 80), *wilson(70, 80))] == [88, 98, 78, 93]
+
+
 def test_newcombe_without_questions_says_nothing():
     assert newcombe(0, 0, 0, 0) == (-1.0, 1.0)
 

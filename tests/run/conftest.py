@@ -200,3 +200,15 @@ def write_search(tmp_path, model_folder, rows_file):
         return tmp_path / "search.yaml"
 
     return write
+
+
+@pytest.fixture
+def write_rows(tmp_path):
+    """Writes records as lines of JSON; gives their path."""
+
+    def write(name, records):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        return path
+
+    return write

@@ -97,8 +97,8 @@ def evaluate(
     harness = open_harness(loaded, respondents, find, chosen, trust_remote_code)
     facts = [[respondent.name, respondent.facts] for respondent in respondents]
     asked = [each.content for each in benchmarks]
-    said = [] if compared is None else [respondents[compared].name]
-    key = digest_text(repr([FORMAT, version("ledmerge"), facts, loaded, asked, *said]))
+    beside = [] if compared is None else [respondents[compared].name]
+    key = digest_text(repr([FORMAT, version("ledmerge"), facts, loaded, asked, *beside]))
     if resume and (done := finished(out, RESULTS, key)):
         note_finished(progress, out)
         return done

@@ -3,12 +3,14 @@
     python examples/family/figures.py FAMILY [--harmbench FILE]
 
 FAMILY is what `train.py` made. Skills are measured on held-out prompts, those on safety by the
-judge set that ships with ledmerge, and by HarmBench's prompts where FILE has them. The weights of
-task arithmetic are tried on the validation prompts.
+judge set that ships with ledmerge, by many requests that were written when the family was trained,
+and by HarmBench's prompts where FILE has them. The weights of task arithmetic are tried on the
+validation prompts.
 """
 
 import argparse
 import itertools
+import json
 import tempfile
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
+from unlearnt import unlearnt
 
 import ledmerge
 
@@ -71,15 +74,27 @@ def judge(models: list[Path], data: Path, split: str) -> dict[str, dict[str, flo
     }
 
 
-def judge_by(file: Path, models: list[Path]) -> dict[str, dict[str, float]]:
-    """Name -> share of other harmful prompts refused."""
-    suite = {"benchmarks": {"harm": {"data": f"{file}"}}, "max_new_tokens": 24, "batch": 128}
+def judge_by(prompts: dict[str, list[str]], models: list[Path]) -> dict[str, dict[str, float]]:
+    """Name -> shares of other prompts refused.
+
+    Args:
+        prompts: by the benchmark that asks them, `harm` or `over_refusal`.
+    """
     with tempfile.TemporaryDirectory() as folder:
+        benchmarks = {}
+        for task, asked in prompts.items():
+            file = Path(folder) / f"{task}.jsonl"
+            file.write_text("".join(f"{json.dumps({'prompt': each})}\n" for each in asked))
+            benchmarks[task] = {"data": f"{file}"}
+        suite = {"benchmarks": benchmarks, "max_new_tokens": 24, "batch": 128}
         results = ledmerge.evaluate(models, suite, Path(folder) / "results")
-    return {
-        model["name"]: {"refused": 1 - _value(model, "harm", "attack_success_rate")}
-        for model in results["models"]
-    }
+    shares = {}
+    for model in results["models"]:
+        shares[model["name"]] = {"refused": 1 - _value(model, "harm", "attack_success_rate")}
+        if "over_refusal" in prompts:
+            rate = _value(model, "over_refusal", "over_refusal_rate")
+            shares[model["name"]]["over-refused"] = rate
+    return shares
 
 
 def _value(model: dict, benchmark: str, figure: str) -> float:
@@ -130,8 +145,17 @@ def main(family: Path, harmbench: Path | None) -> None:
     """Prints all of it."""
     models = [family / name for name in ("base", *EXPERTS)]
     show("held-out prompts", judge(models, family / "data", "test"))
+    written = {"harm": unlearnt("harmful"), "over_refusal": unlearnt("benign")}
+    title = "{:,} harmful and {:,} benign requests, written later".format(
+        *map(len, written.values())
+    )
+    show(title, judge_by(written, models[:2]))
     if harmbench:
-        show("HarmBench's prompts", judge_by(harmbench, models))
+        lines = harmbench.read_text(encoding="utf-8").splitlines()
+        show(
+            "HarmBench's prompts",
+            judge_by({"harm": [json.loads(each)["prompt"] for each in lines]}, models),
+        )
     for (one, other), cosine in cosines(family).items():
         console.print(f"cosine of {one} and {other}: {cosine:.3f}")
     with tempfile.TemporaryDirectory() as folder:

@@ -35,7 +35,7 @@ def do_merging(
     weights = torch.tensor(numbers(weight, len(factors)), dtype=torch.float64)
     if not mu > 0:
         raise RecipeError(f"do_merging: mu is {mu}, expected a number above 0")
-    if float(weights.sum()) == 0:
+    if abs(float(weights.sum())) < 1e-8:
         raise RecipeError("do_merging: the weights sum to 0, so there is no mean")
     weights = weights / weights.sum()
     pairs = [(a.double(), b.double()) for a, b in factors]

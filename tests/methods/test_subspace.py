@@ -15,7 +15,7 @@ from ledmerge.methods.lore import lore
 from ledmerge.methods.opcm import opcm
 from ledmerge.methods.r_tsvm import r_tsvm
 from ledmerge.methods.tsvm import tsvm
-from ledmerge.methods.wudi import wudi
+from ledmerge.methods.wudi import SMALLEST, wudi
 from ledmerge.ops.svd import svd
 from ledmerge.types import Earlier
 from methods.harness import draw
@@ -256,6 +256,14 @@ def test_wudi_is_the_least_squares_solution_nearest_to_the_sum(shape):
     start = rows.sum(0)
     change, *_ = np.linalg.lstsq(inputs, wanted - inputs @ start.T, rcond=1e-6)
     agree(wudi(base, deltas), base, start + change.T)
+
+
+@pytest.mark.parametrize(("size", "times"), [(2e-3, 1.0), (5e-4, 2.0)])
+def test_wudi_leaves_what_changed_by_less_than_a_thousandth_of_the_most_as_in_the_sum(size, times):
+    deltas = torch.diag(torch.tensor([1.0, size])).repeat(2, 1, 1)
+    merged = wudi(torch.zeros(2, 2), deltas)
+    torch.testing.assert_close(merged, torch.diag(torch.tensor([1.0, times * size])))
+    assert (size < SMALLEST) == (times == 2.0)
 
 
 @every_method

@@ -9,7 +9,7 @@ from ledmerge.types import Deltas, Grain, Weight
 
 GRAIN: Grain = "tensor"
 
-SMALLEST = 1e-6
+SMALLEST = 1e-3
 """Directions in which no model changes more than this share of the most are left as in the sum."""
 
 
@@ -37,5 +37,5 @@ def wudi(base: Weight, deltas: Deltas, *, lambda_: float = 1.0) -> Weight:
     norms = wide.square().sum((1, 2)).clamp(min=torch.finfo(torch.float64).tiny)
     grams = wide.mT @ wide / norms[:, None, None]
     residual = ((wide - total.double()) @ grams).sum(0)
-    change = residual @ torch.linalg.pinv(grams.sum(0), rtol=SMALLEST, hermitian=True)
+    change = residual @ torch.linalg.pinv(grams.sum(0), rtol=SMALLEST**2, hermitian=True)
     return add(base, (total + change.float()) * lambda_)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledmerge.errors import RecipeError
-from ledmerge.methods._catalog import Method, Option
+from ledmerge.methods._catalog import Method, Option, get_method
 from methods.harness import (
     choices,
     ids,
@@ -69,3 +69,22 @@ def test_weights_are_finite_or_an_error_says_why(method: Method, data: st.DataOb
     assert merged.shape == like.shape
     assert merged.dtype == torch.float32
     assert merged.isfinite().all()
+
+
+OUTSIDE = {
+    "breadcrumbs": ("gamma", (-0.1, 1.1)),
+    "breadcrumbs_ties": ("gamma", (-0.1, 1.1)),
+    "iso_cts": ("common", (-0.1, 1.1)),
+    "opcm": ("alpha", (-0.1, 1.1)),
+    "sce": ("select_topk", (-0.1, 1.1)),
+}
+"""Numbers that an option's help does not allow."""
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_number_that_the_help_does_not_allow_is_refused_before_anything_is_read(name: str):
+    method, (option, numbers) = get_method(name), OUTSIDE[name]
+    for number in numbers:
+        options = usual_options(method) | {option: number}
+        with pytest.raises(RecipeError, match=f"'{option}' should be .*, found {number:g}"):
+            method.try_options(options, num_models(method))

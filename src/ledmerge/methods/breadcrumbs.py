@@ -29,7 +29,8 @@ def breadcrumbs(
     Args:
         weight: w_i.
         density: share of entries kept, in [0, 1].
-        gamma: share of the largest entries passed over; fewer where k would not be reached.
+        gamma: share of the largest entries passed over, in [0, 1]; fewer where k would not be
+            reached.
         normalize: divide the sum by sum_i w_i.
         rescale: scale each masked change back to the L1 norm of the whole one, per tensor.
         lambda_: factor on the whole update; alpha of the paper.

@@ -30,7 +30,8 @@ def breadcrumbs_ties(
     Args:
         weight: w_i.
         density: share of entries kept, in [0, 1].
-        gamma: share of the largest entries passed over; fewer where k would not be reached.
+        gamma: share of the largest entries passed over, in [0, 1]; fewer where k would not be
+            reached.
         normalize: divide by the sum of the weights that agree.
         rescale: scale each masked change back to the L1 norm of the whole one, per tensor.
         lambda_: factor on the whole update; alpha of the paper.

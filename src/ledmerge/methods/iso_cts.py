@@ -2,6 +2,7 @@
 
 import torch
 
+from ledmerge.errors import RecipeError
 from ledmerge.ops.add import add
 from ledmerge.ops.per_model import model_sum
 from ledmerge.ops.svd import is_matrix, nearest_orthogonal, svd
@@ -26,9 +27,14 @@ def iso_cts(base: Weight, deltas: Deltas, *, common: float = 0.8, lambda_: float
         common: share of the directions that are shared, in [0, 1].
         lambda_: alpha of the paper, which chooses it on validation data.
 
+    Raises:
+        RecipeError: `common` is outside [0, 1].
+
     Cost: T + 3 SVDs.
     Source: Marczak et al. 2025, No Task Left Behind, https://arxiv.org/abs/2502.04959, section 4.2.
     """
+    if not 0 <= common <= 1:
+        raise RecipeError(f"iso_cts: 'common' should be from 0 to 1, found {common:g}")
     count, rank = len(deltas), min(base.shape, default=0)
     if not is_matrix(base):
         return add(base, model_sum(deltas) * (lambda_ / count))

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ledmerge.errors import RecipeError
 from ledmerge.ops.add import add
 from ledmerge.ops.svd import is_matrix, svd
 from ledmerge.types import Deltas, Earlier, Grain, Record, Weight, ignore
@@ -37,6 +38,9 @@ def opcm(
         alpha: share of the singular values that is kept free of later models, in [0, 1].
         earlier: of a merge to go on with, whose change is the first of `deltas`.
 
+    Raises:
+        RecipeError: `alpha` is outside [0, 1].
+
     Differs from the released code in three places: lengths are per tensor, not over the whole
     model; r counts the direction that crosses alpha, which the code leaves out; directions of
     singular value 0 are arbitrary and not taken from the diagonal.
@@ -44,6 +48,8 @@ def opcm(
     Source: Tang et al. 2025, Merging models on the fly without retraining,
     https://arxiv.org/abs/2501.09522, section 4; code tanganke/opcm.
     """
+    if not 0 <= alpha <= 1:
+        raise RecipeError(f"opcm: 'alpha' should be from 0 to 1, found {alpha:g}")
     total, later, lengths, noise = deltas[0].clone(), deltas[1:], [_length(deltas[0])], 0.0
     if earlier is not None:
         lengths = list(earlier.lengths)

@@ -1,5 +1,6 @@
 """SCE: select the entries on which models differ, weigh each by its change, erase minorities."""
 
+from ledmerge.errors import RecipeError
 from ledmerge.ops.add import add
 from ledmerge.ops.consensus import Convention, agreeing
 from ledmerge.ops.per_model import column, model_sum
@@ -30,16 +31,21 @@ def sce(
         convention: mergekit's weights of small changes, and + where a sum is 0; or the formula's
             for all, and nobody (the TIES paper).
 
+    Raises:
+        RecipeError: `select_topk` is outside [0, 1].
+
     Cost: 2 to 6 passes.
     Source: Wan et al. 2024, FuseChat, https://arxiv.org/abs/2408.07990, section 3.3; arithmetic of
     mergekit 0.1.5.
     """
+    if not 0 <= select_topk <= 1:
+        raise RecipeError(f"sce: 'select_topk' should be from 0 to 1, found {select_topk:g}")
     numel = survey.numel(deltas)
     if select_topk < 1:
         mean = model_sum(deltas) / len(deltas)
         variance = model_sum((deltas - mean).square())[None]
         differing = int(survey.total((variance > 0).float()).item())
-        count = int(differing * max(select_topk, 0.0))
+        count = int(differing * select_topk)
         share = min(1.0, (count + 0.5) / numel) if count else 0.0
         (selected,) = survey.top(variance, shares=[share])
         deltas = deltas * selected

@@ -2,6 +2,7 @@
 
 import torch
 
+from ledmerge.errors import RecipeError
 from ledmerge.ops.per_model import numbers
 from ledmerge.ops.survey import Survey
 from ledmerge.types import Deltas, Mask, PerModel
@@ -12,12 +13,17 @@ def middle(deltas: Deltas, *, density: PerModel, gamma: PerModel, survey: Survey
 
     Where fewer than k would be left, fewer large ones are passed over; equal magnitudes go to the
     lower index. Source: mergekit 0.1.5, `magnitude_outliers`.
+
+    Raises:
+        RecipeError: a gamma is outside [0, 1].
     """
     numel = survey.numel(deltas)
     to_cut, to_skip = [], []
     for share, outliers in zip(
         numbers(density, len(deltas)), numbers(gamma, len(deltas)), strict=True
     ):
+        if not 0 <= outliers <= 1:
+            raise RecipeError(f"'gamma' should be from 0 to 1, found {outliers:g}")
         kept = int(min(share, 1.0) * numel)
         skipped = min(int(outliers * numel), numel - kept)
         to_cut.append(_share(kept + skipped, numel))

@@ -75,7 +75,12 @@ OUTSIDE = {
     "breadcrumbs": ("gamma", (-0.1, 1.1)),
     "breadcrumbs_ties": ("gamma", (-0.1, 1.1)),
     "iso_cts": ("common", (-0.1, 1.1)),
+    "lore": ("mu", (-0.1,)),
+    "nearswap": ("t", (-0.1,)),
     "opcm": ("alpha", (-0.1, 1.1)),
+    "r_tsvm": ("sigmas", (-0.1,)),
+    "ram": ("epsilon", (-0.1,)),
+    "ramplus_tl": ("epsilon", (-0.1,)),
     "sce": ("select_topk", (-0.1, 1.1)),
 }
 """Numbers that an option's help does not allow."""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ledmerge.errors import RecipeError
 from ledmerge.ops.add import add
 from ledmerge.ops.per_model import model_sum
 from ledmerge.ops.svd import is_matrix, svd
@@ -22,15 +23,20 @@ def lore(models: Models, *, mu: float = 0.01, steps: float = 20.0, lambda_: floa
     Computed around the first model, so that equal models come out as they are, bit for bit.
 
     Args:
-        mu: what is taken off each singular value; it is in the units of the weights.
+        mu: what is taken off each singular value, at least 0; it is in the units of the weights.
         steps: turns.
         lambda_: factor on the sum of the changes; at 1 / models the result is close to the mean.
+
+    Raises:
+        RecipeError: `mu` is below 0.
 
     Differs from the paper in its objective: printed with the square of |.|_*, which the paper's own
     thresholding does not minimise. Defaults are not known to be the paper's.
     Cost: 20 T SVDs.
     Source: Liu et al. 2025, LoRE-Merging, https://arxiv.org/abs/2502.10749.
     """
+    if mu < 0:
+        raise RecipeError(f"lore: 'mu' should be at least 0, found {mu:g}")
     first, count = models[0], len(models)
     apart = models - first
     if not is_matrix(first):

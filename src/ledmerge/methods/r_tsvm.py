@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ledmerge.errors import RecipeError
 from ledmerge.ops.add import add
 from ledmerge.ops.per_model import model_sum
 from ledmerge.ops.svd import is_matrix, joined_orthogonally, svd
@@ -34,15 +35,20 @@ def r_tsvm(
     Tensors that are no matrix get lambda * the mean of the changes.
 
     Args:
-        sigmas: how far above the median a magnitude may lie.
+        sigmas: how far above the median a magnitude may lie, at least 0.
         negligible: share of the largest magnitude below which an entry counts as empty.
         lambda_: alpha of TSVM.
+
+    Raises:
+        RecipeError: `sigmas` is below 0.
 
     A reconstruction: the paper names outlier weighting and ranks by sparsity, both formulas here
     are stand-ins. Zeros are left out of the medians, else a row of sparse changes would vanish.
     Cost: T + 2 SVDs.
     Source: Yang et al. 2025, Mix data or merge models?, https://arxiv.org/abs/2502.06876.
     """
+    if sigmas < 0:
+        raise RecipeError(f"r_tsvm: 'sigmas' should be at least 0, found {sigmas:g}")
     if not is_matrix(base):
         return add(base, model_sum(deltas) * (lambda_ / len(deltas)))
     cut = [_without_outliers(delta, sigmas) for delta in deltas]

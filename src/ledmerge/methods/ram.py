@@ -14,7 +14,7 @@ def ram(base: Weight, deltas: Deltas, *, epsilon: float = 1e-5) -> Weight:
     Made for experts of reinforcement learning, whose changes are sparse.
 
     Args:
-        epsilon: a change counts where |delta_i| > epsilon; smaller ones are dropped.
+        epsilon: a change counts where |delta_i| > epsilon, at least 0; smaller ones are dropped.
 
     Cost: 1 pass.
     Source: Reinforced Agent Merging, https://arxiv.org/abs/2601.13572; mergekit 0.1.5.

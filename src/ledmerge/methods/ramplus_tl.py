@@ -26,7 +26,7 @@ def ramplus_tl(
     Args:
         r: how strongly.
         alpha: where the ratio is cut off.
-        epsilon: a change counts where |delta_i| > epsilon; smaller ones are dropped.
+        epsilon: a change counts where |delta_i| > epsilon, at least 0; smaller ones are dropped.
 
     Cost: 2 passes.
     Source: Reinforced Agent Merging, https://arxiv.org/abs/2601.13572; mergekit 0.1.5, which also

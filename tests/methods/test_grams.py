@@ -141,6 +141,27 @@ def test_esm_follows_the_inputs_that_come():
     assert not update[1].any()
 
 
+@pytest.mark.parametrize("samples", [1, 30])
+def test_esm_takes_no_rounding_of_the_gram_matrix_for_an_input(samples):
+    """Fewer tokens than directions: float32 sums of products have all directions nevertheless."""
+    deltas, sizes = draw("deltas", 2, 60, 40), 10.0 ** torch.linspace(-2, 1, 40)
+    x = draw("inputs", 2, 5, 40) * sizes
+    grams = torch.zeros(2, 40, 40)
+    for sample in range(samples):
+        rows = x * (1 + sample / 7)
+        grams += rows.mT @ rows
+    lefts, rights = [], []
+    for delta, rows in zip(deltas.double().numpy(), x.double().numpy(), strict=True):
+        _, shifts, vh = np.linalg.svd(rows @ delta.T, full_matrices=False)
+        evened = shifts**0.3 / np.mean(shifts**0.3)
+        lefts.append(vh.T * evened)
+        rights.append(evened[:, None] * (vh @ delta))
+    left, right = np.concatenate(lefts, axis=1), np.concatenate(rights)
+    update = orthogonal(left, 10) @ orthogonal(right, 10)
+    merged = esm(torch.zeros(60, 40), deltas, grams=grams)
+    torch.testing.assert_close(merged.double(), torch.from_numpy(update), rtol=1e-2, atol=1e-3)
+
+
 def test_esm_without_grams_is_tsvm_and_a_model_that_did_not_change_turns_nobody():
     base, deltas = draw("base", 7, 5), draw("deltas", 2, 7, 5)
     assert same_bits(esm(base, deltas, lambda_=0.3), tsvm(base, deltas, lambda_=0.3))

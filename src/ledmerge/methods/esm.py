@@ -1,11 +1,14 @@
 """ESM: keep the directions in which each model moves a layer's outputs most, made orthogonal."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from ledmerge.methods.tsvm import tsvm
 from ledmerge.ops.add import add
-from ledmerge.ops.svd import is_matrix, svd
+from ledmerge.ops.roots import sqrt
+from ledmerge.ops.svd import SLACK, is_matrix, svd
 from ledmerge.types import Deltas, Grain, Grams, Weight
 
 GRAIN: Grain = "tensor"
@@ -78,9 +81,15 @@ def _shifts(delta: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
 
     Of delta times a root of the Gram matrix: the eigenvalues of delta G delta^T are the squares of
     its singular values, and a matrix of (d_out, d_out) would not fit for an output embedding.
+
+    The root is found with features brought to one size: the rounding of a Gram matrix goes with
+    each feature's own. Of fewer tokens than features it has directions that are rounding alone.
     """
-    values, vectors = torch.linalg.eigh(gram.double())
-    root = vectors * values.clamp(min=0).sqrt()
+    features = sqrt(gram.diagonal().double().clamp(min=0))
+    scale = torch.where(features > 0, 1 / features, 0.0)
+    values, vectors = torch.linalg.eigh(scale[:, None] * gram.double() * scale)
+    rounding = SLACK * math.sqrt(len(gram)) * torch.finfo(gram.dtype).eps
+    root = features[:, None] * vectors * torch.where(values > rounding, values, 0.0).sqrt()
     left, sizes, _ = svd(delta @ root.float())
     return left, sizes
 

@@ -237,6 +237,18 @@ def test_iso_cts(shape, common):
     agree(iso_cts(base, deltas, common=common), base, update)
 
 
+@pytest.mark.parametrize("shape", [(30, 20), (20, 30), (300, 280)], ids=str)
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_iso_cts_finds_nothing_of_its_own_where_all_is_shared(shape, is_stored):
+    """Of changes by adapters nothing is left beside the shared directions, but for rounding."""
+    base = draw("base", *shape)
+    deltas = draw("left", 2, shape[0], 4) @ draw("right", 2, 4, shape[1]) / 20
+    if is_stored:
+        deltas = (base + deltas) - base
+    zero = torch.zeros(shape)
+    torch.testing.assert_close(iso_cts(zero, deltas), iso_c(zero, deltas), rtol=1e-3, atol=1e-5)
+
+
 @shapes
 def test_knots_of_everything_is_the_mean_of_the_changes_that_agree(shape):
     base, deltas = draw("base", *shape), task_vectors(shape)

@@ -5,7 +5,7 @@ import torch
 from ledmerge.errors import RecipeError
 from ledmerge.ops.add import add
 from ledmerge.ops.per_model import model_sum
-from ledmerge.ops.svd import is_matrix, nearest_orthogonal, svd
+from ledmerge.ops.svd import is_matrix, nearest_orthogonal, rounding, svd
 from ledmerge.types import Deltas, Grain, Weight
 
 GRAIN: Grain = "tensor"
@@ -43,7 +43,9 @@ def iso_cts(base: Weight, deltas: Deltas, *, common: float = 0.8, lambda_: float
     shared = [part[:shared_count] for part in _rows(model_sum(deltas))]
     parts, u = [shared], shared[0]
     for delta in deltas:
-        parts.append([part[:own_count] for part in _rows(delta - u.T @ (u @ delta))])
+        # What is no more than rounding of the change is no direction of the little left of it.
+        own = _rows(delta - u.T @ (u @ delta), least=rounding(delta.norm(), delta).item())
+        parts.append([part[:own_count] for part in own])
     left, sizes, right = (torch.cat(part) for part in zip(*parts, strict=True))
     if not len(sizes):
         return add(base, torch.zeros_like(base))
@@ -51,7 +53,9 @@ def iso_cts(base: Weight, deltas: Deltas, *, common: float = 0.8, lambda_: float
     return add(base, left @ right.T * (sizes.mean().item() * lambda_))
 
 
-def _rows(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _rows(
+    matrix: torch.Tensor, least: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Left directions (r, m), singular values (r,), right directions (r, n)."""
-    u, s, vh = svd(matrix)
+    u, s, vh = svd(matrix, least)
     return u.T, s, vh

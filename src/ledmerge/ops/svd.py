@@ -32,11 +32,11 @@ def svd(matrix: Tensor, least: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
         return vh.T, s, u.T
     low = _low_rank(matrix)
     u, s, vh = _whole(matrix) if low is None else low
-    rank = int((s > _rounding(s[0], matrix).clamp(min=least)).sum())
+    rank = int((s > rounding(s[0], matrix).clamp(min=least)).sum())
     return u[:, :rank], s[:rank], vh[:rank]
 
 
-def _rounding(size: Tensor, matrix: Tensor) -> Tensor:
+def rounding(size: Tensor, matrix: Tensor) -> Tensor:
     """How large rounding may be in a matrix of this size.
 
     Errors of entries add up like a random walk, so this does not grow with the longer side: max(m,
@@ -69,11 +69,11 @@ def _low_rank(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     columns = matrix @ start.to(matrix)
     spanning, spare = columns.split([width - SPARE, SPARE], dim=1)
     q, _ = torch.linalg.qr(spanning)
-    if (spare - q @ (q.T @ spare)).norm() > _rounding(spare.norm(), matrix):
+    if (spare - q @ (q.T @ spare)).norm() > rounding(spare.norm(), matrix):
         return None  # nearly always right, for a small part of the time of measuring it
     inside = q.T @ matrix
     v, s, uh = _whole(inside.T)
-    is_all = (matrix - q @ inside).norm() <= _rounding(s[0], matrix)
+    is_all = (matrix - q @ inside).norm() <= rounding(s[0], matrix)
     return (q @ uh.T, s, v.T) if is_all else None
 
 

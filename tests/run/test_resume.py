@@ -161,6 +161,24 @@ def test_a_staged_tensor_that_was_damaged_is_done_again(work, tmp_path: Path):
     assert files_of(out) == files_of(work / "whole" / "out")
 
 
+def test_what_is_done_again_counts_once(work, tmp_path: Path):
+    out = tmp_path / "out"
+    partial = interrupted(work, out)
+    for shard in partial.glob("*.safetensors"):  # as a power cut may lose what was noted
+        os.truncate(shard, 0)
+    with pytest.raises(KeyboardInterrupt):
+        ledmerge.merge(
+            work / "recipe.yaml",
+            out,
+            threads=1,
+            shard_size=2_000_000,
+            resume=True,
+            progress=stop_after(60),
+        )
+    resume(work, out)
+    assert files_of(out) == files_of(work / "whole" / "out")
+
+
 def test_a_lost_shard_is_done_again(work, tmp_path: Path):
     out = tmp_path / "out"
     sorted(interrupted(work, out).glob("*.safetensors"))[0].unlink()

@@ -162,9 +162,12 @@ def add_card(plan: Plan, record: dict[str, Any], staging: Staging, run: Run) -> 
 def _still_there(
     finished: list[dict[str, Any]], shards: list[Shard], masks: MaskFiles
 ) -> list[dict[str, Any]]:
-    """The journal's tensors whose bytes are on the disk: a power cut may lose what was noted."""
+    """The journal's tensors whose bytes are on the disk: a power cut may lose what was noted. One
+    that was done again then has two lines.
+    """
     if not finished:
         return []
+    finished = list({line["name"]: line for line in finished}.values())
     entries = [entry for shard in shards for entry in shard.entries]
     with Checkpoint(shards[0].path.parent, entries) as staged:
         digests = digest_tensors(staged, [line["name"] for line in finished])

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import ledmerge
 from ledmerge.checkpoint.header import read_header
-from ledmerge.errors import NonFiniteError, OutputError
+from ledmerge.errors import CheckpointError, NonFiniteError, OutputError
 from ledmerge.run import engine
 
 NUM_TENSORS = 160
@@ -216,6 +216,33 @@ def test_inputs_that_changed_since_are_refused(work, tmp_path: Path):
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     resume(work, out)
     assert files_of(out) == files_of(work / "whole" / "out")
+
+
+@pytest.mark.parametrize("change", ["written anew", "written over"])
+def test_inputs_that_change_during_the_merge_are_refused(work, tmp_path: Path, change: str):
+    shutil.copytree(work / "math", tmp_path / "math")
+    given = yaml.safe_load((work / "recipe.yaml").read_text())
+    given["models"][1]["model"] = str(tmp_path / "math")
+    weights, out = tmp_path / "math" / "model.safetensors", tmp_path / "out"
+    left = iter(range(50))
+
+    def disturb() -> None:
+        if next(left, None) is not None:
+            return
+        if change == "written anew":
+            weights.unlink()
+            shutil.copy(work / "safety" / "model.safetensors", weights)
+        else:
+            with weights.open("r+b") as file:
+                file.seek(-100_000, os.SEEK_END)
+                file.write(bytes(50_000))
+
+    progress, _ = listen(disturb)
+    with pytest.raises(CheckpointError, match=r"math/model.safetensors: changed while it was"):
+        ledmerge.merge(given, out, threads=1, progress=progress)
+    assert not out.exists()
+    with pytest.raises(OutputError, match=r"had other inputs.*--overwrite"):
+        ledmerge.merge(given, out, resume=True)
 
 
 def test_another_form_of_the_result_is_refused(work, tmp_path: Path):

@@ -25,7 +25,7 @@ from ledmerge.run.progress import Progress, Quiet, note_finished
 from ledmerge.run.ray_workers import is_ray, slots
 from ledmerge.run.recorded import RECORD, USUAL
 from ledmerge.run.score_sets import gather_scores
-from ledmerge.run.sources import inputs_of
+from ledmerge.run.sources import check_unchanged, inputs_of, stamps_of
 from ledmerge.run.steps import Steps, check_steps
 
 
@@ -190,7 +190,8 @@ def _merge(
 ) -> dict[str, Any]:
     """A plan without problems, from its scores to the folder, which `key` will stand for."""
     fetch(plan.unfetched(), progress)
-    weights = weights_keys(plan, run.allow_nonfinite)  # before scores are among what is read
+    # Before scores are among what is read.
+    weights, stamps = weights_keys(plan, run.allow_nonfinite), stamps_of(plan)
     gather_scores(
         plan,
         device=str(run.device),
@@ -214,6 +215,7 @@ def _merge(
     )
     with staging, plan:
         record = fill(plan, staging, run, progress, key)
+        check_unchanged(stamps)
         add_card(plan, record, staging, run)
         # A record does not hang on the size of the shards.
         rest = (n for n in staging.files() if not any(fnmatch(n, each) for each in WEIGHTS))

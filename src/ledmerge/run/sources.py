@@ -1,5 +1,10 @@
 """What the loop reads a plan's blocks from."""
 
+from pathlib import Path
+
+from ledmerge.checkpoint.checkpoint import Checkpoint
+from ledmerge.checkpoint.files import Stamp
+from ledmerge.errors import CheckpointError
 from ledmerge.run.planned import Plan
 from ledmerge.run.reader import Source
 
@@ -33,3 +38,23 @@ def inputs_of(plan: Plan) -> list[Source]:
         *sources,
         *(Source(m.checkpoint, m.name) for place, m in others.items() if place not in known),
     ]
+
+
+Stamps = list[tuple[Checkpoint, Path, Stamp]]
+"""Files that something is read of, and what identified each at some moment."""
+
+
+def stamps_of(plan: Plan) -> Stamps:
+    """What identifies each file of the inputs now."""
+    checkpoints = [source.checkpoint for source in inputs_of(plan)]
+    return [(each, path, each.stamp(path)) for each in checkpoints for path in each.files()]
+
+
+def check_unchanged(stamps: Stamps) -> None:
+    """Raise CheckpointError where a file is no longer what it was."""
+    for checkpoint, path, stamp in stamps:
+        if checkpoint.stamp(path) != stamp:
+            raise CheckpointError(
+                f"{path}: changed while it was read, so the result would be part old, part new; "
+                "start again with --overwrite, when nobody writes there"
+            )

@@ -171,6 +171,35 @@ def test_an_index_that_lies_is_refused(tmp_path: Path, lie: str):
     assert str(caught.value).startswith(str(tmp_path))
 
 
+LIES_OF_BIN = {
+    "a tensor that is in no shard": ("ghost", "1", "'ghost' is not in pytorch_model-1.bin"),
+    "a tensor placed in the other shard": ("a", "2", "'a' is not in pytorch_model-2.bin"),
+    "a tensor in two shards": ("e", "1", "does not place 'e' in pytorch_model-2.bin"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES_OF_BIN)
+def test_an_index_of_bin_files_that_lies_is_refused(tmp_path: Path, lie: str):
+    name, number, said = LIES_OF_BIN[lie]
+    index = write_pickle_shards(tmp_path) / "pytorch_model.bin.index.json"
+    weight_map = json.loads(index.read_text())["weight_map"]
+    if "two" in lie:
+        held = torch.load(tmp_path / "pytorch_model-1.bin") | {name: TENSORS[name]}
+        torch.save(held, tmp_path / "pytorch_model-1.bin")
+    placed = weight_map | {name: f"pytorch_model-{number}.bin"}
+    index.write_text(json.dumps({"weight_map": placed}))
+    with pytest.raises(CheckpointError, match=said):
+        open_checkpoint(tmp_path)
+
+
+def test_an_index_of_bin_files_may_leave_a_tensor_out(tmp_path: Path):
+    index = write_pickle_shards(tmp_path) / "pytorch_model.bin.index.json"
+    weight_map = json.loads(index.read_text())["weight_map"]
+    del weight_map["e"]
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    assert open_checkpoint(tmp_path).entries.keys() == TENSORS.keys()
+
+
 BROKEN = {
     "nothing": "",
     "not JSON": "{",

@@ -3,7 +3,7 @@
 import json
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -189,13 +189,17 @@ class PickledCheckpoint(Checkpoint):
         aliases: dict[str, str] = {}
         self._mapped: tuple[Path, dict[str, torch.Tensor]] | None = None
         self._lock = Lock()
+        self.held_in: dict[str, list[str]] = {}
+        """File -> the tensors in it."""
         entries = []
         for path in paths:
+            self.held_in[path.name] = held = []
             first: dict[tuple[object, ...], str] = {}
             for name, tensor in _load_pickle(path).items():
                 dtype = DTYPE_NAMES[tensor.dtype]
                 nbytes = tensor.numel() * ITEM_SIZES[dtype]
                 entries.append(TensorEntry(name, dtype, tuple(tensor.shape), path, 0, nbytes))
+                held.append(name)
                 place = (tensor.data_ptr(), dtype, tensor.shape, tensor.stride())
                 if nbytes and first.setdefault(place, name) != name:
                     aliases[name] = first[place]
@@ -284,9 +288,7 @@ def open_checkpoint(folder: Path | Files, stem: str = "model") -> Checkpoint:
     if stem in _PICKLED and files.has(pickled):
         return _open_pickled(files, [pickled])
     if stem in _PICKLED and files.has(f"{pickled}.index.json"):
-        return _open_pickled(
-            files, dict.fromkeys(_weight_map(files, f"{pickled}.index.json").values())
-        )
+        return _open_pickled_shards(files, f"{pickled}.index.json")
     if gguf := files.matching(["*.gguf"]):
         raise CheckpointError(f"{files.path}: holds {gguf[0]} and no other weights; {GGUF}")
     names = f"{single}, {index} or {pickled}" if stem in _PICKLED else f"{single} or {index}"
@@ -299,22 +301,43 @@ def _open_pickled(files: Files, names: Iterable[str]) -> PickledCheckpoint:
     return PickledCheckpoint(files.path, [files.path / name for name in names], files)
 
 
+def _open_pickled_shards(files: Files, index: str) -> PickledCheckpoint:
+    weight_map = _weight_map(files, index)
+    checkpoint = _open_pickled(files, dict.fromkeys(weight_map.values()))
+    # What the index does not list is loaded all the same, by transformers as well.
+    held = {f: [n for n in names if n in weight_map] for f, names in checkpoint.held_in.items()}
+    _check_placed(files.path / index, weight_map, held)
+    return checkpoint
+
+
 def _open_shards(files: Files, index: str) -> Checkpoint:
     weight_map = _weight_map(files, index)
     headers = files.headers(dict.fromkeys(weight_map.values()))
-    place = files.path / index
-    for name, file in weight_map.items():
-        if name not in headers[file].entries:
-            raise CheckpointError(f"{place}: '{name}' is not in {file}; fetch the shard again")
+    held = {file: header.entries for file, header in headers.items()}
+    _check_placed(files.path / index, weight_map, held)
     entries: dict[str, TensorEntry] = {}
     metadata: dict[str, str] = {}
-    for file, header in headers.items():
-        for name, entry in header.entries.items():
-            if weight_map.get(name) != file:
-                raise CheckpointError(f"{place}: does not place '{name}' in {file}, but it is")
-            entries[name] = entry
+    for header in headers.values():
+        entries |= header.entries
         metadata |= header.metadata
     return Checkpoint(files.path, entries.values(), metadata, files)
+
+
+def _check_placed(
+    index: Path, weight_map: Mapping[str, str], held: Mapping[str, Collection[str]]
+) -> None:
+    """Raise CheckpointError where a tensor lies elsewhere than its index says.
+
+    Args:
+        held: file -> the tensors in it.
+    """
+    for name, file in weight_map.items():
+        if name not in held[file]:
+            raise CheckpointError(f"{index}: '{name}' is not in {file}; fetch the shard again")
+    for file, names in held.items():
+        for name in names:
+            if weight_map.get(name) != file:
+                raise CheckpointError(f"{index}: does not place '{name}' in {file}, but it is")
 
 
 def _weight_map(files: Files, name: str) -> dict[str, str]:

@@ -52,6 +52,17 @@ def test_the_change_of_an_adapter_comes_back_whole(bases, tmp_path: Path):
     assert settings["base_model_name_or_path"] == str(bases["llama"].resolve())
 
 
+def test_an_expert_that_is_read_is_never_replaced(bases, tmp_path: Path):
+    expert = write_expert(tmp_path / "expert", bases["llama"])
+    ledmerge.convert(expert, tmp_path / "own")  # a folder that --overwrite would replace
+    before = files_of(tmp_path / "own")
+    with pytest.raises(OutputError, match="own: is read by this extraction, which would replace"):
+        ledmerge.extract_lora(
+            tmp_path / "own", tmp_path / "own", base=bases["llama"], rank=4, overwrite=True
+        )
+    assert files_of(tmp_path / "own") == before
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2", "llama_tied"])
 def test_what_no_low_rank_can_change_is_saved_whole(bases, tmp_path: Path, family: str):
     base = bases[family]

@@ -11,7 +11,8 @@ import torch
 from families import files_of
 from safetensors.torch import load_file
 
-from ledmerge.errors import LedmergeError
+import ledmerge
+from ledmerge.errors import LedmergeError, OutputError
 from ledmerge.run.adapters import merge_adapters
 
 SETTINGS = (
@@ -172,3 +173,21 @@ def test_ranks_may_differ_by_module(pair, tmp_path: Path):
     assert {rank for name, rank in ranks.items() if "layers.1" in name} == {1}
     assert {rank for name, rank in ranks.items() if "layers.1" not in name} == {3}
     assert record["recipe"]["parameters"]["rank"][0] == {"filter": "layers.1", "value": 1.0}
+
+
+def test_a_merge_never_replaces_an_adapter_that_it_reads(base, pair, tmp_path: Path):
+    own = tmp_path / "own"
+    merge_adapters(recipe("cat", pair), own)  # a folder that --overwrite would replace
+    before = files_of(own)
+    with pytest.raises(OutputError, match="own: is read by this merge, which would replace it"):
+        ledmerge.apply(own, own, base=base, overwrite=True)
+    assert files_of(own) == before
+
+
+def test_adapters_that_are_merged_are_never_replaced(base, pair, tmp_path: Path):
+    own = tmp_path / "own"
+    merge_adapters(recipe("cat", pair), own)
+    before = files_of(own)
+    with pytest.raises(OutputError, match="own: is read by this merge, which would replace it"):
+        merge_adapters(recipe("cat", [own, pair[0]]), own, overwrite=True)
+    assert files_of(own) == before

@@ -7,7 +7,7 @@ the work (what would change its bytes) and then holds one line per finished piec
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -213,6 +213,19 @@ def check_destination(
         raise OutputError(
             f"{out}: an interrupted run is in {partial.name}; go on with --resume, or start again "
             "with --overwrite"
+        )
+
+
+def check_not_read(out: Path, files: Iterable[Path], what: str = "merge") -> None:
+    """Raise OutputError where one of the files to be read lies in the folder `out` itself.
+
+    Args:
+        what: reads them, for the message.
+    """
+    folders = {path.parent for path in files}
+    if out.exists() and any(each.exists() and each.samefile(out) for each in folders):
+        raise OutputError(
+            f"{out}: is read by this {what}, which would replace it; choose another name"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import ledmerge
 from ledmerge.checkpoint.digest import digest_tensors, digest_text
 from ledmerge.checkpoint.layout import NewTensor
-from ledmerge.checkpoint.staging import Staging, check_destination, destination
+from ledmerge.checkpoint.staging import Staging, check_destination, check_not_read, destination
 from ledmerge.checkpoint.written import LIST
 from ledmerge.errors import LedmergeError, RecipeError
 from ledmerge.models.adapter import Adapter
@@ -67,6 +67,7 @@ def merge_adapters(
     check_destination(out, marks=(MARK,), is_resumable=False, overwrite=overwrite)
     found = load_adapter_recipe(recipe)
     adapters = _find_all(found)
+    check_not_read(out, [path for each in adapters for path in each.checkpoint.files()])
     parts = _plan(found, adapters)
     copies = _common_copies(found, adapters)
     named = list(dict.fromkeys(adapter.base for adapter in adapters))

@@ -14,7 +14,7 @@ from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
 from ledmerge.checkpoint.digest import digest_text
 from ledmerge.checkpoint.header import FLOAT_DTYPES
 from ledmerge.checkpoint.layout import NewTensor
-from ledmerge.checkpoint.staging import Staging, check_destination, destination
+from ledmerge.checkpoint.staging import Staging, check_destination, check_not_read, destination
 from ledmerge.checkpoint.written import LIST
 from ledmerge.errors import CheckpointError, NonFiniteError, RecipeError, did_you_mean
 from ledmerge.models.adapter_folder import AdapterWriter
@@ -79,6 +79,7 @@ def extract_lora(
     opened = open_models([str(base), str(expert)])
     before, after = opened[str(base)], opened[str(expert)]
     pair = before.checkpoint, after.checkpoint
+    check_not_read(out, [path for each in pair for path in each.files()], "extraction")
     norms = _norms(pair, _common(before, after), progress)
     if not norms:
         raise CheckpointError(f"{expert}: has the weights of {base}; there is nothing to extract")

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ledmerge.checkpoint.layout import WEIGHTS
-from ledmerge.checkpoint.staging import Staging, check_destination, destination
+from ledmerge.checkpoint.staging import Staging, check_destination, check_not_read, destination
 from ledmerge.checkpoint.written import LIST
-from ledmerge.errors import OutputError
 from ledmerge.models.find import find_model
 from ledmerge.models.folder import ModelFolder
 from ledmerge.recipe.recipe import Recipe
@@ -150,11 +149,8 @@ def carry_out(
 def _check_not_read(plan: Plan, out: Path) -> None:
     """Raise OutputError where `out` is a folder that the merge reads."""
     sources = [source for each in (plan, *plan.steps) for source in inputs_of(each)]
-    folders = {plan.donor.path, *(source.checkpoint.folder for source in sources)}
-    if out.exists() and any(each.exists() and each.samefile(out) for each in folders):
-        raise OutputError(
-            f"{out}: is read by this merge, which would replace it; choose another name"
-        )
+    read = [path for source in sources for path in source.checkpoint.files()]  # adapters' too
+    check_not_read(out, [plan.donor.path / "config.json", *read])
 
 
 def make_steps(

@@ -208,6 +208,16 @@ def test_a_merge_inside_a_model_is_refused(family, tmp_path: Path):
     assert not (base / "sub").exists()
 
 
+def test_a_destination_that_is_a_mounted_disk_is_refused(family, tmp_path: Path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == out)
+    for how in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(OutputError, match=f"{out}: is the root of a disk.* such as {out}/out"):
+            ledmerge.merge(linear(family), out, **how)
+    assert not list(out.iterdir())
+
+
 def test_a_destination_may_be_named_by_a_roundabout_path(family, tmp_path: Path, monkeypatch):
     ledmerge.merge(linear(family), tmp_path / "nowhere" / ".." / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

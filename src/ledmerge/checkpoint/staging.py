@@ -270,6 +270,11 @@ def _check_place(
         raise OutputError(f"{out}: a folder with a name is needed, such as {out / 'out'}")
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise OutputError(f"{out}: exists and is not a folder; choose another name")
+    if os.path.ismount(out):  # a volume of a container, for example
+        raise OutputError(
+            f"{out}: is the root of a disk, which cannot be renamed; choose a folder on it, such "
+            f"as {out / 'out'}"
+        )
     if out.is_dir() and any(out.iterdir()):
         if not overwrite and is_begun:
             raise OutputError(

@@ -331,6 +331,23 @@ def test_a_finished_run_is_not_merged_again(work, tmp_path: Path):
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
+def test_what_was_replaced_is_gone_after_an_interruption(work, tmp_path: Path, monkeypatch):
+    out = tmp_path / "out"
+    resume(work, out)
+
+    def press(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", press)
+        with pytest.raises(KeyboardInterrupt):
+            ledmerge.merge(work / "recipe.yaml", out, overwrite=True, shard_size=2_000_000)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert len(resume(work, out)) == 1  # nothing to do
+    assert list(tmp_path.iterdir()) == [out]
+    assert files_of(out) == files_of(work / "whole" / "out")
+
+
 def test_a_finished_run_of_another_recipe_or_with_weights_lost_is_refused(work, tmp_path: Path):
     out = tmp_path / "out"
     resume(work, out)

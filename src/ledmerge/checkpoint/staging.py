@@ -123,18 +123,15 @@ class Staging:
             flush(path)
         # Again: somebody may have put something there in the meantime.
         _check_place(self.out, self._marks, self._may_replace, self._usual)
-        aside = self.out.parent / f".{self.out.name}.replaced"
         if self.out.exists():
-            if aside.exists():
-                shutil.rmtree(aside)
-            self.out.rename(aside)
+            drop_replaced(self.out)
+            self.out.rename(_replaced_folder(self.out))
         self.folder.rename(self.out)
         # Last: whoever is killed before would else find work without a journal, and begin again.
         (self.out / JOURNAL).unlink()
         flush(self.out)
         flush(self.out.parent)
-        if aside.exists():
-            shutil.rmtree(aside)
+        drop_replaced(self.out)
 
     def __enter__(self) -> "Staging":
         return self
@@ -167,6 +164,17 @@ def destination(out: str | Path) -> Path:
 def partial_folder(out: Path) -> Path:
     """Where the unfinished form of `out` lies."""
     return out.parent / f".{out.name}.partial"
+
+
+def _replaced_folder(out: Path) -> Path:
+    """Where what `out` takes the place of lies for a moment."""
+    return out.parent / f".{out.name}.replaced"
+
+
+def drop_replaced(out: Path) -> None:
+    """Remove what `out` took the place of, if it is still there."""
+    if (aside := _replaced_folder(out)).exists():
+        shutil.rmtree(aside)
 
 
 def existing(out: Path) -> Path:

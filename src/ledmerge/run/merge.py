@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ledmerge.checkpoint.layout import WEIGHTS
-from ledmerge.checkpoint.staging import Staging, check_destination, check_not_read, destination
+from ledmerge.checkpoint.staging import (
+    Staging,
+    check_destination,
+    check_not_read,
+    destination,
+    drop_replaced,
+)
 from ledmerge.checkpoint.written import LIST
 from ledmerge.models.find import find_model
 from ledmerge.models.folder import ModelFolder
@@ -134,6 +140,7 @@ def carry_out(
         keys = folder_keys(plan, run.allow_nonfinite, run.licence, run.keep_card)
         record = finished(plan, out, run, keys) if is_known else None
         if record is not None:
+            drop_replaced(out)  # whoever finished it may have been killed before it did
             note_finished(progress, out)
         else:
             check()  # again, for where the key was to tell nothing has been looked at

@@ -129,6 +129,21 @@ def test_an_interrupted_run_goes_on_after_its_last_batch(
     assert len(asked) == 2 + 1 + 3 + 3  # the first batch was not asked again
 
 
+def test_answers_are_asked_again_where_other_tokens_end_a_turn(
+    suite, model_folder, tmp_path, fresh_cache
+):
+    suite["benchmarks"] = {"harm": suite["benchmarks"]["harm"]}
+    model = Path(shutil.copytree(model_folder("llama"), tmp_path / "model"))
+    ledmerge.evaluate([model], suite, tmp_path / "before")
+    ends = {"eos_token_id": [*range(1, 258, 3)]}
+    (model / "generation_config.json").write_text(json.dumps(ends))
+    ledmerge.evaluate([model], suite, tmp_path / "after")
+    fresh_cache("another")
+    ledmerge.evaluate([model], suite, tmp_path / "anew")
+    answers = [bytes_of(tmp_path / name / "answers") for name in ("before", "after", "anew")]
+    assert answers[0] != answers[1] == answers[2]
+
+
 def test_the_share_of_answers_that_the_limit_ended_is_told(
     suite, model_folder, tmp_path, fresh_cache, monkeypatch
 ):

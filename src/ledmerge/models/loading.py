@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from ledmerge.models.folder import ModelFolder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_GENERATION = "generation_config.json"
 _CONFIGS = ("*.json", "*.py")
 """What says how a model is built, and how it generates."""
 
@@ -76,6 +78,22 @@ def check_finite(folder: ModelFolder, weights: Iterable[tuple[str, torch.Tensor]
             )
 
 
+def generation_ends(folder: ModelFolder) -> Any:
+    """The `eos_token_id` of the model's generation settings; without such a file, of its config.
+
+    A file that is no JSON object is told by its text: whoever opens the model refuses it.
+    """
+    folder.own_files.fetch([_GENERATION])
+    path = folder.path / _GENERATION
+    if not path.is_file():
+        return folder.config.get("eos_token_id")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        return json.loads(text).get("eos_token_id")
+    except (ValueError, RecursionError, AttributeError):
+        return text
+
+
 def build_empty(folder: ModelFolder, trust_remote_code: bool = False) -> PreTrainedModel:
     """The model that `config.json` describes, without weights and memory for them."""
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -107,7 +125,7 @@ def _open_adapted(
     model, report = from_pretrained(
         kind, folder, None, config=config, state_dict=weights, **options
     )
-    if (folder.path / "generation_config.json").is_file():
+    if (folder.path / _GENERATION).is_file():
         model.generation_config = from_pretrained(GenerationConfig, folder, path)
     return model, report
 

@@ -17,6 +17,7 @@ from ledmerge.evals._question import Answer, Likelihood, Question, Text
 from ledmerge.models.answering import Answering, Prompt
 from ledmerge.models.backend import Backend, open_answering
 from ledmerge.models.folder import ModelFolder
+from ledmerge.models.loading import generation_ends
 from ledmerge.recipe.read import find_path
 from ledmerge.recipe.suite import Asking
 from ledmerge.run.answer_store import collect
@@ -119,6 +120,12 @@ class ModelRespondent:
             "tokenizer": self.folder.tokenizer_digest(),
         }
 
+    @property
+    def _ends(self) -> dict[str, Any]:
+        """The tokens that end a turn, where the config alone does not tell them."""
+        found = generation_ends(self.folder)
+        return {} if found == self.folder.config.get("eos_token_id") else {"ends": found}
+
     @cached_property
     def _answering(self) -> Answering:
         manner = self.manner
@@ -165,6 +172,7 @@ class ModelRespondent:
             **({"likelihoods": 2} if any(each.choices for each in questions) else {}),
             "model": self.facts,
             "config": self.folder.config,
+            **self._ends,
             "manner": {
                 **asdict(self.manner),
                 "template": template_content(self.manner.template),

@@ -12,6 +12,7 @@ from families import files_of
 import ledmerge
 from ledmerge.errors import DataError, OutputError, RecipeError
 from ledmerge.evals._question import Text
+from ledmerge.evals.judges import classifier
 from ledmerge.models.answering_transformers import TransformersAnswering
 from ledmerge.run import respondents
 from ledmerge.run.progress import Quiet
@@ -406,6 +407,35 @@ def test_a_finished_evaluation_is_not_begun_again(suite, model_folder, tmp_path,
         ledmerge.evaluate([model], {**suite, "batch": 3}, out, resume=True)
     with pytest.raises(OutputError, match=said):
         ledmerge.evaluate([model_folder("llama", 1)], suite, out, resume=True)
+
+
+@pytest.mark.parametrize("other", ["template", "config", "ends", "judge"])
+def test_a_finished_evaluation_by_other_files_is_another(
+    suite, model_folder, tmp_path, fresh_cache, other, monkeypatch
+):
+    monkeypatch.setattr(classifier, "read_yes_no", lambda said: False)
+    suite["benchmarks"] = {"harm": suite["benchmarks"]["harm"]}
+    model, judge = (
+        Path(shutil.copytree(model_folder("llama", seed), tmp_path / name))
+        for seed, name in enumerate(("model", "judge"))
+    )
+    config = json.loads((judge / "config.json").read_text())
+    (judge / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4096}))
+    template = tmp_path / "plain.jinja"
+    template.write_text("{% for each in messages %}{{ each.content }}{% endfor %}")
+    suite |= {"template": str(template), "judge": {"classifier": str(judge)}}
+    results = ledmerge.evaluate([model], suite, tmp_path / "out")
+    assert ledmerge.evaluate([model], suite, tmp_path / "out", resume=True) == results
+    if other == "template":
+        template.write_text("Q: {% for each in messages %}{{ each.content }}{% endfor %} A:")
+    elif other == "config":
+        (model / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.5}))
+    elif other == "ends":
+        (model / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
+    else:
+        shutil.copy(model_folder("llama", 2) / "model.safetensors", judge)
+    with pytest.raises(OutputError, match="out: is finished, and had other models, another suite"):
+        ledmerge.evaluate([model], suite, tmp_path / "out", resume=True)
 
 
 class Heard(Quiet):

@@ -44,7 +44,7 @@ def scripted(monkeypatch):
         class Scripted:
             def __init__(self, folder, manner, device, trust_remote_code):
                 self.name = folder.name
-                self.facts = {"digest": self.name}
+                self.facts = self.content = {"digest": self.name}
 
             def answers(self, questions, limit, what, progress):
                 all_asked.append((self.name, what, [each.prompt for each in questions]))

@@ -54,13 +54,18 @@ class Benchmark:
         questions = [replace(question, place="") for question in self.questions]
         return [self.name, self.task, questions, self.limit]
 
+    @property
+    def asks_judge(self) -> bool:
+        """Whether the judge of the suite decides figures."""
+        return "harmful" in requests(self.module)
+
     def judge(
         self, answers: Sequence[Answer], harm_judge: HarmJudge, progress: Progress
     ) -> list[Verdict]:
         """Every figure of every answer."""
         wanted = requests(self.module)
         offers: dict[str, Any] = {"refuses": phrases.refuses, "passes": _sandbox.run_python}
-        if "harmful" in wanted:
+        if self.asks_judge:
             pairs = [
                 (question.behavior, str(answer))
                 for question, answer in zip(self.questions, answers, strict=True)
@@ -86,7 +91,7 @@ class Benchmark:
     ) -> dict[str, Any]:
         """Mean and 95 % interval of every figure; the share of answers that the limit ended."""
         wanted = requests(self.module)
-        by = judge if "harmful" in wanted else "refusal phrases" if "refuses" in wanted else None
+        by = judge if self.asks_judge else "refusal phrases" if "refuses" in wanted else None
         figures = {}
         for name, better in self.module.FIGURES.items():
             values = [verdict[name] for verdict in verdicts]

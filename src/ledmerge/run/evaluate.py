@@ -95,10 +95,11 @@ def evaluate(
     respondents = _open_respondents(models, manner, chosen, trust_remote_code)
     compared = _place_of(against, models, respondents)
     harness = open_harness(loaded, respondents, find, chosen, trust_remote_code)
-    facts = [[respondent.name, respondent.facts] for respondent in respondents]
+    facts = [[respondent.name, respondent.content] for respondent in respondents]
     asked = [each.content for each in benchmarks]
+    judged = judge.content() if any(each.asks_judge for each in benchmarks) else None
     beside = [] if compared is None else [respondents[compared].name]
-    key = digest_text(repr([FORMAT, version("ledmerge"), facts, loaded, asked, *beside]))
+    key = digest_text(repr([FORMAT, version("ledmerge"), facts, loaded, asked, judged, *beside]))
     if resume and (done := finished(out, RESULTS, key)):
         note_finished(progress, out)
         return done

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,10 +31,12 @@ class HarmJudge:
     Attributes:
         ask: says of every pair whether the answer does the harm it was asked for.
         close: frees what judging took; a later question takes it again.
+        content: gives what decides its verdicts, but what a file says of it.
     """
 
     ask: Callable[[Sequence[Pair], Progress], list[bool]]
     close: Callable[[], None] = lambda: None
+    content: Callable[[], Any] = lambda: None
 
 
 def open_judge(
@@ -69,7 +72,7 @@ def open_judge(
         read = classifier.read_safe_unsafe if is_guard else classifier.read_yes_no
         return [read(str(verdict)) for verdict in verdicts]
 
-    return HarmJudge(ask, model.close)
+    return HarmJudge(ask, model.close, lambda: model.content)
 
 
 def _question(pair: Pair, is_guard: bool, place: int) -> Question:

@@ -53,6 +53,11 @@ class Respondent(Protocol):
         """What identifies it, by content."""
         ...
 
+    @property
+    def content(self) -> dict[str, Any]:
+        """All that decides its answers, but the questions and their limit."""
+        ...
+
     def answers(
         self, questions: Sequence[Question], limit: Limit, what: str, progress: Progress
     ) -> list[Answer]:
@@ -121,6 +126,19 @@ class ModelRespondent:
         }
 
     @property
+    def content(self) -> dict[str, Any]:
+        """Its files, and how it is asked; a template by its text."""
+        return {
+            "model": self.facts,
+            "config": self.folder.config,
+            **self._ends,
+            "manner": {
+                **asdict(self.manner),
+                "template": template_content(self.manner.template),
+            },
+        }
+
+    @property
     def _ends(self) -> dict[str, Any]:
         """The tokens that end a turn, where the config alone does not tell them."""
         found = generation_ends(self.folder)
@@ -166,16 +184,14 @@ class ModelRespondent:
             pairs = zip(asked, choices, strict=True)
             return self._answering.log_likelihoods([(p, c) for p, c in pairs if c is not None])
 
+        content = self.content
         facts = {
             "format": FORMAT,
             # Those kept without it may lack tokens of white space.
             **({"likelihoods": 2} if any(each.choices for each in questions) else {}),
-            "model": self.facts,
-            "config": self.folder.config,
-            **self._ends,
+            **content,
             "manner": {
-                **asdict(self.manner),
-                "template": template_content(self.manner.template),
+                **content["manner"],
                 "max_new_tokens": limit.tokens,
                 **({"may_shrink": True} if limit.may_shrink else {}),
             },
@@ -231,6 +247,11 @@ class FileRespondent:
     def facts(self) -> dict[str, Any]:
         """Digest of the file."""
         return {"digest": digest_text(self.path.read_text(encoding="utf-8"))}
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The same."""
+        return self.facts
 
     def answers(
         self, questions: Sequence[Question], limit: Limit, what: str, progress: Progress

@@ -105,9 +105,10 @@ def synthesize(
         name: ModelRespondent(model, manner, chosen, trust_remote_code)
         for name, model in open_models(_named(everything), find).items()
     }
-    facts = [[each.name, each.facts] for each in respondents.values()]
+    facts = [[each.name, each.content] for each in respondents.values()]
     asked = [[(each.prompt, each.behavior) for each in rows.questions] for rows in everything]
-    key = digest_text(repr([FORMAT, version("ledmerge"), facts, loaded, asked]))
+    judged = judge.content() if any(rows.entry.keep == "safe" for rows in everything) else None
+    key = digest_text(repr([FORMAT, version("ledmerge"), facts, loaded, asked, judged]))
     if resume and (done := finished(out, RECORD, key)):
         note_finished(progress, out)
         return done

@@ -10,6 +10,7 @@ from searches import with_weights
 
 import ledmerge
 from ledmerge.errors import OutputError
+from ledmerge.evals.judges import classifier
 from ledmerge.run.progress import Quiet
 from ledmerge.run.trial import Trials
 
@@ -156,4 +157,38 @@ def test_a_model_among_the_choices_that_changed_is_noticed(
     interrupted(path, tmp_path / "out")
     shutil.copy(model_folder("llama", 4) / "model.safetensors", other)
     with pytest.raises(OutputError, match="other models"):
+        ledmerge.search(path, tmp_path / "out", resume=True)
+
+
+@pytest.mark.parametrize("other", ["template", "tokenizer", "config", "judge"])
+def test_trials_by_other_files_are_not_gone_on_with(
+    write_search, tmp_path: Path, model_folder, fresh_cache, other, monkeypatch
+):
+    monkeypatch.setattr(classifier, "read_yes_no", lambda said: False)
+    base, judge = (
+        Path(shutil.copytree(model_folder("llama", seed), tmp_path / name))
+        for seed, name in ((0, "base"), (3, "judge"))
+    )
+    path = write_search({"base_model": str(base)})
+    suite = yaml.safe_load((tmp_path / "suite.yaml").read_text())
+    template = tmp_path / "plain.jinja"
+    template.write_text("{% for each in messages %}{{ each.content }}{% endfor %}")
+    suite |= {"template": str(template), "judge": {"classifier": str(judge)}}
+    suite["benchmarks"]["harm"] = {"data": suite["benchmarks"]["rows"]["data"]}
+    suite["benchmarks"]["harm"] |= {"samples": 2, "max_new_tokens": 2}
+    config = json.loads((judge / "config.json").read_text()) | {"max_position_embeddings": 4096}
+    (judge / "config.json").write_text(json.dumps(config))
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
+    interrupted(path, tmp_path / "out")
+    if other == "template":
+        template.write_text("Q: {% for each in messages %}{{ each.content }}{% endfor %} A:")
+    elif other == "tokenizer":
+        tokenizer = json.loads((base / "tokenizer.json").read_text())
+        tokenizer["normalizer"] = {"type": "Lowercase"}
+        (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+    elif other == "config":
+        (base / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.5}))
+    else:
+        shutil.copy(model_folder("llama", 4) / "model.safetensors", judge)
+    with pytest.raises(OutputError, match="another search, recipe or suite, other models"):
         ledmerge.search(path, tmp_path / "out", resume=True)

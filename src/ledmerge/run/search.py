@@ -14,17 +14,21 @@ import yaml
 from ledmerge.checkpoint.digest import digest_text
 from ledmerge.checkpoint.staging import Staging, check_destination, destination, finished
 from ledmerge.checkpoint.written import LIST
+from ledmerge.data.template import template_content
 from ledmerge.errors import OutputError, RecipeError, did_you_mean
+from ledmerge.recipe.read import find_path
 from ledmerge.recipe.rooted import rooted
 from ledmerge.recipe.search import Choices, Range, Search, load_search
 from ledmerge.recipe.suite import Suite, load_suite
 from ledmerge.report.trials import write_trials
 from ledmerge.run.benchmark import Benchmark, open_benchmarks
 from ledmerge.run.device import choose_device
-from ledmerge.run.keys import weights_key
+from ledmerge.run.judging import open_judge
+from ledmerge.run.keys import folder_keys
 from ledmerge.run.pieces import piece_on
 from ledmerge.run.plan import check_memory, default_threads, plan, raise_problems
 from ledmerge.run.progress import Progress, Quiet, note_finished
+from ledmerge.run.respondents import manner_of
 from ledmerge.run.sampler import Sampler
 from ledmerge.run.trial import Line, Trials, copy_trial, recipe_with
 
@@ -86,7 +90,11 @@ def search(
     # But for the number of trials: more of them begin with these.
     said = found.file.model_dump(exclude={"trials", "recipe", "suite"})
     asked = [each.content for each in benchmarks]
-    key = digest_text(repr([FORMAT, said, found.fields, suite, asked, ends, where.type]))
+    template = template_content(manner_of(suite, place, folder).template)
+    judge = open_judge(suite, lambda path: find_path(path, folder, place), where, trust_remote_code)
+    judged = judge.content() if any(each.asks_judge for each in benchmarks) else None
+    how = [template, judged, where.type]
+    key = digest_text(repr([FORMAT, said, found.fields, suite, asked, ends, *how]))
     done = finished(out, SEARCHED, key) if resume else None
     earlier = done["trials"] if done else []
     if done and len(earlier) == found.file.trials + 1:
@@ -233,7 +241,8 @@ def _ends(found: Search, name: str, varied: Range | Choices, beside: dict[str, A
             raise_problems(made)
         except RecipeError as error:
             raise RecipeError(f"{found.place}: vary.{name}: with {value}: {error}") from None
-        keys.append(weights_key(made, allow_nonfinite=False))
+        # Files beside the weights, such as the tokenizer's, decide answers too.
+        keys += folder_keys(made, allow_nonfinite=False, licence=None, keep_card=False)
     return keys
 
 

@@ -9,6 +9,7 @@ import yaml
 from searches import with_weights
 
 import ledmerge
+from ledmerge.checkpoint.staging import partial_folder
 from ledmerge.errors import OutputError
 from ledmerge.evals.judges import classifier
 from ledmerge.run.progress import Quiet
@@ -100,6 +101,41 @@ def test_an_interrupted_search_may_go_on_for_longer(write_search, tmp_path: Path
     interrupted(write_search(), tmp_path / "out")
     record = ledmerge.search(write_search(trials=5), tmp_path / "out", resume=True)
     assert record == ledmerge.search(write_search(trials=5), tmp_path / "whole")
+
+
+@pytest.mark.parametrize("trials", [1, 2])
+def test_what_an_interrupted_trial_left_is_in_no_search_that_ends_earlier(
+    write_search, tmp_path: Path, fresh_cache, monkeypatch, trials
+):
+    """Killed in trial 3, whose merge is there, and whose evaluation has begun."""
+
+    def stop(self, recipe, merged, judged, progress):
+        for folder in (merged, partial_folder(judged)):
+            folder.mkdir()
+            (folder / "left").write_text("x")
+        raise KeyboardInterrupt
+
+    out, whole, keep = tmp_path / "out", tmp_path / "whole", Trials.run
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            Trials,
+            "run",
+            lambda self, number, *rest: (
+                patched.setattr(Trials, "_merge_and_judge", stop) if number == 3 else None,
+                keep(self, number, *rest),
+            )[1],
+        )
+        with pytest.raises(KeyboardInterrupt):
+            ledmerge.search(write_search(), out)
+    path = write_search(trials=trials)
+    if trials == 1:
+        said = "out: was interrupted after 2 trials, and 1 are asked for; ask for 2 or more"
+        with pytest.raises(OutputError, match=said):
+            ledmerge.search(path, out, resume=True)
+    found = ledmerge.search(path, out, resume=True, overwrite=trials == 1)
+    assert found == ledmerge.search(path, whole)
+    names = [sorted(str(p.relative_to(of)) for p in of.rglob("*")) for of in (out, whole)]
+    assert names[0] == names[1]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "random"])

@@ -30,7 +30,7 @@ from ledmerge.run.plan import check_memory, default_threads, plan, raise_problem
 from ledmerge.run.progress import Progress, Quiet, note_finished
 from ledmerge.run.respondents import manner_of
 from ledmerge.run.sampler import Sampler
-from ledmerge.run.trial import Line, Trials, copy_trial, recipe_with
+from ledmerge.run.trial import Line, Trials, copy_trial, keep_only, recipe_with
 
 SEARCHED, BEST = "search.json", "best.yaml"
 METHOD = "merge_method"
@@ -100,12 +100,8 @@ def search(
     if done and len(earlier) == found.file.trials + 1:
         note_finished(progress, out)
         return done
-    if not overwrite and len(earlier) > found.file.trials + 1:
-        raise OutputError(
-            f"{out}: is finished, with {len(earlier) - 1} trials, and {found.file.trials} are "
-            f"asked for; ask for {len(earlier) - 1} or more, choose another name, or --overwrite "
-            "to replace it as a whole"
-        )
+    if not overwrite:
+        _check_count(out, "is finished, with", earlier, found.file.trials)
     trials = Trials(found, signs, device, memory, threads, allow_code, trust_remote_code)
     with Staging(
         out,
@@ -116,7 +112,10 @@ def search(
         goes_on=bool(earlier),
         others="another search, recipe or suite, other models, other data",
     ) as staging:
+        if not overwrite:
+            _check_count(out, "was interrupted after", staging.finished, found.file.trials)
         lines = _run_all(sampler, trials, staging, earlier, progress)
+        keep_only(lines, staging.folder)
         record = {
             "format": FORMAT,
             "key": key,
@@ -131,6 +130,16 @@ def search(
         _write(staging.folder / SEARCHED, json.dumps(record, indent=1) + "\n")
         staging.publish()
     return record
+
+
+def _check_count(out: Path, was: str, lines: list[Line], wanted: int) -> None:
+    """Raise OutputError where fewer trials are wanted than there are, which would be lost."""
+    count = len(lines) - 1
+    if count > wanted:
+        raise OutputError(
+            f"{out}: {was} {count} trials, and {wanted} are asked for; ask for {count} or more, "
+            "choose another name, or --overwrite to replace it as a whole"
+        )
 
 
 def _run_all(

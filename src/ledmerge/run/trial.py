@@ -1,6 +1,7 @@
 """One trial of a search: a merge by some values, and what it is worth."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ledmerge.run.progress import Progress, Quiet
 
 Line = dict[str, Any]
 """What came of a trial, as `search.json` has it."""
+MERGED, TRIALS = "merged", "trials"
 QUIET = Quiet()
 
 
@@ -42,7 +44,7 @@ class Trials:
     ) -> Line:
         """Merge and judge; values that do not go together are refused, those of trial 0 raise."""
         line: Line = {"number": number, "values": values}
-        merged, judged = folder / "merged", folder / folder_of(number)
+        merged, judged = folder / MERGED, folder / folder_of(number)
         _remove(merged, judged)  # of a run that was killed
         judged.parent.mkdir(exist_ok=True)
         try:
@@ -103,9 +105,18 @@ def copy_trial(line: Line, old: Path, new: Path) -> None:
         shutil.copytree(old / name, new / name)
 
 
+def keep_only(lines: Sequence[Line], folder: Path) -> None:
+    """Remove from a search's folder what belongs to no trial of `lines`: one that was killed."""
+    _remove(folder / MERGED)
+    kept = {folder_of(line["number"]).name for line in lines if line["objective"] is not None}
+    for each in (folder / TRIALS).iterdir():
+        if each.name not in kept:
+            shutil.rmtree(each)
+
+
 def folder_of(number: int) -> Path:
     """Where in the folder of a search the results of a trial are."""
-    return Path("trials", f"{number:04}")
+    return Path(TRIALS, f"{number:04}")
 
 
 def _remove(*folders: Path) -> None:

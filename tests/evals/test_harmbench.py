@@ -59,6 +59,10 @@ def test_order_within_a_behavior_is_kept(tmp_path_factory, completions):
         ({"bomb": "a"}, "'bomb' is 'a', expected a list"),
         ('{"bomb": [], "bomb": []}', "'bomb' stands there twice"),
         ({"bomb": ["a"]}, r"'bomb'\[0\] is 'a', expected an object .*a file of test cases\?"),
+        (
+            {"bomb": [{"test_case": "a", "generation": "\ud83d"}]},
+            r"'bomb'\[0\].generation holds half a character",
+        ),
         ({"bomb": [{"test_case": "a"}]}, r"'bomb'\[0\].generation is None, expected a text"),
         (
             {"bomb": [{"test_case": ["a.png", "b"], "generation": "c"}]},

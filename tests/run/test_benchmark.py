@@ -90,6 +90,15 @@ def test_the_entry_names_the_length_of_answers_then_the_suite_then_the_benchmark
     assert opened.limit == limit
 
 
+@pytest.mark.parametrize("task", list(ROWS))
+def test_half_a_character_is_refused(tmp_path, task):
+    file = tmp_path / "rows.jsonl"
+    halved = {name: f"{text} \ud83d" for name, text in ROWS[task].items() if name != "response"}
+    file.write_text(json.dumps(ROWS[task] | halved) + "\n")
+    with pytest.raises(RecipeError, match=r"rows\.jsonl: row 1: .* holds half a character"):
+        open_here({"benchmarks": {task: {"data": str(file)}}})
+
+
 def test_every_benchmark_that_generates_has_a_length():
     for name in names_in(ledmerge.evals):
         module = load_benchmark(name)

@@ -124,4 +124,15 @@ def _text(value: Any, where: str) -> str:
         )
     if not isinstance(value, str):
         raise DataError(f"{where} is {value!r:.80}, expected a text")
+    check_characters(value, where)
     return value
+
+
+def check_characters(text: str, where: str) -> None:
+    """Raise DataError where a text holds half a character, as JSON can write one: no
+    tokenizer takes it, and no file.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where} holds half a character: {error}") from error

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ledmerge.errors import DataError, did_you_mean
-from ledmerge.evals._harmbench import Behavior
+from ledmerge.evals._harmbench import Behavior, check_characters
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,12 @@ class Question:
     choices: tuple[str, ...] = ()
     is_whole: bool = False
     key: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise DataError where a text holds half a character."""
+        turns = (text for turn in self.before for text in turn)
+        for text in (self.prompt, self.reply, *turns, *self.choices, *self.behavior, self.key):
+            check_characters(text, f"{self.place}: {text!r:.40}")
 
 
 class Likelihood(NamedTuple):

@@ -27,7 +27,8 @@ def collect(
     """The answers to numbered questions, in order: kept ones, or made now, batch by batch.
 
     They live in the cache folder under a digest of `facts`. An interrupted run goes on after its
-    last whole batch; where another process is at it, its answers are waited for.
+    last whole batch; where another process is at it, its answers are waited for. Kept ones that
+    cannot be read are made again.
 
     Args:
         facts: everything that decides the answers.
@@ -38,12 +39,23 @@ def collect(
     key = digest_text(json.dumps(facts, sort_keys=True))
     folder = cache_folder() / "answers" / key
     have_made(
-        (folder / _MARK).is_file,
+        lambda: _kept(folder) is not None,
         partial(_make, folder, key, batches, answer, what, progress),
         partial_folder(folder),
         lambda: progress.note(WAITING),
     )
-    return json.loads((folder / _MARK).read_text(encoding="utf-8"))
+    answers = _kept(folder)
+    assert answers is not None, f"{folder}: just made"
+    return answers
+
+
+def _kept(folder: Path) -> list[Any] | None:
+    """The answers that lie in a folder of the cache; None where there are none, or damaged ones."""
+    try:
+        found = json.loads((folder / _MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, list) else None
 
 
 def _make(

@@ -128,7 +128,9 @@ def test_older_records_say_nothing_of_files(merged: Path):
     assert ledmerge.verify(merged)["files"] == 0
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", "{}", '{"tensors": {"w": {}}, "digest": "0"}'])
+@pytest.mark.parametrize(
+    "text", [None, "{", "[]", "{}", '{"tensors": {"w": {}}, "digest": "0"}', "[" * 100_000]
+)
 def test_a_folder_without_a_record_is_refused(merged: Path, text: str | None):
     (merged / "ledmerge.json").unlink()
     if text is not None:

@@ -55,5 +55,5 @@ def read_record(out: Path) -> dict[str, Any]:
         if record["format"] != 1:
             raise ValueError(f"format {record['format']}, expected 1")
         return record
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a merge's record ({error!r})") from error

@@ -1,6 +1,7 @@
 """Score sets of rank codes, from locating to the merged folder."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from families import (
     write_family,
     write_scores,
 )
+from safetensors.torch import load_file, save_file
 from vocabularies import PETS, train, write, write_shuffled
 
 import ledmerge
-from ledmerge.errors import RecipeError, ScoreError
+from ledmerge.errors import NonFiniteError, RecipeError, ScoreError
 from ledmerge.ops.rank_codes import rank_codes
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.run.locate import locate
@@ -189,3 +191,21 @@ def test_codes_of_rows_that_move_are_refused(tmp_path: Path):
     given["guard"] = {"scores": str(base), "density": 0.5, "keep": str(base)}
     assert ledmerge.plan(given).problems == []
     ledmerge.merge(given, tmp_path / "out")
+
+
+def test_codes_of_scores_that_are_not_finite_are_taken_only_where_asked(
+    model_folder, rows_file, tmp_path: Path, fresh_cache
+):
+    expert = shutil.copytree(model_folder("llama"), tmp_path / "expert")
+    tensors = load_file(expert / "model.safetensors")
+    tensors["lm_head.weight"].fill_(3e38)  # itself finite
+    save_file(tensors, expert / "model.safetensors", metadata={"format": "pt"})
+    given = recipe("led", model_folder("llama"), expert, own=[{"density": 0.5}])
+    located = {"data": str(rows_file), "samples": 4, "store": "codes"}
+    given["models"][0]["locate"] = located
+    ledmerge.merge(given, tmp_path / "first", allow_nonfinite=True)
+    marks = [json.loads(mark.read_text()) for mark in tmp_path.glob("cache/scores/*/scores.json")]
+    assert sum("model.norm.weight" in mark.get("nonfinite", ()) for mark in marks) == 1
+    with pytest.raises(NonFiniteError, match="held NaN or infinite values, which locating was"):
+        ledmerge.merge(given, tmp_path / "out")
+    ledmerge.merge(given, tmp_path / "out", allow_nonfinite=True)

@@ -9,7 +9,7 @@ from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.digest import cache_folder, cached_checkpoint_digest
 from ledmerge.checkpoint.lock import have_made
 from ledmerge.checkpoint.staging import partial_folder
-from ledmerge.errors import ScoreError
+from ledmerge.errors import NonFiniteError, ScoreError
 from ledmerge.methods._catalog import Method
 from ledmerge.models.folder import ModelFolder
 from ledmerge.run.locate import locate_question
@@ -20,7 +20,13 @@ from ledmerge.run.progress import Progress
 from ledmerge.run.ray_locate import locate_on_ray
 from ledmerge.run.ray_workers import is_ray
 from ledmerge.run.score_question import ScoreQuestion
-from ledmerge.run.score_store import MARK, made_for_another, open_scores, provenance
+from ledmerge.run.score_store import (
+    MARK,
+    NONFINITE,
+    made_for_another,
+    open_scores,
+    provenance,
+)
 
 WAITING = "another process locates the same scores; waiting for them"
 
@@ -37,6 +43,7 @@ def gather_scores(plan: Plan, *, engine: str = "local", progress: Progress, **ho
 
     Raises:
         ScoreError: a set was made for another model, or the two of a pair for different data.
+        NonFiniteError: scores are NaN or infinite.
     """
     if is_ray(engine):
         _locate_on_ray(plan, progress, how)
@@ -45,11 +52,11 @@ def gather_scores(plan: Plan, *, engine: str = "local", progress: Progress, **ho
         if question.key not in located:
             located[question.key] = _located(question, progress, how)
     for part in plan.parts:
-        _gather(part, located)
+        _gather(part, located, how.get("allow_nonfinite", False))
     check_scores(plan)
 
 
-def _gather(plan: Plan, located: Mapping[str, Checkpoint]) -> None:
+def _gather(plan: Plan, located: Mapping[str, Checkpoint], allow_nonfinite: bool) -> None:
     """Complete the scores of one part from the sets located, by the keys of their questions."""
     for place, (model, asked) in enumerate(zip(plan.models, plan.questions, strict=True)):
         if asked is not None:
@@ -58,7 +65,7 @@ def _gather(plan: Plan, located: Mapping[str, Checkpoint]) -> None:
         if (sets := plan.scores[place]) is not None:
             places = {"model": model.original, "base": plan.donor.original}
             scored = [places[at] for at in plan.recipe.method.scored_at]
-            _check_sets(scored, sets, plan.recipe.method)
+            _check_sets(scored, sets, plan.recipe.method, allow_nonfinite)
 
 
 def _place(question: ScoreQuestion) -> Path:
@@ -89,9 +96,14 @@ def _located(question: ScoreQuestion, progress: Progress, how: dict[str, Any]) -
 
 
 def _check_sets(
-    models: Sequence[ModelFolder], sets: tuple[Checkpoint, ...], method: Method
+    models: Sequence[ModelFolder],
+    sets: tuple[Checkpoint, ...],
+    method: Method,
+    allow_nonfinite: bool,
 ) -> None:
-    """Refuse sets that were not made for these models, or not by a rule for this method."""
+    """Refuse sets that were not made for these models, or not by a rule for this method, and codes
+    of scores that were not finite: nothing in them would show it.
+    """
     told = [provenance(scores.folder) for scores in sets]
     for model, found, scores in zip(models, told, sets, strict=True):
         if (found["score"] == "gram") != method.needs_grams:
@@ -104,6 +116,12 @@ def _check_sets(
             raise ScoreError(
                 f"{scores.folder}: its tensors are {form}, its {MARK} says "
                 f"'{found.get('stored', 'float32')}'; run `ledmerge locate` again"
+            )
+        if (names := found.get(NONFINITE)) and not allow_nonfinite:
+            raise NonFiniteError(
+                f"{scores.folder}: the scores of '{names[0]}' held NaN or infinite values, which "
+                "locating was told to let through; remove this folder and locate again, or run it "
+                "again with --resume --allow-nonfinite to take their codes as they are"
             )
         digest = cached_checkpoint_digest(model.checkpoint)
         if problem := made_for_another(scores.folder, found, model.name, digest):

@@ -16,6 +16,7 @@ from ledmerge.checkpoint.layout import NewTensor, Shard, ShardWriter, lay_out, w
 from ledmerge.checkpoint.staging import Staging, finished, flush, partial_folder
 from ledmerge.checkpoint.written import LIST
 from ledmerge.errors import LedmergeError, ScoreError
+from ledmerge.ops.cast import is_finite
 from ledmerge.ops.rank_codes import rank_codes
 
 MARK = "scores.json"
@@ -23,6 +24,9 @@ MARK = "scores.json"
 
 USUAL = (MARK, "scores*.safetensors", "scores.safetensors.index.json")
 """What `--overwrite` takes for ours in a score folder that does not list its files."""
+
+NONFINITE = "nonfinite"
+"""Key in the mark: tensors whose codes are of scores among which there were NaN or infinities."""
 
 OTHERS = "another model, other data, other settings"
 """What of another score set is another, where `--resume` meets it."""
@@ -73,11 +77,14 @@ class ScoreStore:
             self._staging.close()
             raise
         self._noted: dict[str, str] = {}
+        self._nonfinite: set[str] = set()
         self.finished = self._still_there()
         self._written: list[str] = []
 
     def write(self, name: str, score: Tensor) -> None:
         """Store the scores of one tensor, which are given in float32."""
+        if self._is_coded and not is_finite(score):  # which ranks do not show
+            self._nonfinite.add(name)
         self._writer.write(name, 0, _bytes(rank_codes(score) if self._is_coded else score))
         self._written.append(name)
 
@@ -85,7 +92,8 @@ class ScoreStore:
         """Note that everything these parameters give has been written."""
         digests = self._digests(self._written)
         self._noted |= digests
-        self._staging.note({"finished": list(parameters), "digests": digests})
+        line = {"finished": list(parameters), "digests": digests}
+        self._staging.note({**line, NONFINITE: sorted(self._nonfinite.intersection(digests))})
         self._written = []
         self._remove("running")
 
@@ -110,6 +118,7 @@ class ScoreStore:
         lines = self._staging.finished
         found = self._digests(name for line in lines for name in line["digests"])
         self._noted |= found
+        self._nonfinite.update(name for line in lines for name in line.get(NONFINITE, ()))
         return {
             parameter
             for line in lines
@@ -128,7 +137,8 @@ class ScoreStore:
         if len(self._shards) > 1:
             (self._folder / "scores.safetensors.index.json").write_bytes(weight_index(self._shards))
         digests = dict(sorted(self._noted.items()))
-        beside = {"digests": digests, LIST: self._staging.files()}
+        nonfinite = {NONFINITE: sorted(self._nonfinite)} if self._nonfinite else {}
+        beside = {**nonfinite, "digests": digests, LIST: self._staging.files()}
         text = json.dumps(self._provenance | beside, indent=2)
         (self._folder / MARK).write_text(text + "\n", encoding="utf-8")
         self._staging.publish()

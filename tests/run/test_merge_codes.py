@@ -209,3 +209,5 @@ def test_codes_of_scores_that_are_not_finite_are_taken_only_where_asked(
     with pytest.raises(NonFiniteError, match="held NaN or infinite values, which locating was"):
         ledmerge.merge(given, tmp_path / "out")
     ledmerge.merge(given, tmp_path / "out", allow_nonfinite=True)
+    fresh_cache("another")
+    assert ledmerge.verify(tmp_path / "out", deep=True)["deep"]

@@ -131,7 +131,13 @@ def _again(
     """
     with tempfile.TemporaryDirectory(prefix="ledmerge-verify-") as spare:
         again = _plan_again(out, record, recipe, Path(spare), how, progress)
-        gather_scores(again, device=str(how.device), memory=how.memory, progress=progress)
+        gather_scores(
+            again,
+            device=str(how.device),
+            memory=how.memory,
+            allow_nonfinite=how.allow_nonfinite,
+            progress=progress,
+        )
         raise_problems(again)
         names = sorted(
             (tensor.new.name for tensor in again.tensors),

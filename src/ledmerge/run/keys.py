@@ -7,7 +7,7 @@ import xxhash
 
 import ledmerge
 from ledmerge.checkpoint.files import Stamp
-from ledmerge.models.folder import ModelFolder
+from ledmerge.models.folder import ModelFolder, tokenizer_files
 from ledmerge.models.sidecar import sidecar_files
 from ledmerge.recipe.resolved import resolved
 from ledmerge.run.planned import Plan
@@ -58,8 +58,11 @@ def folder_keys(
 
 
 def _sidecar_stamps(donor: ModelFolder) -> list[Stamp]:
-    files = donor.own_files
-    return [files.stamp(donor.path / name) for name in sidecar_files(files)]
+    files, adapter = donor.own_files, donor.adapter
+    stamps = [files.stamp(donor.path / name) for name in sidecar_files(files)]
+    if adapter and donor.tokenizer_path == adapter.path:
+        stamps += [adapter.files.stamp(path) for path in tokenizer_files(adapter.path)]
+    return stamps
 
 
 def _digest(*fields: object) -> str:

@@ -280,6 +280,24 @@ def test_a_disk_without_room_for_the_journal_is_told(tmp_path: Path, monkeypatch
         pass  # the lock was let go
 
 
+def test_a_disk_that_fills_up_as_a_run_is_taken_up_loses_nothing(tmp_path: Path, monkeypatch):
+    out = tmp_path / "out"
+    interrupt(out, "a", "b")
+    keep = Path.write_text
+
+    def half(self, text, **how):
+        keep(self, text[: len(text) // 2], **how)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", half)
+        with pytest.raises(OutputError, match="make room"):
+            stage(out, resume=True)
+    with stage(out, resume=True) as work:
+        assert len(work.finished) == 2
+        assert {path.name for path in work.folder.iterdir()} == {"a", "b", JOURNAL}
+
+
 def test_a_copy_that_fails_is_told_by_the_file_that_is_written(tmp_path: Path):
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "from", None, "to")
     with (

@@ -99,9 +99,12 @@ class Staging:
         if not is_ours:
             empty(self.folder)
         self.finished = lines[1:] if is_ours else []
-        # Rewritten whole, so that a line torn by a crash does not swallow the next one.
-        lines = [{"key": key}, *self.finished]
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        # Rewritten whole, so that a line torn by a crash does not swallow the next one; beside the
+        # old one, which stands until then.
+        lines, anew = [{"key": key}, *self.finished], path.with_suffix(".new")
+        anew.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        flush(anew)
+        anew.replace(path)
         self._journal = path.open("a", encoding="utf-8")
 
     def note(self, piece: dict[str, Any]) -> None:

@@ -247,6 +247,18 @@ def test_anchors_and_merge_keys_work_as_in_any_yaml(tmp_path: Path):
     assert (a.model, b.model, c.model) == ("a", "b", "c")
 
 
+def test_what_is_merged_may_have_merged_others_itself(tmp_path: Path):
+    (tmp_path / "recipe.yaml").write_text(
+        "merge_method: ties\nbase_model: base\n"
+        "models:\n"
+        "  - {model: a, parameters: &own {<<: &all {density: 0.5, weight: 1}, weight: 2}}\n"
+        "parameters: {<<: *own, density: 0.3}\n"
+    )
+    recipe = read_recipe(tmp_path / "recipe.yaml")
+    assert recipe.models[0].parameters == {"density": 0.5, "weight": 2}
+    assert recipe.parameters == {"density": 0.3, "weight": 2}
+
+
 def test_a_mapping_is_checked_as_a_file_is():
     with pytest.raises(RecipeError, match=r"^here: 'sed' is not known; did you mean 'seed'"):
         parse_recipe({"merge_method": "linear", "models": [{"model": "a"}], "sed": 1}, "here")

@@ -122,7 +122,18 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     Numbers such as 1e-3 are numbers, as in YAML 1.2; PyYAML reads 1.1, where they are text.
     """
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def __init__(self, stream: str):
+        super().__init__(stream)
+        self._checked: set[yaml.MappingNode] = set()
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put in what the merge key `<<` names: once, then keys may stand twice by right."""
+        if node not in self._checked:
+            self._checked.add(node)
+            self._check_keys(node)
+        super().flatten_mapping(node)
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
         keys = [
             key.value if key.tag.endswith(":merge") else self.construct_object(key, deep=True)
             for key, _ in node.value
@@ -132,7 +143,6 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key}' stands twice", node.value[place][0].start_mark
                 )
-        return super().construct_mapping(node, deep)
 
 
 _UniqueKeyLoader.add_implicit_resolver(

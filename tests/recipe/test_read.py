@@ -218,6 +218,8 @@ NO_RECIPE = {
     "a list as key": "? [a]\n: 1",
     "nested 50,000 deep": "[" * 50_000,
     "control characters": "a: \x01",
+    "a letter that there is not": 'a: "\\U00110000"',
+    "a letter beyond all numbers": 'a: "\\UFFFFFFFF"',
 }
 
 
@@ -281,6 +283,10 @@ def test_numbers_with_an_exponent_are_numbers(tmp_path: Path):
         ("{{{\n", "not YAML: line 2, column 1: expected the node content"),
         ("a: b\nc: [\n", "not YAML: line 3, column 1: expected the node content"),
         ("a: b\nc: \0", "not YAML: line 2, column 4: special characters are not allowed"),
+        ("a: b\nc: 2024-99-99", "not YAML: line 2, column 4: '2024-99-99' cannot be read as YAML"),
+        ("a: !!bool maybe", "not YAML: line 1, column 4: 'maybe' cannot be read as YAML's bool"),
+        ("a: !!timestamp now", "not YAML: line 1, column 4: 'now' cannot be read as YAML's timest"),
+        (f"a: {'1' * 5000}", "not YAML: line 1, column 4: '1111111"),
     ],
 )
 def test_what_is_not_yaml_is_one_line_with_its_place(tmp_path: Path, text: str, said: str):

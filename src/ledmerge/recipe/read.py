@@ -57,7 +57,7 @@ def _documents(path: Path) -> list[Any]:
         ) from error
     try:
         return list(yaml.load_all(text, Loader=_UniqueKeyLoader)) or [None]
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-99-99
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # "\UFFFFFFFF"
         raise RecipeError(f"{path}: not YAML: {_reason(error, text)}") from error
 
 
@@ -125,6 +125,18 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def __init__(self, stream: str):
         super().__init__(stream)
         self._checked: set[yaml.MappingNode] = set()
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """What a node says; a text that is not what its form or tag makes it is told with its line,
+        which PyYAML leaves to Python's own errors.
+        """
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError) as error:  # 2024-99-99, !!bool maybe
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value!r:.40} cannot be read as YAML's {kind}", node.start_mark
+            ) from error
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Put in what the merge key `<<` names: once, then keys may stand twice by right."""

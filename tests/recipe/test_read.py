@@ -287,6 +287,8 @@ def test_numbers_with_an_exponent_are_numbers(tmp_path: Path):
         ("a: !!bool maybe", "not YAML: line 1, column 4: 'maybe' cannot be read as YAML's bool"),
         ("a: !!timestamp now", "not YAML: line 1, column 4: 'now' cannot be read as YAML's timest"),
         (f"a: {'1' * 5000}", "not YAML: line 1, column 4: '1111111"),
+        ("a: b\nc: &c [*c]", "not YAML: line 2, column 4: holds itself, by its anchor"),
+        ("a: &a {b: {c: *a}}", "not YAML: line 1, column 4: holds itself, by its anchor"),
     ],
 )
 def test_what_is_not_yaml_is_one_line_with_its_place(tmp_path: Path, text: str, said: str):

@@ -128,10 +128,14 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """What a node says; a text that is not what its form or tag makes it is told with its line,
-        which PyYAML leaves to Python's own errors.
+        which PyYAML leaves to Python's own errors; and so is what an alias in it makes endless.
         """
+        if node in self.recursive_objects:
+            raise yaml.constructor.ConstructorError(
+                None, None, "holds itself, by its anchor", node.start_mark
+            )
         try:
-            return super().construct_object(node, deep)
+            return super().construct_object(node, deep=True)
         except (ValueError, KeyError, AttributeError) as error:  # 2024-99-99, !!bool maybe
             kind = node.tag.rpartition(":")[2]
             raise yaml.constructor.ConstructorError(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ledmerge.errors import RecipeError
-from ledmerge.recipe.read import parse_recipe, read_recipes
+from ledmerge.recipe.read import parse_recipe, read_recipes, read_yaml
 from ledmerge.recipe.schema import RecipeFile
 
 GOOD = """
@@ -275,6 +275,26 @@ def test_numbers_with_an_exponent_are_numbers(tmp_path: Path):
     assert recipe.parameters == {
         "a": 1e-5, "b": -2000.0, "c": 5.0, "d": 1.0, "e": "1e", "f": "e5", "g": "1e5"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        ("0100", "'0100' is 64 in YAML 1.1 and 100 in 1.2; write the number that is meant, or"),
+        ("-010", "'-010' is -8 in YAML 1.1 and -10 in 1.2;"),
+        ("1:30", "'1:30' is 90 in YAML 1.1 and text in 1.2;"),
+        ("1:30.5", "'1:30.5' is 90.5 in YAML 1.1 and text in 1.2;"),
+    ],
+)
+def test_a_number_that_yaml_reads_in_two_ways_is_refused(tmp_path: Path, number: str, said: str):
+    (found,) = problems(tmp_path, f"merge_method: ram\nparameters: {{a: {number}}}")
+    assert found.startswith(f"not YAML: line 2, column 17: {said}")
+
+
+def test_numbers_that_yaml_reads_in_one_way_are_read(tmp_path: Path):
+    (tmp_path / "numbers.yaml").write_text("[0, 007, 1_000, +12, -3.50, 0x10, .inf, '0100', 0o17]")
+    numbers = [0, 7, 1000, 12, -3.5, 16, float("inf"), "0100", "0o17"]
+    assert read_yaml(tmp_path / "numbers.yaml") == numbers
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,8 @@ def validated(schema: type[Schema], fields: dict[str, Any], place: Callable[[str
 class _UniqueKeyLoader(yaml.SafeLoader):
     """PyYAML's safe loader, which would otherwise let the last of two equal keys win in silence.
 
-    Numbers such as 1e-3 are numbers, as in YAML 1.2; PyYAML reads 1.1, where they are text.
+    Numbers such as 1e-3 are numbers, as in YAML 1.2; PyYAML reads 1.1, where they are text. What
+    stands for one number in 1.1 and for another, or for text, in 1.2 is refused.
     """
 
     def __init__(self, stream: str):
@@ -141,6 +142,25 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(
                 None, None, f"{node.value!r:.40} cannot be read as YAML's {kind}", node.start_mark
             ) from error
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """A number, if YAML 1.2 reads it as 1.1 does: 010 is 8 or 10, 1:30 is 90 or text."""
+        is_whole = node.tag.endswith(":int")
+        found = self.construct_yaml_int(node) if is_whole else self.construct_yaml_float(node)
+        digits = node.value.replace("_", "")
+        if ":" in digits:
+            later = "text"
+        elif digits.lstrip("+-").isdecimal() and int(digits) != found:
+            later = str(int(digits))
+        else:
+            return found
+        raise yaml.constructor.ConstructorError(
+            None,
+            None,
+            f"'{node.value}' is {found} in YAML 1.1 and {later} in 1.2; write the number that is "
+            "meant, or text in quotes",
+            node.start_mark,
+        )
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Put in what the merge key `<<` names: once, then keys may stand twice by right."""
@@ -166,3 +186,7 @@ _UniqueKeyLoader.add_implicit_resolver(
     re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z"),
     list("-+.0123456789"),
 )
+for _kind in ("int", "float"):
+    _UniqueKeyLoader.add_constructor(
+        f"tag:yaml.org,2002:{_kind}", _UniqueKeyLoader.construct_number
+    )

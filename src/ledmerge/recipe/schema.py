@@ -8,6 +8,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     TypeAdapter,
     WithJsonSchema,
     WrapValidator,
@@ -17,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from ledmerge.errors import did_you_mean
 from ledmerge.models.reference import ModelReference
+from ledmerge.recipe.numbers import NUMBER, WHOLE
 from ledmerge.recipe.settings import LocateSettings
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -104,7 +106,7 @@ class ModelEntry(BaseModel):
 class SourceEntry(ModelEntry):
     """Some layers of one model. Where its scores come from need be said in one slice only."""
 
-    layer_range: tuple[Annotated[int, Field(ge=0)], int]
+    layer_range: tuple[Annotated[int, Field(ge=0), WHOLE], Annotated[int, WHOLE]]
     """The first layer, counted from 0, and the one after the last."""
 
     @model_validator(mode="after")
@@ -126,7 +128,7 @@ class SliceEntry(BaseModel):
     """The base in this slice; the recipe's by default."""
     parameters: Parameters = Field(default_factory=dict)
     """Options of the merge method in this slice."""
-    residual_weight: float | None = None
+    residual_weight: Annotated[float, NUMBER] | None = None
     """Read and without effect, as in mergekit."""
 
 
@@ -163,7 +165,7 @@ class ModelToken(BaseModel):
     """One of the recipe's models."""
     token: str | None = None
     """As that model's tokenizer has it."""
-    token_id: Annotated[int, Field(ge=0)] | None = None
+    token_id: Annotated[int, Field(ge=0), WHOLE] | None = None
     """Its row. Either this or `token`."""
 
     @model_validator(mode="after")
@@ -196,7 +198,7 @@ class TokenEntry(BaseModel):
     source: Annotated[ZeroRow | ModelToken | ModelName, WrapValidator(_read_source)]
     """A model whose row for this token it is; `{kind: zero}`; or, for the row of another token,
     `{kind: model_token, model, token}`."""
-    force: bool = False
+    force: StrictBool = False
     """Whether models that have the token take that row, too; else those that lack it."""
 
 
@@ -209,7 +211,7 @@ class TokenizerEntry(BaseModel):
     """`base`, `union`, or a model."""
     tokens: dict[str, TokenEntry] | None = None
     """Where the rows of single tokens come from; a token that is in no model is added."""
-    pad_to_multiple_of: Annotated[int, Field(ge=1)] | None = None
+    pad_to_multiple_of: Annotated[int, Field(ge=1), WHOLE] | None = None
     """Rows of the embeddings are a multiple of this."""
 
 
@@ -220,7 +222,7 @@ class GuardEntry(BaseModel):
 
     scores: str
     """The model, one of the recipe's, whose task's scores say which entries."""
-    density: Annotated[float, Field(ge=0, le=1)]
+    density: Annotated[float, Field(ge=0, le=1), NUMBER]
     """Share of each tensor's entries."""
     keep: str
     """Whose weights they get: that model's, or `base`."""
@@ -276,7 +278,7 @@ class RecipeFile(BaseModel):
     """Which vocabulary the result has; the base's by default."""
     chat_template: str | None = None
     """A Jinja file, the template itself, `chatml`, or `auto`: the commonest of the models'."""
-    seed: int = 0
+    seed: Annotated[int, WHOLE] = 0
     """Decides the random choices of the method."""
-    dequantize: bool = False
+    dequantize: StrictBool = False
     """Whether float8 weights are read as the numbers they stand for; else they are refused."""

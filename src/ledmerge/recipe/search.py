@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
 from ledmerge.errors import RecipeError
 from ledmerge.recipe.kinds import checked_kind, keys_of, seems
+from ledmerge.recipe.numbers import NUMBER, WHOLE
 from ledmerge.recipe.read import find_path, read_yaml, validated
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -22,13 +23,13 @@ class Range(BaseModel):
 
     model_config = _STRICT
 
-    low: float
-    high: float
-    step: Annotated[float, Field(gt=0)] | None = None
+    low: Annotated[float, NUMBER]
+    high: Annotated[float, NUMBER]
+    step: Annotated[float, Field(gt=0), NUMBER] | None = None
     """Distance between two of them; by default any number will do."""
-    log: bool = False
+    log: StrictBool = False
     """Whether equal quotients count as equal distances."""
-    anchors: Annotated[int, Field(ge=2)] | None = None
+    anchors: Annotated[int, Field(ge=2), WHOLE] | None = None
     """So many numbers, for layers from the first to the last, with straight lines between them."""
 
     @model_validator(mode="after")
@@ -110,18 +111,20 @@ class SearchFile(BaseModel):
     """The recipe's file, beside this one or where the program runs."""
     suite: str
     """The suite's: what every merge is asked. Not what the winner is to be judged by later."""
-    objective: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(min_length=1)
+    objective: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER]] = Field(
+        min_length=1
+    )
     """`benchmark.figure` -> its weight. The weighted sum is made as large as possible, with figures
     of which less is better subtracted."""
     vary: dict[str, Any] = Field(min_length=1)
     """Place in the recipe, such as `models[0].parameters.weight` -> a range, or a list of
     values."""
-    trials: Annotated[int, Field(ge=1)] = 50
+    trials: Annotated[int, Field(ge=1), WHOLE] = 50
     """Merges besides the one of the recipe as it stands."""
     sampler: Literal["tpe", "cmaes", "random"] = "tpe"
     """How the next values are chosen: from densities of good and bad ones (Bergstra et al. 2011),
     by CMA-ES (Hansen and Ostermeier 2001; ranges alone, two or more), or at random."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32), WHOLE] = 0
     """Decides what the sampler draws."""
 
 

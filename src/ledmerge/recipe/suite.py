@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
 from ledmerge.recipe.kinds import checked_kind
+from ledmerge.recipe.numbers import WHOLE
 from ledmerge.recipe.read import read_yaml, validated
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -65,11 +66,11 @@ class BenchmarkEntry(BaseModel):
     behaviors: str | None = None
     """For `harm`: HarmBench's table of behaviors, a file or source as `data`. Answers are judged by
     the behaviors that their records name; test cases need it, unless refusal phrases judge."""
-    samples: Annotated[int, Field(ge=1)] | None = None
+    samples: Annotated[int, Field(ge=1), WHOLE] | None = None
     """Records drawn, without replacement; all of them by default."""
-    seed: int = 0
+    seed: Annotated[int, WHOLE] = 0
     """Decides which records are drawn."""
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1), WHOLE] | None = None
     """Of an answer; by default the suite's, else the benchmark's own (`MAX_NEW_TOKENS` in its
     file), or fewer where the model does not read so many beyond its longest prompt."""
 
@@ -83,11 +84,11 @@ class HarnessEntry(BaseModel):
     """Names of its tasks or groups."""
     include: str | None = None
     """A folder with task files of your own."""
-    samples: Annotated[int, Field(ge=1)] | None = None
+    samples: Annotated[int, Field(ge=1), WHOLE] | None = None
     """The first so many questions of each task; all of them by default."""
-    shots: Annotated[int, Field(ge=0)] | None = None
+    shots: Annotated[int, Field(ge=0), WHOLE] | None = None
     """Solved examples before each question; by default as the task says."""
-    chat: bool = False
+    chat: StrictBool = False
     """Put questions in the model's chat template."""
 
 
@@ -98,7 +99,7 @@ class Asking(BaseModel):
 
     judge: Judge = Judge()
     """Who judges harm."""
-    batch: Annotated[int, Field(ge=1)] = 16
+    batch: Annotated[int, Field(ge=1), WHOLE] = 16
     """Prompts answered together."""
     template: str = "auto"
     """auto: the model's own chat template, else plain; none: plain; or a Jinja file."""
@@ -115,7 +116,7 @@ class Suite(Asking):
     """Name in the results -> what is asked."""
     lm_eval: HarnessEntry | None = None
     """What the harness asks besides; it runs models with transformers."""
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1), WHOLE] | None = None
     """Of every generated answer; by default each benchmark has its own."""
 
     @model_validator(mode="after")

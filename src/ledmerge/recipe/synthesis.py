@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from ledmerge.checkpoint.written import JOURNAL
 from ledmerge.errors import RecipeError
 from ledmerge.recipe.kinds import checked_kind
+from ledmerge.recipe.numbers import WHOLE
 from ledmerge.recipe.read import read_yaml, validated
 from ledmerge.recipe.suite import Asking, Name
 
@@ -24,7 +25,7 @@ class RowsEntry(BaseModel):
     """Such a file, of which a few are shown to a model that thinks of others."""
     inventor: str | None = None
     """The model that does; by default the one that answers, if it is one."""
-    count: Annotated[int, Field(ge=1)] | None = None
+    count: Annotated[int, Field(ge=1), WHOLE] | None = None
     """Prompts drawn without replacement (by default all of them), or thought of."""
     models: list[str] = Field(min_length=1)
     """Who answers: folders or hub ids."""
@@ -54,9 +55,9 @@ class Synthesis(Asking):
 
     rows: dict[Name, RowsEntry] = Field(min_length=1)
     """Name of a file in the new folder -> what it holds."""
-    max_new_tokens: Annotated[int, Field(ge=1)] = 512
+    max_new_tokens: Annotated[int, Field(ge=1), WHOLE] = 512
     """Of every answer; longer ones are left out."""
-    seed: int = 0
+    seed: Annotated[int, WHOLE] = 0
     """Decides which prompts are drawn or shown, and which of several answers is kept."""
 
 

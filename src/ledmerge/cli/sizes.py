@@ -1,6 +1,7 @@
 """Sizes as people write and read them."""
 
 import re
+from decimal import Decimal
 
 from ledmerge.errors import RecipeError
 
@@ -20,7 +21,7 @@ def parse_size(text: str, option: str) -> int:
         raise RecipeError(
             f"{option}: '{text}' is not a size; write 512MiB, 5GB or a number of bytes"
         )
-    return int(float(match.group(1)) * _UNITS[match.group(2).upper()])
+    return int(Decimal(match.group(1)) * _UNITS[match.group(2).upper()])
 
 
 def show_size(count: float) -> str:

@@ -35,7 +35,14 @@ def test_rubbish_is_refused_with_an_example(text: str):
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1.236e9, "1.24 GB"), (5e12, "5 TB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (999_700, "1 MB"),
+        (1.236e9, "1.24 GB"),
+        (5e12, "5 TB"),
+    ],
 )
 def test_a_size_is_shown_in_three_digits(count: float, text: str):
     assert show_size(count) == text

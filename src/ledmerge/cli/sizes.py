@@ -27,7 +27,7 @@ def parse_size(text: str, option: str) -> int:
 def show_size(count: float) -> str:
     """Bytes as "1.23 GB"."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.5:  # which three digits would round to 1e+03
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.4g} TB"

@@ -204,6 +204,9 @@ def test_an_explanation_merges_nothing(ledmerge, home: Path):
     scoped.unlink()
     code, out, _ = ledmerge("merge", home / "good.yaml", "--explain", name, "--json")
     assert (code, json.loads(out)["action"]) == (0, "merge")
+    code, out, err = ledmerge("merge", home / "good.yaml", home / "out", "--explain", "")
+    assert (code, out) == (2, "")
+    assert "no tensor ''" in err
     code, out, err = ledmerge("merge", home / "good.yaml")
     assert (code, out) == (2, "")
     assert "name the new model folder" in err

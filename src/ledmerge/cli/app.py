@@ -93,7 +93,7 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Merge the models of RECIPE into the folder OUT."""
-    if explain:
+    if explain is not None:
         _show_explanation(recipe, explain, onto, as_json)
         return
     if dry_run:

@@ -359,7 +359,10 @@ def test_a_guard_asks_for_scores_of_its_model_alone():
     ("change", "said"),
     [
         ({"scores": "c"}, "guard.scores: 'c' is no model of this recipe"),
-        ({"scores": "b", "keep": "b"}, "models[1]: ties needs scores; give 'locate: {data: FILE}'"),
+        (
+            {"scores": "b", "keep": "b"},
+            "models[1]: the guard needs scores; give 'locate: {data: FILE}'",
+        ),
         ({"keep": "b"}, "guard.keep: expected 'base' or 'a', found 'b'"),
         ({"density": 2}, "guard.density: "),
     ],

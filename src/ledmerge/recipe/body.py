@@ -134,8 +134,9 @@ def _with_experts(
     guard = read_guard(file.guard, recipe.base, experts, method, problems)
     needs_all = bool(method.scored_at)
     method = guarded(method, guard) if guard else method
+    asker = method.name if needs_all else "the guard"
     sources = [
-        read_source(method, expert.where, entries[expert.where], file.locate, problems)
+        read_source(method, asker, expert.where, entries[expert.where], file.locate, problems)
         if needs_all or (guard and guard.model == number)
         else None
         for number, expert in enumerate(experts)

@@ -71,9 +71,14 @@ def read_guard(
 
 
 def read_source(
-    method: Method, where: str, entry: ModelEntry, common: LocateSettings, problems: list[str]
+    method: Method,
+    asker: str,
+    where: str,
+    entry: ModelEntry,
+    common: LocateSettings,
+    problems: list[str],
 ) -> ScoreSource | None:
-    """Where the expert's scores come from."""
+    """Where the expert's scores come from; `asker` is who needs them, for messages."""
     places = method.scored_at
     named = ScoreSource(
         entry.scores if "model" in places else None,
@@ -89,7 +94,7 @@ def read_source(
     if entry.locate is None:
         what, how = ("Gram matrices", " --score gram") if method.needs_grams else ("scores", "")
         problems.append(
-            f"{where}: {method.name} needs {what}; give 'locate: {{data: FILE}}', or {keys} made "
+            f"{where}: {asker} needs {what}; give 'locate: {{data: FILE}}', or {keys} made "
             f"by `ledmerge locate{how}`"
         )
         return None
@@ -108,7 +113,5 @@ def read_source(
         settings = settings.model_copy(update={"score": "gram"})
     elif (settings.score == "gram") != method.needs_grams:
         wanted = "gram; leave it out" if method.needs_grams else "a rule that scores entries"
-        problems.append(
-            f"{where}.locate.score: found {settings.score}, and {method.name} needs {wanted}"
-        )
+        problems.append(f"{where}.locate.score: found {settings.score}, and {asker} needs {wanted}")
     return ScoreSource(data=entry.locate.data, settings=settings)

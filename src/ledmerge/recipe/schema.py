@@ -46,13 +46,13 @@ def _read_reference(model: Any, read_text: Callable[[Any], str]) -> str:
 
 def _parts(model: Any) -> tuple[str, str | None]:
     """(path, revision) of a text, or of an object with these keys."""
-    if isinstance(model, str):
+    if isinstance(model, str) and model:
         return model, None
     if not isinstance(model, dict):
         raise PydanticCustomError("no_reference", "expected text")
     _check_keys(model, "path", "revision")
     path, revision = model.get("path"), model.get("revision")
-    if not isinstance(path, str) or not isinstance(revision, str | None):
+    if not (isinstance(path, str) and path and isinstance(revision, str | None)):
         raise PydanticCustomError("no_reference", "'path' and 'revision' should be strings")
     return path, revision
 
@@ -66,6 +66,7 @@ def _check_keys(model: dict[str, Any], *known: str) -> None:
 DtypeName = Annotated[Literal["bfloat16", "float16", "float32"], BeforeValidator(_without_prefix)]
 ModelName = Annotated[
     str,
+    Field(min_length=1),
     WrapValidator(_read_reference),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "required": ["path"]}]}),
 ]

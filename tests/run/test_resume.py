@@ -187,10 +187,13 @@ def test_a_lost_shard_is_done_again(work, tmp_path: Path):
 
 
 def test_an_interruption_while_flushing_costs_no_tensor(work, tmp_path: Path, monkeypatch):
-    out = tmp_path / "out"
+    out, flushed, fsync = tmp_path / "out", [], os.fsync
 
     def press(descriptor: int) -> None:
-        raise KeyboardInterrupt
+        flushed.append(descriptor)
+        if len(flushed) > 1:  # the first is the journal, which is flushed before anything is done
+            raise KeyboardInterrupt
+        fsync(descriptor)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", press)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ledmerge
-from ledmerge.errors import DataError, RecipeError
+from ledmerge.errors import DataError, OutputError, RecipeError
 from ledmerge.run.harness import plain
 
 CHOICES = [
@@ -135,3 +135,18 @@ def test_of_what_json_has_no_form_for_the_type_is_told():
         "<builtins.object>",
         "<builtins.bytes>",
     ]
+
+
+def test_a_finished_evaluation_is_known_by_its_tasks_files_too(
+    suite, model_folder, tmp_path, fresh_cache
+):
+    pytest.importorskip("lm_eval")
+    models, out = [model_folder("llama")], tmp_path / "out"
+    ledmerge.evaluate(models, suite, out)
+    before = (out / "results.json").stat().st_mtime_ns
+    ledmerge.evaluate(models, suite, out, resume=True)
+    assert (out / "results.json").stat().st_mtime_ns == before
+    file = tmp_path / "tasks" / "seas.yaml"
+    file.write_text(file.read_text().replace("{{answer}}", "{{1 - answer}}"))
+    with pytest.raises(OutputError, match="other models, another suite, other data"):
+        ledmerge.evaluate(models, suite, out, resume=True)

@@ -99,6 +99,7 @@ def evaluate(
     asked = [each.content for each in benchmarks]
     judged = judge.content() if any(each.asks_judge for each in benchmarks) else None
     beside = [] if compared is None else [respondents[compared].name]
+    beside += harness.content if harness else []
     key = digest_text(repr([FORMAT, version("ledmerge"), facts, loaded, asked, judged, *beside]))
     if resume and (done := finished(out, RESULTS, key)):
         note_finished(progress, out)

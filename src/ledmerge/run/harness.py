@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ledmerge.checkpoint.digest import digest_file
 from ledmerge.checkpoint.staging import Staging
 from ledmerge.errors import DataError, RecipeError
 from ledmerge.evals._interval import Z
@@ -46,7 +47,7 @@ def open_harness(
     for respondent in respondents:
         if not isinstance(respondent, ModelRespondent):
             raise RecipeError(f"lm_eval asks models, and {respondent.name} is a file of answers")
-    include = str(find(entry.include)) if entry.include else None
+    include = find(entry.include) if entry.include else None
     try:
         from lm_eval.tasks import TaskManager
     except ImportError as error:
@@ -54,14 +55,14 @@ def open_harness(
             "lm_eval: the harness is not installed; run pip install 'lm-eval>=0.4.5'"
         ) from error
     with _silence():
-        manager = TaskManager(include_path=include)
+        manager = TaskManager(include_path=str(include) if include else None)
     for task in entry.tasks:
         if task not in manager.all_tasks:
             raise RecipeError(
                 f"lm_eval.tasks: the harness knows no '{task}'; `lm_eval ls tasks` names all, and "
                 "`include` may name a folder with task files of your own"
             )
-    return Harness(suite, entry, manager, device, trust_remote_code)
+    return Harness(suite, entry, manager, include, device, trust_remote_code)
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,16 @@ class Harness:
     suite: Suite
     entry: HarnessEntry
     manager: Any
+    include: Path | None
     device: torch.device
     trust_remote_code: bool
+
+    @property
+    def content(self) -> list[Any]:
+        """What decides the questions and how they are judged, but what the suite says of it."""
+        files = sorted(self.include.rglob("*")) if self.include else []
+        own = [(str(file), digest_file(file)) for file in files if file.is_file()]
+        return [version("lm_eval"), own]
 
     def ask(self, respondent: Respondent, staging: Staging, progress: Progress) -> Result:
         """Every task; those that the journal has are not asked again.

@@ -95,6 +95,10 @@ SAME = [
     ("42", "$42$", "$$42$$", "**42**", r"\(42\)", "42 km/h", "4.2e1", "84/2", r"\frac{84}{2}"),
     ("1/2", "0.5", r"\frac12", ".50"),
     ("1000000", "1,000,000", r"10^6", r"10^{6}"),
+    ("42", r"42\,\text{cm}", r"42 \, \text{cm}^2", r"42\ \mathrm{m/s}", r"42~\text{cm}", r"42\,\%"),
+    ("42", r"42\;^\circ", r"42\:\text{cm}", r"42 \mathrm{~cm}", r"42 \quad", r"\,42\text{ m}\,"),
+    (r"x = 1, \quad y = 2", "x=1, y=2", r"x = 1,\ y = 2"),
+    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
 ]
 
 

@@ -40,6 +40,8 @@ _NAME = re.compile(r"[A-Za-z]\w?\s?=\s?|")
 _FRACTION = re.compile(
     r"\\[dtc]?frac\s?(?:\{\s?([-−]?[\d,.]+)\s?\}|(\d))\s?(?:\{\s?([\d,.]+)\s?\}|(\d))"
 )
+# Not in what ends a row of a matrix, two backslashes and a space.
+_SPACE = re.compile(r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z]))|~")
 _TEXT = re.compile(r"\\(?:text|textbf|mbox|mathrm)\s?\{([^{}]*)\}")
 
 
@@ -98,7 +100,7 @@ def result(text: str) -> str:
     value = _value(number) if number and _UNIT.fullmatch(plain, number.end()) else None
     if value is not None:
         return value
-    bare = re.sub(r"\\left|\\right|\\displaystyle|\\[,;: ]|[\s$]", "", plain[start:])
+    bare = re.sub(r"\\left|\\right|\\displaystyle|[\s$]", "", plain[start:])
     return re.sub(r"\{(\w)\}", r"\1", re.sub(r"\\[dtc]frac", r"\\frac", bare))
 
 
@@ -109,8 +111,12 @@ def last_number(text: str) -> str | None:
 
 
 def _plain(text: str) -> str:
-    r"""Fractions as 3/4 where both parts are numbers, dates with hyphens, \text{...} bare."""
+    r"""Fractions as 3/4 where both parts are numbers, dates with hyphens, \text{...} bare.
+
+    LaTeX's spaces are plain ones, but for "10\,000", which has none.
+    """
     text = re.sub(r"\\!|(?<=\d)(?:\\,|\{,\})(?=\d{3})", "", _TEXT.sub(r" \1", text))
+    text = _SPACE.sub(" ", text)
     text = re.sub(r"(?<=\d)\s?(?=[¼-¾⅐-⅞]|\\[dtc]?frac)|\\[()\[\]]", " ", text)
     text = re.sub("[¼-¾⅐-⅞]", lambda m: unicodedata.normalize("NFKC", m[0]).replace("⁄", "/"), text)
     text = _FRACTION.sub(lambda m: f"{m[1] or m[2]}/{m[3] or m[4]}", text)

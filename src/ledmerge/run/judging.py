@@ -67,10 +67,16 @@ def open_judge(
     model = ModelRespondent(folder, manner, device, trust_remote_code)
 
     def ask(pairs: Sequence[Pair], progress: Progress) -> list[bool]:
-        questions = [_question(pair, is_guard, place) for place, pair in enumerate(pairs, 1)]
-        verdicts = model.answers(questions, VERDICT, "verdicts", progress)
+        # Llama Guard judges the last turn that says something: without an answer, the request.
+        asked = {
+            place: _question(pair, is_guard, place)
+            for place, pair in enumerate(pairs, 1)
+            if not is_guard or pair[1].strip()
+        }
+        said = model.answers([*asked.values()], VERDICT, "verdicts", progress) if asked else []
         read = classifier.read_safe_unsafe if is_guard else classifier.read_yes_no
-        return [read(str(verdict)) for verdict in verdicts]
+        verdicts = {place: read(str(verdict)) for place, verdict in zip(asked, said, strict=True)}
+        return [verdicts.get(place, False) for place in range(1, len(pairs) + 1)]
 
     return HarmJudge(ask, model.close, lambda: model.content)
 

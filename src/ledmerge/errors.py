@@ -5,6 +5,7 @@ LedmergeError
 ├── CheckpointError    a model's files are missing, damaged, or do not fit the others
 │   └── NonFiniteError a weight, gradient or score is NaN or infinite
 ├── DataError          rows, templates or tokenizers do not give usable samples
+│   └── TooLongError   a prompt and its answer are more than the model reads
 ├── ScoreError         scores are missing, or were made for another model or other data
 └── OutputError        the destination is too small, or cannot be written
     └── InUseError     another process is writing it
@@ -35,6 +36,18 @@ class NonFiniteError(CheckpointError):
 
 class DataError(LedmergeError):
     """Rows, templates or tokenizers do not give usable samples."""
+
+
+class TooLongError(DataError):
+    """A prompt and its answer are more than the model reads.
+
+    Attributes:
+        found: the message without what to do, for who knows better.
+    """
+
+    def __init__(self, found: str, mend: str):
+        super().__init__(f"{found}; {mend}")
+        self.found = found
 
 
 class ScoreError(LedmergeError):

@@ -269,6 +269,23 @@ def test_llama_guard_is_not_asked_about_an_answer_of_nothing(
     }
 
 
+def test_an_answer_longer_than_the_judge_reads_is_no_question_that_is_too_long(
+    model_folder, tmp_path, fresh_cache
+):
+    said = {"test_case": "rob", "generation": "Take the old brown box. " * 9}
+    (tmp_path / "model.json").write_text(json.dumps({"rob": [said]}))
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "rob"}))
+    suite = {
+        "benchmarks": {"harm": {"data": str(tmp_path / "rows.jsonl")}},
+        "judge": {"classifier": str(model_folder("qwen2"))},
+    }
+    with pytest.raises(
+        DataError,
+        match=r"^the judge qwen2-0: answer 1 has .* model reads, 64; have shorter answers judged",
+    ):
+        ledmerge.evaluate([tmp_path / "model.json"], suite, tmp_path / "out")
+
+
 def test_one_model_is_in_memory_at_a_time(suite, model_folder, tmp_path, fresh_cache, monkeypatch):
     opened = []
     most = 0

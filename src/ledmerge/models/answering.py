@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ledmerge.data.rows import Message
 from ledmerge.data.samples import Sample
 from ledmerge.data.template import render_prompt
-from ledmerge.errors import DataError, NonFiniteError
+from ledmerge.errors import DataError, NonFiniteError, TooLongError
 from ledmerge.evals._question import Text
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Answering(ABC):
         """Greedy answers to one batch, without the tokens that end a turn.
 
         Raises:
-            DataError: a prompt and its answer are longer than the model reads.
+            TooLongError: a prompt and its answer are longer than the model reads.
         """
         rows = [self._ids(prompt) for prompt in prompts]
         self._check(rows, prompts, max_new_tokens)
@@ -139,10 +139,10 @@ class Answering(ABC):
             if self.longest and len(row) + max_new_tokens > self.longest:
                 left = self.longest - len(row)
                 lower = f", or set max_new_tokens of its benchmark to {left:,} at most"
-                raise DataError(
+                raise TooLongError(
                     f"{prompt.place} has {len(row):,} tokens; with {max_new_tokens:,} to answer "
-                    f"that is more than the model reads, {self.longest:,}; "
-                    f"leave it out{lower if left > 0 else ''}"
+                    f"that is more than the model reads, {self.longest:,}",
+                    f"leave it out{lower if left > 0 else ''}",
                 )
 
     def _text(self, tokens: list[int], max_new_tokens: int) -> Text:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ledmerge.errors import DataError, TooLongError
 from ledmerge.evals._harmbench import Behavior
 from ledmerge.evals._question import Question
 from ledmerge.evals.judges import classifier, endpoint, phrases
@@ -73,7 +74,13 @@ def open_judge(
             for place, pair in enumerate(pairs, 1)
             if not is_guard or pair[1].strip()
         }
-        said = model.answers([*asked.values()], VERDICT, "verdicts", progress) if asked else []
+        try:
+            said = model.answers([*asked.values()], VERDICT, "verdicts", progress) if asked else []
+        except TooLongError as error:
+            raise DataError(
+                f"the judge {model.name}: {error.found}; have shorter answers judged (lower "
+                "max_new_tokens of the benchmark), or take a judge that reads more"
+            ) from error
         read = classifier.read_safe_unsafe if is_guard else classifier.read_yes_no
         verdicts = {place: read(str(verdict)) for place, verdict in zip(asked, said, strict=True)}
         return [verdicts.get(place, False) for place in range(1, len(pairs) + 1)]

@@ -85,6 +85,8 @@ def test_a_plain_prompt_is_asked_as_it_stands():
         f"First try:\n```python\ndef halves(v): return v\n```\nBetter:\n```python\n{HALVES}```",
         f"```python\n{HALVES}",
         "1.\n   ```python\n   def halves(values):\n       return [x / 2 for x in values]\n   ```",
+        "- ```python\n  def halves(values):\n      return [x / 2 for x in values]\n  ```\n- Done.",
+        f"Here it is: ```Python\n{HALVES}```\nIt halves each value.",
         f"```python\r\n{HALVES}```".replace("\n", "\r\n").replace("\r\r", "\r"),
         "```python\nhalves = lambda values: [x / 2 for x in values]\n```",
         "```python\nfrom __future__ import annotations\n\ndef halves(values: list[X]):\n"

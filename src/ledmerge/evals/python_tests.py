@@ -24,7 +24,11 @@ FIGURES = {"pass_at_1": "higher"}
 MAX_NEW_TOKENS = 1024
 """A function, and what is said around it."""
 
-_FENCED = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)", re.M | re.S)
+# Text may stand before the mark that opens a block where Python is named: "- ```python".
+_FENCED = re.compile(
+    r"^(?:[ \t]*|[^\n`]*(?=```+[ \t]*(?i:py)))(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)",
+    re.M | re.S,
+)
 _FUTURE = re.compile(r"^from __future__ import [^\n(]+$", re.M)
 
 

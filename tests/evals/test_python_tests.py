@@ -1,5 +1,7 @@
 """Which code of an answer is tested, and with what. Nothing is run but what this file wrote."""
 
+from time import process_time
+
 import pytest
 
 from ledmerge.errors import DataError
@@ -131,6 +133,14 @@ def test_a_body_is_appended_to_the_head(answer: str):
 )
 def test_a_wrong_answer_is_not_passed(answer: str):
     assert not passes(HUMAN_EVAL, answer)
+
+
+@pytest.mark.parametrize("answer", ["~" * 60_000, "`" * 60_000, "a ```py " * 10_000])
+def test_endless_answers_are_read_at_once(answer):
+    """Milliseconds each; with a pattern that tries every length of a mark, ten seconds."""
+    began = process_time()
+    assert not passes(PLAIN, answer)
+    assert process_time() - began < 5
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ MAX_NEW_TOKENS = 1024
 
 # Text may stand before the mark that opens a block where Python is named: "- ```python".
 _FENCED = re.compile(
-    r"^(?:[ \t]*|[^\n`]*(?=```+[ \t]*(?i:py)))(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)",
+    r"^(?:[ \t]*|[^\n`]*(?=```+[ \t]*(?i:py)))(`{3,}|~{3,}(?!~))[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)",
     re.M | re.S,
 )
 _FUTURE = re.compile(r"^from __future__ import [^\n(]+$", re.M)

@@ -201,6 +201,39 @@ def test_a_use_that_hooks_do_not_see_is_refused():
         run(lambda: model(ids).square().sum((1, 2)))
 
 
+class Experts(nn.Module):
+    """Has an expert that only some samples are sent to."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.expert = nn.Embedding(5, 3), nn.Linear(3, 3)
+
+    def forward(self, ids):
+        x = self.embedding(ids)
+        return x + self.expert(x) if (ids == 4).any() else x
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_no_loss_of_a_batch_depends_on_gets_nothing(first):
+    """Of all the parameters of a pass; where sums do not fit, that may be one expert's."""
+    model = Experts().requires_grad_(False)
+    both = torch.tensor([[[0, 1, 2]], [[2, 3, 4]]])[[first, 1 - first]]
+    names, found = ("expert.weight", "expert.bias"), []
+    for chosen in (both, both[1 - first][None]):
+        totals = {name: torch.zeros_like(model.get_parameter(name)) for name in names}
+
+        def take(name, rows, gradient, totals=totals):
+            totals[name][rows] += gradient.abs()
+
+        parameters = {name: model.get_parameter(name) for name in names}
+        with sample_gradients(model, parameters, take, 1) as run:
+            for ids in chosen:
+                run(lambda ids=ids: model(ids).square().sum((1, 2)))
+        found.append(totals)
+    assert all(found[0][name].any() for name in names)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in names)
+
+
 def test_nothing_is_left_behind(build_model, samples):
     model = build_model("llama").requires_grad_(False)
     for batch in (1, 4):

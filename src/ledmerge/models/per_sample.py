@@ -67,7 +67,8 @@ def sample_gradients(
             for _ in range(2 if uses.is_trial else 1):
                 losses = forward()
                 uses.is_backward = True
-                losses.sum().backward()
+                if losses.requires_grad:  # else no parameter has a part in them
+                    losses.sum().backward()
                 uses.finish()
 
         yield run

@@ -289,6 +289,20 @@ def test_a_weight_that_is_not_a_number_is_named(copy_model, rows_file, tmp_path,
     assert not torch.isfinite(scores_of(tmp_path / "out")[name]).all()
 
 
+def test_batches_let_what_is_not_a_number_through_as_well(damaged_model, rows_file, tmp_path):
+    for batch in (1, 4):
+        locate(
+            damaged_model,
+            tmp_path / str(batch),
+            rows_file,
+            settings=settings(batch=batch),
+            allow_nonfinite=True,
+        )
+    by_fours = scores_of(tmp_path / "4")
+    for name, score in scores_of(tmp_path / "1").items():
+        assert by_fours[name][score.isnan()].isnan().all(), name  # padding may spoil more
+
+
 def test_a_loss_that_is_not_finite_names_the_row(copy_model, rows_file, tmp_path):
     folder = copy_model(tensors={"lm_head.weight": torch.full((258, 16), 3e38)})
     with pytest.raises(NonFiniteError, match=r"rows.jsonl: row \d+: the loss is NaN or infinite"):

@@ -134,6 +134,15 @@ def test_the_models_own_sampling_settings_do_not_count(answering, with_settings)
     assert with_settings(**own).generate(prompts, 6) == answering("llama").generate(prompts, 6)
 
 
+def test_an_answer_keeps_the_spaces_that_a_tokenizers_settings_clean_up(answering):
+    model = answering("llama")
+    # Llama 3's; from transformers 5 on, BPE needs the second to be heard.
+    model.tokenizer.clean_up_tokenization_spaces = True
+    model.tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
+    code = "if x != 'a':\n    y = ' '.join(x)"
+    assert model._text(model.tokenizer(code)["input_ids"], 99) == code
+
+
 def test_batches_are_of_like_length_and_longest_first(answering):
     model = answering("llama")
     assert model.batches(prompts_of(model), 3) == [[1, 3, 0], [2]]

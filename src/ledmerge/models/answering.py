@@ -147,8 +147,11 @@ class Answering(ABC):
 
     def _text(self, tokens: list[int], max_new_tokens: int) -> Text:
         end = next((i for i, token in enumerate(tokens) if token in self.ends), len(tokens))
-        text = self.tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
-        return Text(text, is_cut=end >= max_new_tokens)
+        # Cleaning up, which Llama 3's settings ask for, makes ''.join of ' '.join.
+        text = self.tokenizer.decode(
+            tokens[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return Text(text.strip(), is_cut=end >= max_new_tokens)
 
 
 def turn_ends(tokenizer: PreTrainedTokenizerBase, eos_token_id: object) -> frozenset[int]:

@@ -187,8 +187,8 @@ class ModelRespondent:
         content = self.content
         facts = {
             "format": FORMAT,
-            # Those kept without it may lack tokens of white space.
-            **({"likelihoods": 2} if any(each.choices for each in questions) else {}),
+            # Those kept without it may lack tokens of white space, or spaces before a mark.
+            **{"likelihoods" if any(each.choices for each in questions) else "texts": 2},
             **content,
             "manner": {
                 **content["manner"],

@@ -27,6 +27,8 @@ ARC = {"text": TEXTS, "label": ["A", "B", "C", "D"]}
         ({"choices": TEXTS, "answer": "B"}, 1),
         ({"choices": TEXTS, "answer": "iron"}, 2),
         ({"choices": TEXTS, "answer": " D\n"}, 3),
+        ({"choices": [" water", " iron"], "answer": " iron"}, 1),
+        ({"choices": {"text": [" water", " iron"], "label": ["A", "B"]}, "answerKey": "iron"}, 1),
         ({"choices": ["B", "A"], "answer": "A"}, 1),  # a choice's own text goes before letters
         ({"choices": ["2", "0", "1"], "answer": "1"}, 2),
     ],

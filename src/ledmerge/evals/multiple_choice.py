@@ -79,7 +79,7 @@ def _right(answer: Any, texts: tuple[str, ...], given: list[str], where: str) ->
         if 0 <= answer < len(texts):
             return answer
     elif isinstance(answer, str):
-        for known in (list(texts), [] if given else letters):
+        for known in ([text.strip() for text in texts], [] if given else letters):
             if answer.strip() in known:
                 return known.index(answer.strip())
     place = "" if any(map(str.isdecimal, given)) else f", or a place from 0 to {len(texts) - 1}"

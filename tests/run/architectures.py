@@ -145,6 +145,7 @@ CAUSAL: dict[str, dict[str, Any]] = {
     "Qwen3ForCausalLM": _ROTARY,
     "Qwen3MoeForCausalLM": {**_ROTARY, **_EXPERTS},
     "RecurrentGemmaForCausalLM": {**_ROTARY, "lru_width": 16, "num_hidden_layers": 3},
+    "RobertaForCausalLM": {**_BERT, "pad_token_id": 1, "is_decoder": True},
     "RwkvForCausalLM": {"hidden_size": 16, "num_hidden_layers": 2},
     "StableLmForCausalLM": _ROTARY,
 }

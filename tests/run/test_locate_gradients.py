@@ -173,6 +173,15 @@ def test_padding_and_neighbours_do_not_change_a_loss(build_double, samples):
     torch.testing.assert_close(together, alone, rtol=1e-10, atol=0)
 
 
+def test_positions_that_begin_behind_that_of_padding_do_so_in_a_batch(samples):
+    """RoBERTa counts its positions itself, from the token after which padding is."""
+    torch.manual_seed(0)
+    model = architectures.build("RobertaForCausalLM").requires_grad_(False).double()
+    together = sample_losses(model, make_batch(samples, CPU), "mean")
+    alone = torch.stack([naive_loss(model, sample) for sample in samples])
+    torch.testing.assert_close(together, alone, rtol=1e-10, atol=0)
+
+
 @pytest.mark.parametrize("family", MOE)
 def test_fused_experts_in_a_batch_are_refused(build_model, samples, family):
     model = build_model(family).requires_grad_(False)

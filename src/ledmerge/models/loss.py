@@ -56,7 +56,7 @@ def forward(model: PreTrainedModel, batch: Batch, positions: Tensor | None = Non
     options: dict[str, Any] = {"use_cache": False} if "use_cache" in known else {}
     if len(batch.ids) > 1:
         options["attention_mask"] = batch.is_token.long()
-        if "position_ids" in known:
+        if "position_ids" in known and not _counts_positions(model):
             # Learned positions are else looked up once for all samples, and have one gradient.
             options["position_ids"] = torch.arange(
                 batch.ids.shape[1], device=batch.ids.device
@@ -73,6 +73,12 @@ def forward(model: PreTrainedModel, batch: Batch, positions: Tensor | None = Non
         return model(batch.ids, **options).logits
     finally:
         hook.remove()
+
+
+def _counts_positions(model: PreTrainedModel) -> bool:
+    """Whether positions follow from where padding is, as RoBERTa's do, which begin at 2."""
+    counting = "create_position_ids_from_input_ids"
+    return any(hasattr(module, counting) for module in model.modules())
 
 
 def _at(states: Tensor, positions: Tensor) -> Tensor:

@@ -106,6 +106,33 @@ def test_fused_experts_are_refused(build_model, family):
         found_sums(build_model(family), 1)
 
 
+def test_a_weight_that_is_used_without_its_module_is_refused(build_model, monkeypatch):
+    """No hook sees it, and sums of 0 would say that it multiplies nothing (Lfm3's convolution)."""
+    model = build_model("llama").requires_grad_(False)
+    mlp = model.model.layers[1].mlp
+
+    def forward(x):
+        return mlp.down_proj(mlp.act_fn(mlp.gate_proj(x)) * (x @ mlp.up_proj.weight.T))
+
+    monkeypatch.setattr(mlp, "forward", forward)
+    for sums in (found_sums, found_products):
+        with pytest.raises(RecipeError, match=r"layers.1.mlp.up_proj.*another score than wanda"):
+            sums(model, 1)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_weight_that_is_not_used_has_sums_of_0(build_model, monkeypatch):
+    model = build_model("llama").requires_grad_(False)
+    expected = found_sums(model, 1)
+    monkeypatch.setattr(model.model.layers[1].mlp, "forward", lambda x: 0 * x)
+    found = found_sums(model, 1)
+    for name, total in found.items():
+        is_used = "layers.1.mlp" not in name
+        assert bool(total.any()) == is_used, name
+        if is_used and "layers.1" in name:
+            np.testing.assert_array_equal(total, expected[name])
+
+
 def found_products(model, batch):
     parameters = dict(model.named_parameters())
     kept = {name: parameters[name] for name in linear_weights(model, parameters)}

@@ -37,7 +37,7 @@ def squared_inputs(
 
     Raises:
         RecipeError: (from a forward pass) a module's parameters do not multiply its inputs in a
-            way that is known: fused experts, state-space mixers.
+            way that is known: fused experts, state-space mixers, weights used by other modules.
     """
     with _watched(model, parameters, lambda batch: batch.is_response, _squares, take) as run:
         yield run
@@ -89,10 +89,13 @@ def _watched(
 ) -> Iterator[Run]:
     """Calls `take` with the `summand` of each use of a parameter at the tokens `counted` (B, T)."""
     owners = find_owners(model, parameters)
-    is_counted = torch.empty(0)
+    is_counted, unseen = torch.empty(0), dict(parameters)
 
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if torch.is_grad_enabled():  # `_find_used` looks at the batch again
+            return
         for local, name in owners[module].items():
+            unseen.pop(name, None)
             if not is_plain(args, kwargs, output, *is_counted.shape):
                 raise _unknown(name, module)
             x = args[0][is_counted].detach()  # (N, ...), N tokens of all samples
@@ -103,12 +106,36 @@ def _watched(
         nonlocal is_counted
         is_counted = counted(batch)
         forward(model, batch)
+        if unseen:
+            used = _find_used(model, unseen, batch)
+            for module, owned in owners.items():
+                for name in used.intersection(owned.values()):
+                    raise _unknown(name, module)
+            unseen.clear()
 
     with ExitStack() as hooks:
         for module in owners:
             handle = module.register_forward_hook(hook, with_kwargs=True)
             hooks.callback(handle.remove)
         yield run
+
+
+def _find_used(
+    model: PreTrainedModel, parameters: Mapping[str, nn.Parameter], batch: Batch
+) -> set[str]:
+    """The names of those that the logits depend on."""
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            total = forward(model, batch).sum()
+        if not total.requires_grad:
+            return set()
+        gradients = torch.autograd.grad(total, [*parameters.values()], allow_unused=True)
+    finally:
+        for parameter in parameters.values():
+            parameter.requires_grad_(False)
+    return {name for name, found in zip(parameters, gradients, strict=True) if found is not None}
 
 
 def _products(module: nn.Module, local: str, name: str, x: Tensor) -> Tensor:

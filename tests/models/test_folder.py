@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import CONFIG_MAPPING
 
 from ledmerge.errors import CheckpointError
 from ledmerge.models.find import find_model
 from ledmerge.models.reference import ModelReference
+from ledmerge.models.roles import TIED_BY_DEFAULT
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OLDER = "fedcba9876543210fedcba9876543210fedcba98"
@@ -57,10 +59,19 @@ def test_a_folder_is_found_by_its_path(write_model):
         ({"tie_word_embeddings": False}, False),
         ({"text_config": {"tie_word_embeddings": True}}, True),
         ({"text_config": None}, False),
+        ({"model_type": "gemma2"}, True),
+        ({"model_type": "gpt2", "tie_word_embeddings": False}, False),
+        ({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}, True),
+        ({"model_type": "internvl", "text_config": {"model_type": "qwen2"}}, False),
     ],
 )
 def test_ties_are_read_off_the_config(write_model, config: dict, is_tied: bool):
     assert find_model(write_model("m", {"w": torch.ones(2)}, **config)).is_tied == is_tied
+
+
+def test_kinds_tied_by_default_are_those_of_transformers():
+    for kind in TIED_BY_DEFAULT.intersection(CONFIG_MAPPING):
+        assert CONFIG_MAPPING[kind]().tie_word_embeddings, kind
 
 
 def test_a_hub_id_is_resolved_to_a_commit(hub: Path):

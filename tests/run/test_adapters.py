@@ -1,5 +1,6 @@
 """Adapters where a model may stand: the merge PEFT makes, and refusals where it would be wrong."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -224,6 +225,16 @@ def test_tied_embeddings_are_not_changed_at_one_end(bases, tmp_path: Path, case:
     adapter = by.write_adapter(tmp_path / "adapter", bases["llama_tied"], **TIED[case])
     with pytest.raises(LedmergeError, match="ties them; untie the base first"):
         applied(str(adapter), tmp_path / "out")
+
+
+def test_embeddings_are_tied_by_default_where_transformers_has_it_so(bases, tmp_path: Path):
+    adapter = by.write_adapter(tmp_path / "adapter", bases["gpt2"], target_modules=["wte"])
+    shutil.copytree(bases["gpt2"], tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    del config["tie_word_embeddings"]  # as older versions of transformers wrote it
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LedmergeError, match="ties them; untie the base first"):
+        applied(f"{tmp_path / 'base'}+{adapter}", tmp_path / "out")
 
 
 def test_a_low_rank_change_of_both_tied_ends_is_made_once(bases, tmp_path: Path):

@@ -12,7 +12,7 @@ from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.files import Files
 from ledmerge.models.adapted import adapt
 from ledmerge.models.adapter import Adapter
-from ledmerge.models.roles import is_output_embedding, is_vocabulary
+from ledmerge.models.roles import TIED_BY_DEFAULT, is_output_embedding, is_vocabulary
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -87,11 +87,13 @@ class ModelFolder:
 
     @property
     def is_tied(self) -> bool:
-        """Whether the output embedding is the input embedding, as the config says."""
+        """Whether the output embedding is the input embedding, as the config says; where it says
+        nothing, as models of the kind are.
+        """
         text_config = self.config.get("text_config") or {}
-        return bool(
-            self.config.get("tie_word_embeddings", text_config.get("tie_word_embeddings", False))
-        )
+        kind = (text_config or self.config).get("model_type")
+        said = text_config.get("tie_word_embeddings", kind in TIED_BY_DEFAULT)
+        return bool(self.config.get("tie_word_embeddings", said))
 
     def repeats_input(self, tensor: str) -> bool:
         """Whether a tensor of `checkpoint` is the input embedding once more, as the config says."""

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,25 @@ def test_pickled_shards_become_safetensors(tmp_path: Path):
     assert all(same(after[name], tensor) for name, tensor in expected.items())
     assert list(record["left_out"]) == ["lm_head.weight"]
     assert not list((tmp_path / "out").glob("*.bin*"))
+
+
+def test_a_head_that_the_config_wrongly_ties_is_not_lost(tmp_path: Path):
+    embedding = torch.randn(9, 4)
+    tensors = {"model.embed_tokens.weight": embedding, "lm_head.weight": embedding.clone()}
+    base = write_model(tmp_path / "base", tensors, tie_word_embeddings=True)
+    ledmerge.convert(base, tmp_path / "equal")
+    assert read_all(tmp_path / "equal").keys() == {"model.embed_tokens.weight"}
+    tensors["lm_head.weight"][8, 3] += 1
+    model = write_model(tmp_path / "model", tensors, tie_word_embeddings=True)
+    recipe = {"merge_method": "linear", "models": [{"model": str(m)} for m in (base, model)]}
+    for command in (
+        partial(ledmerge.convert, model),
+        partial(ledmerge.merge, recipe),
+        partial(ledmerge.extract_lora, model, base=base, rank=1),
+    ):
+        with pytest.raises(CheckpointError, match=r"model: 'lm_head.weight' is not 'model.embed"):
+            command(out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_interrupted_conversion_goes_on(model: Path, tmp_path: Path):

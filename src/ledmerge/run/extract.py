@@ -24,6 +24,7 @@ from ledmerge.models.folder import ModelFolder
 from ledmerge.models.quantized import MEND_WITHOUT_RECIPE, quantization
 from ledmerge.models.roles import RECOMPUTED
 from ledmerge.models.targets import targets
+from ledmerge.models.ties import check_ties
 from ledmerge.ops.sketch import distance, leading
 from ledmerge.run.adapters import MARK, summary
 from ledmerge.run.plan_extract import Change, Rest, plan_extraction
@@ -80,7 +81,10 @@ def extract_lora(
     before, after = opened[str(base)], opened[str(expert)]
     pair = before.checkpoint, after.checkpoint
     check_not_read(out, [path for each in pair for path in each.files()], "extraction")
-    norms = _norms(pair, _common(before, after), progress)
+    names = _common(before, after)
+    for model in (before, after):
+        check_ties(model)
+    norms = _norms(pair, names, progress)
     if not norms:
         raise CheckpointError(f"{expert}: has the weights of {base}; there is nothing to extract")
     plan = plan_extraction(before, list(norms), rank, rest, targets(before, trust_remote_code))

@@ -18,6 +18,7 @@ from ledmerge.checkpoint.staging import (
 from ledmerge.checkpoint.written import LIST
 from ledmerge.models.find import find_model
 from ledmerge.models.folder import ModelFolder
+from ledmerge.models.ties import check_ties
 from ledmerge.recipe.recipe import Recipe
 from ledmerge.run.device import choose_device
 from ledmerge.run.fetch import fetch
@@ -148,6 +149,9 @@ def carry_out(
                 made = make_steps(plan.recipe, steps, run, progress)
                 plan = dataclasses.replace(make_plan(plan.recipe, made), steps=plan.steps)
                 raise_problems(plan)
+            for part in plan.parts:
+                for model in (part.donor, *part.models, *part.givers.values()):
+                    check_ties(model)
             record = _merge(plan, out, run, progress, keys[0], resume=resume, overwrite=overwrite)
         steps.remove()
     return record

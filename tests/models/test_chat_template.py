@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 from jinja2 import Environment
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast, ProcessorMixin
 
 from ledmerge.errors import RecipeError
 from ledmerge.models.chat_template import (
@@ -113,3 +116,15 @@ def test_a_written_template_replaces_every_other(tmp_path: Path):
     old, new = (json.loads((tmp_path / n / "tokenizer_config.json").read_text()) for n in "ab")
     assert old == {"eos_token": "</s>", "chat_template": TEXT}
     assert new == {"eos_token": "</s>"}
+
+
+def test_no_template_for_tools_or_of_a_processor_is_left(tmp_path: Path):
+    folder = model(tmp_path / "a", file="{{ 1 }}").path
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ 2 }}")
+    (folder / "chat_template.json").write_text('{"chat_template": "{{ 3 }}"}')
+    letters = Tokenizer(WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    letters.save(str(folder / "tokenizer.json"))
+    write_chat_template(folder, TEXT)
+    assert PreTrainedTokenizerFast.from_pretrained(folder).chat_template == TEXT
+    assert ProcessorMixin.get_processor_dict(folder)[0]["chat_template"] == TEXT

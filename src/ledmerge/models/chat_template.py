@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ AUTO = "auto"
 _BUILT_IN = Path(__file__).parent / "chat_templates"
 _FILE = "chat_template.jinja"
 _CONFIG = "tokenizer_config.json"
+_NAMED = "additional_chat_templates"
+_OF_PROCESSOR = "chat_template.json"
+"""Of models that see or hear; transformers' processors prefer it."""
 _GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation\b")
 
 
@@ -68,8 +72,13 @@ def chat_template_of(folder: Path) -> str | None:
 
 
 def write_chat_template(out: Path, text: str) -> None:
-    """Give a finished model folder a chat template instead of its own."""
+    """Give a finished model folder a chat template instead of all of its own."""
     (out / _FILE).write_text(text, encoding="utf-8")
+    # Of several, that for tools would be taken where there are tools.
+    shutil.rmtree(out / _NAMED, ignore_errors=True)
+    if (out / _OF_PROCESSOR).is_file():
+        written = json.dumps({"chat_template": text}, indent=2) + "\n"
+        (out / _OF_PROCESSOR).write_text(written, encoding="utf-8")
     config = _tokenizer_config(out)
     # transformers reads the file first; other programs, and older versions, look here.
     if config.pop("chat_template", None) is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import read_all, recipe, same, stop_after
+from families import files_of, read_all, recipe, same, stop_after
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from vocabularies import (
     EMBEDDING,
@@ -228,6 +228,18 @@ def test_another_models_tokenizer_brings_its_files_and_its_special_tokens(tmp_pa
     ).read_bytes()
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["eos_token_id"] == ids_of(other)["</s>"] != ids_of(base)["</s>"]
+
+
+def test_a_finished_merge_without_some_files_of_the_base_is_known(tmp_path: Path):
+    base = write(tmp_path / "base", train("bpe", PETS), 0)
+    other = write_shuffled(tmp_path / "other", base)
+    (base / "special_tokens_map.json").write_text("{}")
+    given = recipe("linear", base, other, tokenizer_source=str(other))
+    ledmerge.merge(given, tmp_path / "out")
+    assert not (tmp_path / "out" / "special_tokens_map.json").exists()
+    before = files_of(tmp_path / "out")
+    ledmerge.merge(given, tmp_path / "out", resume=True)
+    assert files_of(tmp_path / "out") == before
 
 
 def test_tokenizers_of_different_kinds_have_no_union(tmp_path: Path):

@@ -97,10 +97,12 @@ def finished(plan: Plan, out: Path, run: Run, keys: Collection[str]) -> dict[str
         shard.path.is_file() and shard.path.stat().st_size == shard.nbytes
         for shard in _shards(plan, out, run)
     )
-    beside = ("config.json", *sidecar_files(plan.donor.own_files))
-    has_rest = all((out / name).is_file() for name in beside)
-    are_theirs = record.get("files", {}).items() <= digest_files(out).items()
-    is_whole = has_weights and has_rest and are_theirs
+    if "files" in record:
+        has_rest = record["files"].items() <= digest_files(out).items()
+    else:
+        beside = ("config.json", *sidecar_files(plan.donor.own_files))
+        has_rest = all((out / name).is_file() for name in beside)
+    is_whole = has_weights and has_rest
     return record if record.get("key") in keys and is_whole else None
 
 

@@ -17,29 +17,16 @@ INPUT_EMBEDDINGS = (
     "backbone.embeddings.weight",  # Mamba
 )
 
-TIED_BY_DEFAULT = frozenset(
-    (
-        *("bart", "bert", "bert-generation", "big_bird", "bigbird_pegasus", "biogpt", "blenderbot"),
-        *("blenderbot-small", "bloom", "camembert", "cohere", "cohere2", "cohere2_moe", "cpmant"),
-        *("ctrl", "data2vec-text", "electra", "ernie", "ernie4_5", "ernie4_5_moe", "falcon"),
-        *("falcon_mamba", "gemma", "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text"),
-        *("gpt-sw3", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox_japanese", "jetmoe", "lfm2"),
-        *("lfm2_moe", "mamba", "marian", "mbart", "megatron-bert", "minicpm3", "mpt"),
-        *(
-            "modernbert-decoder",
-            "mvp",
-            "openai-gpt",
-            "opt",
-            "pegasus",
-            "plbart",
-            "prophetnet",
-            "recurrent_gemma",
-        ),
-        *("roberta", "roberta-prelayernorm", "roc_bert", "roformer", "smollm3", "starcoder2"),
-        *("trocr", "vaultgemma", "whisper", "xglm", "xlm", "xlm-roberta", "xlm-roberta-xl"),
-        *("xlnet", "xmod", "youtu", "zamba", "zamba2"),
-    )
-)
+_TIED = """
+bart bert bert-generation big_bird bigbird_pegasus biogpt blenderbot blenderbot-small bloom
+camembert cohere cohere2 cohere2_moe cpmant ctrl data2vec-text electra ernie ernie4_5
+ernie4_5_moe falcon falcon_mamba gemma gemma2 gemma3_text gemma3n_text gemma4_text gpt-sw3
+gpt2 gpt_bigcode gpt_neo gpt_neox_japanese jetmoe lfm2 lfm2_moe mamba marian mbart
+megatron-bert minicpm3 mpt modernbert-decoder mvp openai-gpt opt pegasus plbart prophetnet
+recurrent_gemma roberta roberta-prelayernorm roc_bert roformer smollm3 starcoder2 trocr
+vaultgemma whisper xglm xlm xlm-roberta xlm-roberta-xl xlnet xmod youtu zamba zamba2
+"""
+TIED_BY_DEFAULT = frozenset(_TIED.split())
 """Kinds of models whose embeddings are tied where the config does not say, as transformers has it:
 configs that older versions wrote leave out what is the default."""
 

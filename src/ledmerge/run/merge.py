@@ -149,9 +149,6 @@ def carry_out(
                 made = make_steps(plan.recipe, steps, run, progress)
                 plan = dataclasses.replace(make_plan(plan.recipe, made), steps=plan.steps)
                 raise_problems(plan)
-            for part in plan.parts:
-                for model in (part.donor, *part.models, *part.givers.values()):
-                    check_ties(model)
             record = _merge(plan, out, run, progress, keys[0], resume=resume, overwrite=overwrite)
         steps.remove()
     return record
@@ -197,6 +194,9 @@ def _merge(
 ) -> dict[str, Any]:
     """A plan without problems, from its scores to the folder, which `key` will stand for."""
     fetch(plan.unfetched(), progress)
+    for part in plan.parts:
+        for model in (part.donor, *part.models, *part.givers.values()):
+            check_ties(model)
     # Before scores are among what is read.
     weights, stamps = weights_keys(plan, run.allow_nonfinite), stamps_of(plan)
     gather_scores(

@@ -319,6 +319,8 @@ def test_the_judge_is_let_go_before_the_harness_opens_a_model(
         return answering
 
     class Harness:
+        content = ()
+
         def ask(self, *_):
             gc.collect()
             living.append(sum(each() is not None for each in opened))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import transformers
 from tokenizers import processors
 
 from ledmerge.data.rows import Message
@@ -158,6 +159,26 @@ def test_what_the_model_cannot_hold_is_refused(answering):
         model.generate([Prompt("y" * 70, False, "here")], 1)
     with pytest.raises(DataError, match=r"here has 79 tokens, the model reads 64"):
         model.log_likelihoods([(prompts_of(model)[1], "y" * 40)])
+
+
+def test_what_a_model_with_towers_cannot_hold_is_refused(tokenizer, tmp_path):
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    tower |= {"num_attention_heads": 2}
+    text = {"vocab_size": len(tokenizer), "num_key_value_heads": 1, "head_dim": 8}
+    text |= {"max_position_embeddings": 64, "bos_token_id": None, "eos_token_id": 1}
+    config = transformers.Gemma3Config(
+        text_config={**tower, **text, "pad_token_id": 0, "layer_types": ["full_attention"]},
+        vision_config={**tower, "image_size": 16, "patch_size": 8},
+        mm_tokens_per_image=1,
+    )
+    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path / "towers")
+    tokenizer.save_pretrained(tmp_path / "towers")
+    model = open_here(tmp_path / "towers")
+    long = Prompt("y" * 70, False, "here")
+    with pytest.raises(DataError, match=r"here has 70 tokens; with 1 to answer .*; leave it out$"):
+        model.generate([long], 1)
+    with pytest.raises(DataError, match=r"here has 71 tokens, the model reads 64"):
+        model.log_likelihoods([(long, "a")])
 
 
 def test_there_is_room_for_what_the_longest_prompt_leaves(answering):

@@ -11,7 +11,7 @@ import torch
 from ledmerge.models.answering import Answering, Prompt, check_likelihoods, turn_ends
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.loading import check_finite, open_model
-from ledmerge.models.loss import check_fit, make_batch, sample_losses
+from ledmerge.models.loss import check_fit, longest, make_batch, sample_losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -73,5 +73,4 @@ def open_transformers(
     ends = turn_ends(tokenizer, model.generation_config.eos_token_id)
     # transformers takes from here whatever a call leaves at its default, penalties among them.
     model.generation_config = GenerationConfig()
-    longest = getattr(model.config, "max_position_embeddings", None)
-    return TransformersAnswering(tokenizer, template, ends, longest, model)
+    return TransformersAnswering(tokenizer, template, ends, longest(model), model)

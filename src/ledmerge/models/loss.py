@@ -109,13 +109,18 @@ def sample_losses(
     return sums / counts if reduction == "mean" else sums
 
 
+def longest(model: PreTrainedModel) -> int | None:
+    """Tokens the model reads at most, where its config says so; of one with towers, the text's."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
 def check_fit(model: PreTrainedModel, samples: Sequence[Sample], advice: str) -> None:
     """Raise DataError where a sample is longer than the model reads, or has a token it lacks.
 
     `advice` says how to shorten a sample.
     """
     num_tokens = model.get_input_embeddings().weight.shape[0]
-    max_length = getattr(model.config, "max_position_embeddings", None)
+    max_length = longest(model)
     for sample in samples:
         if max(sample.ids) >= num_tokens:
             raise DataError(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from families import read_all, recipe, same
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 import ledmerge
 from ledmerge.checkpoint.digest import cached_checkpoint_digest
@@ -340,6 +341,26 @@ def test_an_adapters_own_tokenizer_goes_along(model_folder, tmp_path: Path):
     assert not (tmp_path / "template" / "chat_template.jinja").exists()
     assert (tmp_path / "own" / "chat_template.jinja").read_text() == "no vocabulary beside it"
     assert not (tmp_path / "own" / "adapter_config.json").exists()
+
+
+def test_nothing_of_the_bases_tokenizer_is_left_beside_the_adapters(model_folder, tmp_path: Path):
+    base = shutil.copytree(model_folder("llama"), tmp_path / "base")
+    adapter = by.write_adapter(tmp_path / "adapter", base)
+    (base / "special_tokens_map.json").write_text('{"eos_token": "a", "pad_token": "b"}')
+    (base / "chat_template.jinja").write_text("base")
+    (base / "additional_chat_templates").mkdir()
+    (base / "additional_chat_templates" / "tool_use.jinja").write_text("base, tools")
+    own = AutoTokenizer.from_pretrained(model_folder("llama"))
+    own.save_pretrained(adapter)
+    (adapter / "chat_template.jinja").unlink(missing_ok=True)
+    applied(f"{base}+{adapter}", tmp_path / "plain")
+    assert (tmp_path / "plain" / "chat_template.jinja").read_text() == "base"
+    own.chat_template = "adapter"
+    own.save_pretrained(adapter, save_jinja_files=False)  # as older versions of transformers
+    applied(f"{base}+{adapter}", tmp_path / "out")
+    found, expected = (AutoTokenizer.from_pretrained(each) for each in (tmp_path / "out", adapter))
+    assert found.chat_template == expected.chat_template == "adapter"
+    assert found.special_tokens_map == expected.special_tokens_map
 
 
 def test_layers_may_come_from_adapted_models(bases, tmp_path: Path):

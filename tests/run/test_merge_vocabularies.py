@@ -220,7 +220,13 @@ def test_another_models_tokenizer_brings_its_files_and_its_special_tokens(tmp_pa
     other = write_shuffled(tmp_path / "other", base)
     (base / "chat_template.jinja").write_text("base")
     (base / "generation_config.json").write_text('{"eos_token_id": 1}')
+    for folder, name in ((base, "rag"), (base, "tool_use"), (other, "tool_use")):
+        file = folder / "additional_chat_templates" / f"{name}.jinja"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(folder.name)
     ledmerge.merge(recipe("linear", base, other, tokenizer_source=str(other)), tmp_path / "out")
+    named = (tmp_path / "out" / "additional_chat_templates").iterdir()
+    assert {path.name: path.read_text() for path in named} == {"tool_use.jinja": "other"}
     assert not (tmp_path / "out" / "chat_template.jinja").exists()
     assert not (tmp_path / "out" / "generation_config.json").exists()
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (

@@ -1,5 +1,6 @@
 """A model's folder, and what it says of itself."""
 
+import shutil
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cached_property
@@ -27,6 +28,8 @@ TOKENIZER_FILES = (
     "*.jinja",
     "*.py",  # code of its own, run with trust_remote_code
 )
+TEMPLATES = ("additional_chat_templates/*.jinja", "chat_template.json")
+"""Chat templates for tools and the like, and that of a processor."""
 TOKENIZER = "tokenizer.json"
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 _OTHER_FORMATS = (
@@ -130,6 +133,18 @@ class ModelFolder:
         files.fetch(files.matching(TOKENIZER_FILES))
         return files.path
 
+    def copy_tokenizer(self, out: Path) -> None:
+        """Copy the tokenizer's files into another folder, but for code, which belongs to the
+        model's config.
+        """
+        files = self._tokenizer
+        templates = [n for n in files.names() if any(fnmatch(n, each) for each in TEMPLATES)]
+        found = [n for n in files.matching(TOKENIZER_FILES) if not n.endswith(".py")]
+        files.fetch([*found, *templates])
+        for name in (*found, *templates):
+            (out / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(files.path / name, out / name)
+
     @property
     def has_tokenizer_json(self) -> bool:
         """Whether there is a `tokenizer.json`."""
@@ -178,6 +193,15 @@ class ModelFolder:
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
         return digest.hexdigest()
+
+
+def remove_tokenizer(folder: Path, *, keep_templates: bool = False) -> None:
+    """Remove the files of a folder's tokenizer, chat templates among them, but no code."""
+    kept = ("*.jinja", *TEMPLATES) if keep_templates else ()
+    for pattern in {*TOKENIZER_FILES, *TEMPLATES}.difference(kept):
+        for path in folder.glob(pattern):
+            if path.suffix != ".py":
+                path.unlink()
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

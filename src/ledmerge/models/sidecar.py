@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ledmerge.checkpoint.files import Files
-from ledmerge.models.folder import ModelFolder, tokenizer_files
+from ledmerge.models.chat_template import chat_template_of
+from ledmerge.models.folder import ModelFolder, remove_tokenizer
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".ckpt")
 _DTYPE = {"dtype", "torch_dtype"}  # transformers 5 writes the first, older ones the second
@@ -41,10 +42,12 @@ def copy_sidecar(donor: ModelFolder, out: Path, dtype: str | None) -> None:
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(donor.path / name, target)
-    if donor.adapter:
-        for path in tokenizer_files(donor.tokenizer_path):
-            if path.suffix != ".py":  # code belongs to the model's own config
-                shutil.copyfile(path, out / path.name)
+    if donor.tokenizer_path != donor.path:  # the adapter's
+        if (donor.tokenizer_path / "tokenizer_config.json").is_file():
+            # It was saved whole: the base's special tokens and older lists are not its own.
+            has_template = chat_template_of(donor.tokenizer_path) is not None
+            remove_tokenizer(out, keep_templates=not has_template)
+        donor.copy_tokenizer(out)
     config = donor.config
     if dtype:
         said = _with_dtype(config, dtype)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ledmerge.checkpoint.digest import digest_text
-from ledmerge.models.folder import TOKENIZER_FILES, ModelFolder, tokenizer_files
+from ledmerge.models.folder import ModelFolder, remove_tokenizer
 
 _STALE = ("vocab.*", "merges.txt", "added_tokens.json", "*.model", "*.tiktoken", "tekken.json")
 """What says a second time, in older forms, which tokens `tokenizer.json` has."""
-_CODE = "*.py"
 _GENERATION = "generation_config.json"  # names special tokens by id
 _CONFIG = "tokenizer_config.json"
 
@@ -33,10 +32,11 @@ def write_tokenizer(files: TokenizerFiles, donor: ModelFolder, out: Path) -> Non
     """Give a finished folder, which has the donor's files, the tokenizer it is to have."""
     source = files.source
     if source.tokenizer_path != donor.tokenizer_path:
-        _remove(out, [*(each for each in TOKENIZER_FILES if each != _CODE), _GENERATION])
+        remove_tokenizer(out)
+        _remove(out, [_GENERATION])
+        source.copy_tokenizer(out)
         source.own_files.fetch([_GENERATION])
-        found = [path for path in tokenizer_files(source.tokenizer_path) if path.suffix != ".py"]
-        for path in [*found, *source.path.glob(_GENERATION)]:
+        for path in source.path.glob(_GENERATION):
             shutil.copyfile(path, out / path.name)
     if files.grown is not None:
         _remove(out, _STALE)

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from itertools import groupby
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ledmerge.errors import RecipeError
+from ledmerge.run.free_memory import free_memory
 
 SHARE = 0.8
 """Of the free memory, what sums may take; the rest is for activations and one gradient."""
@@ -71,15 +71,4 @@ def _nbytes(sums: Mapping[str, Tensor], names: list[str]) -> int:
 
 
 def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    place = Path("/proc/meminfo")
-    try:
-        lines = place.read_text(encoding="ascii").splitlines()
-    except OSError as error:
-        raise RecipeError(
-            f"{place}: cannot be read ({error.strerror}), which tells the free memory; say how "
-            "much locating may take, by --memory"
-        ) from error
-    fields = dict(line.split(":") for line in lines)
-    return int(fields["MemAvailable"].split()[0]) * 1024
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()

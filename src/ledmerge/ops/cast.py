@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
+
+from ledmerge.ops.compiled import compiled
 
 _PIECE = 4096
 """Entries of all rows gone over before the next ones, so that the first row stays near."""
@@ -71,7 +72,7 @@ def is_finite(values: Tensor) -> bool:
     return math.isfinite(float(flat @ flat)) or bool(torch.isfinite(flat).all())
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _widen(
     bits: tuple[np.ndarray, ...], out: np.ndarray, words: np.ndarray, first: int, stop: int
 ) -> np.ndarray:
@@ -86,7 +87,7 @@ def _widen(
     return finite
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _widen_piece(bits: np.ndarray, out: np.ndarray) -> bool:
     not_finite = np.uint16(0)
     for i in range(bits.size):
@@ -95,13 +96,13 @@ def _widen_piece(bits: np.ndarray, out: np.ndarray) -> bool:
     return not_finite == 0
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _subtract(values: np.ndarray, minus: np.ndarray) -> None:
     for i in range(values.size):
         values[i] -= minus[i]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _narrow(words: np.ndarray, bits: np.ndarray) -> bool:
     """Adds half of what is cut off, less one where that would make an even number odd."""
     exponent, not_finite = np.uint32(0x7F800000), np.uint32(0)

@@ -1,9 +1,9 @@
 """How changes go together, and what became of them: figures of one block, to be summed."""
 
 import numpy as np
-from numba import njit
 from torch import Tensor
 
+from ledmerge.ops.compiled import compiled
 from ledmerge.ops.products import count_nonzero, gram, squares
 
 _PIECE = 2048
@@ -33,7 +33,7 @@ def count_conflicts(deltas: Tensor) -> int:
     return int(_count(deltas.numpy()))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _count(deltas: np.ndarray) -> int:
     signs, both, count = np.empty(_PIECE, dtype=np.uint32), np.uint32(3), 0
     for start in range(0, deltas.shape[1], _PIECE):
@@ -47,7 +47,7 @@ def _count(deltas: np.ndarray) -> int:
     return count
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _mark_signs(row: np.ndarray, signs: np.ndarray) -> None:
     """Bit 0 where an entry is above 0, bit 1 where one is below."""
     zero, one = np.float32(0), np.uint32(1)

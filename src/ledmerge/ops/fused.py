@@ -8,8 +8,9 @@ same bits as torch's; `tests/ops/test_fused.py` compares.
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
+
+from ledmerge.ops.compiled import compiled
 
 CHUNK = 2048
 """Entries gone over for all models before the next ones: their sums stay in the first cache."""
@@ -124,13 +125,13 @@ def _rows(stack: Tensor) -> np.ndarray:
     return stack.view(len(stack), stack[0].numel()).numpy()
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _weighted_sum(rows: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
     for start in range(0, out.size, CHUNK):
         _sum_chunk(rows, start, weights, out[start : start + CHUNK])
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _sum_chunk(rows: np.ndarray, start: int, weights: np.ndarray, sums: np.ndarray) -> None:
     """The weighted sum of entries `start` and on, as many as `sums` holds."""
     stop = start + sums.size
@@ -140,19 +141,19 @@ def _sum_chunk(rows: np.ndarray, start: int, weights: np.ndarray, sums: np.ndarr
         _add_product(rows[model, start:stop], weights[model], sums)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _set_product(row: np.ndarray, weight: np.float32, sums: np.ndarray) -> None:
     for i in range(sums.size):
         sums[i] = row[i] * weight
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _add_product(row: np.ndarray, weight: np.float32, sums: np.ndarray) -> None:
     for i in range(sums.size):
         sums[i] += row[i] * weight
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _keep_below(
     changes: np.ndarray, drawn: np.ndarray, chances: np.ndarray, out: np.ndarray
 ) -> None:
@@ -167,7 +168,7 @@ def _keep_below(
                 kept[i] = row[i] * np.float32(numbers[i] < limits[i])
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _add_distances(
     rows: np.ndarray, origin: int, weights: np.ndarray, total: np.float32, out: np.ndarray
 ) -> None:
@@ -188,7 +189,7 @@ def _add_distances(
         _add(centers[:size], sums[:size], merged)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _add_weighted(
     base: np.ndarray,
     changes: np.ndarray,
@@ -213,7 +214,7 @@ def _add_weighted(
         _add(base[start : start + CHUNK], sums, merged)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _sum_kept(
     changes: np.ndarray,
     keep: np.ndarray,
@@ -231,7 +232,7 @@ def _sum_kept(
         _sum_chunk(changes, start, weights, sums)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _mask(rows: np.ndarray, keep: np.ndarray, start: int, size: int, kept: np.ndarray) -> None:
     for model in range(len(rows)):
         row, mask = rows[model, start : start + size], keep[model, start : start + size]
@@ -240,14 +241,14 @@ def _mask(rows: np.ndarray, keep: np.ndarray, start: int, size: int, kept: np.nd
             product[i] = row[i] * mask[i]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _add(weight: np.ndarray, change: np.ndarray, out: np.ndarray) -> None:
     zero = np.float32(0)
     for i in range(out.size):
         out[i] = weight[i] - (zero - change[i])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _add_agreeing(
     base: np.ndarray,
     changes: np.ndarray,
@@ -278,7 +279,7 @@ def _add_agreeing(
         _add(base[start : start + CHUNK], updates, merged)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _take_signs(totals: np.ndarray, at_zero: np.float32) -> None:
     """1 above 0, -1 below, `at_zero` at 0."""
     one, zero = np.float32(1), np.float32(0)
@@ -287,7 +288,7 @@ def _take_signs(totals: np.ndarray, at_zero: np.float32) -> None:
         totals[i] = above - below + at_zero * (one - above - below)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _add_where_agreed(
     row: np.ndarray,
     weight: np.float32,
@@ -303,7 +304,7 @@ def _add_where_agreed(
         divisors[i] += agrees * weight
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _divide(updates: np.ndarray, divisors: np.ndarray) -> None:
     one, small = np.float32(1), np.float32(1e-8)
     for i in range(updates.size):

@@ -6,7 +6,8 @@ same whatever block it is in and wherever it is computed. An entry of rank 16 ta
 """
 
 import numpy as np
-from numba import njit
+
+from ledmerge.ops.compiled import compiled
 
 
 def add_product_(
@@ -23,7 +24,7 @@ def add_product_(
     _add(out, np.ascontiguousarray(left), right, np.float32(scale), skip)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _add(out: np.ndarray, left: np.ndarray, right: np.ndarray, scale: np.float32, skip: int):
     rank, columns = right.shape
     sums = np.zeros(columns, np.float32)

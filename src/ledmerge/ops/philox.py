@@ -9,7 +9,8 @@ https://doi.org/10.1145/2063384.2063405.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from ledmerge.ops.compiled import compiled
 
 _ROUNDS = 10
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
@@ -47,7 +48,7 @@ def fill(stream: Stream, start: int, out: np.ndarray) -> None:
     _fill(key0, key1, upper0, upper1, start, out)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _fill(
     key0: np.uint32,
     key1: np.uint32,
@@ -70,7 +71,7 @@ def _fill(
         done += size
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def draw(
     key0: np.uint32,
     key1: np.uint32,
@@ -99,7 +100,7 @@ def draw(
         row3[i] = np.float32(np.int32(x3 >> cut)) * _UNIT
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _interleave(planes: np.ndarray, out: np.ndarray) -> None:
     row0, row1, row2, row3 = planes[0], planes[1], planes[2], planes[3]
     for i in range(row0.size):

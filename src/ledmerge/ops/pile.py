@@ -4,7 +4,8 @@ from collections.abc import Hashable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
-from numba import njit
+
+from ledmerge.ops.compiled import compiled
 
 
 class Ranked(Protocol):
@@ -151,7 +152,7 @@ class Tally:
         return int(self._counts.of(block)[self._values.of(block) == number].sum())
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _kth(numbers: np.ndarray, k: int) -> tuple[int, int, int]:
     """See `Ranked.kth`. Digit by digit: equal numbers slow a partition."""
     counts, known, prefix = np.empty(256, dtype=np.int64), np.uint32(0), np.uint32(0)

@@ -8,8 +8,9 @@ processors, as figures may; nothing that decides a weight is added here (`total.
 import numpy as np
 import torch
 from jaxtyping import Float
-from numba import njit
 from torch import Tensor
+
+from ledmerge.ops.compiled import compiled
 
 _PIECE = 2048
 
@@ -41,7 +42,7 @@ def count_nonzero(values: Tensor) -> int:
     return int(_count_nonzero(values.numpy()))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _gram(rows: np.ndarray) -> np.ndarray:
     count, entries = rows.shape
     found = np.zeros((count, count), dtype=np.float64)
@@ -56,7 +57,7 @@ def _gram(rows: np.ndarray) -> np.ndarray:
     return found
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _squares(rows: np.ndarray, factors: np.ndarray, has_factors: bool) -> np.ndarray:
     found = np.zeros(len(rows), dtype=np.float64)
     product = np.empty(_PIECE, dtype=np.float32)
@@ -72,7 +73,7 @@ def _squares(rows: np.ndarray, factors: np.ndarray, has_factors: bool) -> np.nda
     return found
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _count_nonzero(values: np.ndarray) -> int:
     count, zero = 0, np.float32(0)
     for start in range(0, values.size, _PIECE):
@@ -83,7 +84,7 @@ def _count_nonzero(values: np.ndarray) -> int:
     return count
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def _dot(a: np.ndarray, b: np.ndarray) -> np.float32:
     total = np.float32(0)
     for i in range(a.size):

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from ledmerge.errors import RecipeError
+from ledmerge.ops.compiled import compiled
 from ledmerge.ops.fused import SMALL
 from ledmerge.ops.select import HIGH, LOW, count_upper
 
@@ -123,7 +123,7 @@ def _ranks_above(counts: np.ndarray) -> np.ndarray:
     return counts[::-1].cumsum(dtype=np.int64)[::-1] - counts
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _code(rank: Any, numel: int) -> Any:
     """256 - j for the smallest j with int(j / 256 * numel) > rank, of one rank or an array.
 
@@ -132,7 +132,7 @@ def _code(rank: Any, numel: int) -> Any:
     return 255 - (256 * rank + 255) // max(numel, 1)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _count_lower(bits: np.ndarray, rows: np.ndarray, counts: np.ndarray) -> None:
     for i in range(bits.size):
         row = rows[(bits[i] & np.uint32(0x7FFFFFFF)) >> np.uint32(16)]
@@ -140,7 +140,7 @@ def _count_lower(bits: np.ndarray, rows: np.ndarray, counts: np.ndarray) -> None
             counts[row, bits[i] & np.uint32(0xFFFF)] += np.uint32(1)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _put_codes(
     bits: np.ndarray, by_bucket: np.ndarray, rows: np.ndarray, ranks: np.ndarray, codes: np.ndarray
 ) -> None:
@@ -157,7 +157,7 @@ def _put_codes(
             ranks[row, low] += np.uint32(1)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _choose(codes: np.ndarray, least: np.ndarray, chosen: np.ndarray) -> None:
     for row in range(len(codes)):
         if least[row] > 255:  # nothing is chosen

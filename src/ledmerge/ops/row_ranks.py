@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 from jaxtyping import Float
-from numba import njit
 from torch import Tensor
+
+from ledmerge.ops.compiled import compiled
 
 _DIGITS = 1 << 11
 """Values of a third of a magnitude's 31 bits (the last third has 9)."""
@@ -23,7 +24,7 @@ def row_ranks(rows: Float[Tensor, "row entry"]) -> Float[Tensor, "row entry"]:
     return found
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _rank(rows: np.ndarray, ranks: np.ndarray) -> None:
     numel = rows.shape[1]
     words, places = np.empty((2, numel), np.uint32), np.empty((2, numel), np.uint32)
@@ -47,7 +48,7 @@ def _rank(rows: np.ndarray, ranks: np.ndarray) -> None:
             counts[2, digit] += 1
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _to_starts(counts: np.ndarray) -> None:
     """Each digit's count to the number of entries with smaller digits."""
     before = 0
@@ -55,7 +56,7 @@ def _to_starts(counts: np.ndarray) -> None:
         before, counts[digit] = before + counts[digit], before
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _sort_digit(
     words: np.ndarray,
     places: np.ndarray,

@@ -16,10 +16,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from ledmerge.ops.blocks import BLOCK
+from ledmerge.ops.compiled import compiled
 from ledmerge.ops.pile import Pile, Ranked, Tally
 
 HIGH, LOW = 1 << 15, 1 << 16
@@ -322,14 +322,14 @@ def _words(low: int, high: int) -> type[np.unsignedinteger]:
     return np.uint16 if high - low < LOW else np.uint32
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def count_upper(bits: np.ndarray, flip: np.uint32, counts: np.ndarray) -> None:
     """Add to `counts` how many magnitudes (flipped by `flip`) have each value of the upper bits."""
     for i in range(bits.size):
         counts[((bits[i] & np.uint32(0x7FFFFFFF)) ^ flip) >> np.uint32(16)] += 1
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _collect(
     bits: np.ndarray, flip: np.uint32, low: np.uint32, high: np.uint32, found: np.ndarray
 ) -> tuple[int, int]:
@@ -348,7 +348,7 @@ def _collect(
     return above, count
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _measure(
     bits: np.ndarray, flip: np.uint32, low: np.uint32, high: np.uint32, distances: np.ndarray
 ) -> int:
@@ -361,7 +361,7 @@ def _measure(
     return int(above)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _count_equal(bits: np.ndarray, flip: np.uint32, cut: np.uint32) -> int:
     count = np.uint32(0)
     for i in range(bits.size):
@@ -369,7 +369,7 @@ def _count_equal(bits: np.ndarray, flip: np.uint32, cut: np.uint32) -> int:
     return int(count)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _choose(bits: np.ndarray, flip: np.uint32, cut: np.int64, chosen: np.ndarray) -> None:
     if cut > 0x7FFFFFFF:  # nothing is chosen
         chosen[:] = 0
@@ -379,7 +379,7 @@ def _choose(bits: np.ndarray, flip: np.uint32, cut: np.int64, chosen: np.ndarray
         chosen[i] = ((bits[i] & np.uint32(0x7FFFFFFF)) ^ flip) >= least
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _choose_some(
     bits: np.ndarray, flip: np.uint32, cut: np.int64, allowed: np.int64, chosen: np.ndarray
 ) -> None:

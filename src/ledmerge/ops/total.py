@@ -6,8 +6,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
+
+from ledmerge.ops.compiled import compiled
 
 _LANES = 16
 
@@ -39,7 +40,7 @@ def _exact_sum(values: Iterable[float]) -> float:
         return math.nan
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _lane_sum(values: np.ndarray, of: int) -> float:
     # Sixteen running sums let the compiler use vector registers without reordering anything. The
     # choice inside costs nothing: it is the same in every turn, and is made outside the loop.
@@ -56,7 +57,7 @@ def _lane_sum(values: np.ndarray, of: int) -> float:
     return total
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _taken(value: np.float32, of: int) -> np.float32:
     if of == _MAGNITUDES:
         return abs(value)

@@ -153,6 +153,8 @@ def test_a_finished_search_goes_on_with_more_trials(
 
     monkeypatch.setattr(Trials, "run", counted)
     path = write_search(trials=14, sampler=sampler)
+    with pytest.raises(OutputError, match=r"holds a finished search; go on with it by --resume"):
+        ledmerge.search(path, out)
     with pytest.raises(KeyboardInterrupt):
         ledmerge.search(path, out, resume=True, progress=Stopped(12))
     assert json.loads((out / "search.json").read_text())["search"]["trials"] == 11

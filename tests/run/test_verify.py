@@ -233,3 +233,9 @@ def test_a_folder_without_a_record_is_told(merged: Path, tmp_path: Path):
         ledmerge.verify(merged)
     with pytest.raises(CheckpointError, match=r"\(no such folder\); expected a folder that"):
         ledmerge.verify(tmp_path / "nothing")
+
+
+def test_a_folder_that_is_no_model_is_told(merged: Path):
+    (merged / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"out: is an adapter, whose ledmerge.json has no"):
+        ledmerge.verify(merged)

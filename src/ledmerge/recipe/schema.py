@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -104,18 +105,19 @@ class ModelEntry(BaseModel):
     """A score folder made at the base on the same data."""
 
 
+def _layers(ends: tuple[int, int]) -> tuple[int, int]:
+    if ends[1] <= ends[0]:
+        raise PydanticCustomError("empty", "holds no layer")
+    return ends
+
+
 class SourceEntry(ModelEntry):
     """Some layers of one model. Where its scores come from need be said in one slice only."""
 
-    layer_range: tuple[Annotated[int, Field(ge=0), WHOLE], Annotated[int, WHOLE]]
+    layer_range: Annotated[
+        tuple[Annotated[int, Field(ge=0), WHOLE], Annotated[int, WHOLE]], AfterValidator(_layers)
+    ]
     """The first layer, counted from 0, and the one after the last."""
-
-    @model_validator(mode="after")
-    def _has_layers(self) -> "SourceEntry":
-        first, end = self.layer_range
-        if end <= first:
-            raise PydanticCustomError("empty", "'layer_range' holds no layer")
-        return self
 
 
 class SliceEntry(BaseModel):

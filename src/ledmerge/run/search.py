@@ -77,7 +77,13 @@ def search(
             range among them; before anything is merged, unless only the merge can show it.
     """
     out, found, where = destination(out), load_search(Path(path)), choose_device(device)
-    if not (resume and (out / SEARCHED).is_file()):  # whose trials those are, their key tells
+    is_there = (out / SEARCHED).is_file()
+    if is_there and not (resume or overwrite):
+        raise OutputError(
+            f"{out}: holds a finished search; go on with it by --resume, where 'trials' is more "
+            "than it had, choose another name, or --overwrite to replace it as a whole"
+        )
+    if not (resume and is_there):  # whose trials those are, their key tells
         check_destination(out, marks=(SEARCHED,), resume=resume, overwrite=overwrite)
     suite, place, folder = load_suite(found.suite)
     benchmarks = open_benchmarks(suite, place, folder, allow_code)

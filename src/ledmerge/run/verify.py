@@ -65,6 +65,10 @@ def verify(
     out, progress = Path(out), progress or Quiet()
     where = choose_device(device if deep else "cpu")
     record = read_record(out)
+    if (out / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{out}: is an adapter, whose ledmerge.json has no digests; verify compares models"
+        )
     with open_checkpoint(out) as checkpoint:
         _check_digests(out, record, checkpoint, threads or default_threads(), progress)
     deeply: list[str] = []

@@ -35,10 +35,10 @@ def led(
     """base + sum_i w_i m_i * delta_i, where m_i is 1 on the entries that expert i owns.
 
     1. Elect: N_i(theta) is the `density` of entries scored highest for task i at theta, exactly
-       k = int(density * n) of them, equal scores to the lower index. E_i = N_i(expert) and
-       N_i(base) (`both`).
-    2. Disjoint: D_i = E_i without every E_j, j != i (`symmetric`): an entry that two tasks elect
-       goes to nobody and keeps its base value. m_i = 1 on D_i.
+       k = int(density * n) of them, equal scores to the lower index. By default (`elect: both`)
+       E_i = N_i(expert) and N_i(base).
+    2. Disjoint, by default (`symmetric`): D_i = E_i without every E_j, j != i, so that an entry
+       that two tasks elect goes to nobody and keeps its base value. m_i = 1 on D_i.
 
     Args:
         scores: importance of each entry for task i at expert i (section Locate of the paper).

@@ -17,7 +17,11 @@ Memory = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Take up an interrupted run.")]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what ledmerge made there before.")
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace what ledmerge made there before; with --resume, where that cannot go on.",
+    ),
 ]
 AllowNonfinite = Annotated[
     bool, typer.Option("--allow-nonfinite", help="Let NaN and infinite values through.")

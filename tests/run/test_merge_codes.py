@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from vocabularies import PETS, train, write, write_shuffled
 
 import ledmerge
-from ledmerge.errors import NonFiniteError, RecipeError, ScoreError
+from ledmerge.errors import NonFiniteError, RecipeError
 from ledmerge.ops.rank_codes import rank_codes
 from ledmerge.recipe.settings import LocateSettings
 from ledmerge.run.locate import locate
@@ -116,7 +116,9 @@ def test_bytes_that_nobody_says_are_codes_are_refused(family, tmp_path: Path):
     given = scored(family, "codes")
     folder = write_scores(tmp_path / "s", family[1], coded(random_scores(0)))
     given["models"][0]["scores"] = str(folder)
-    with pytest.raises(ScoreError, match=r"its tensors are codes, its scores\.json says 'float32'"):
+    with pytest.raises(
+        RecipeError, match=r"its tensors are codes, its scores\.json says 'float32'"
+    ):
         ledmerge.merge(given, tmp_path / "out")
 
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 import ledmerge
 from ledmerge.checkpoint.checkpoint import open_checkpoint
-from ledmerge.errors import NonFiniteError, RecipeError, ScoreError
+from ledmerge.errors import NonFiniteError, RecipeError
 from ledmerge.methods._catalog import get_method, method_names
 from ledmerge.recipe.recipe import load_recipe
 from ledmerge.recipe.settings import LocateSettings
@@ -209,7 +209,7 @@ def test_sets_of_another_rule_are_refused_even_where_the_shapes_agree(
     given = named_grams(model_folder, rows_file, tmp_path, score="snip")
     for seed in (1, 2):
         rewrite(tmp_path / f"s{seed}", keep_only_output_projections)
-    with pytest.raises(ScoreError, match="made by the rule snip; esm needs the rule gram"):
+    with pytest.raises(RecipeError, match="made by the rule snip; esm needs the rule gram"):
         ledmerge.merge(given, tmp_path / "out")
 
 
@@ -218,7 +218,7 @@ def test_grams_are_no_scores(model_folder, rows_file: Path, tmp_path: Path):
     given |= {"merge_method": "obim", "parameters": {"density": 0.5}}
     for seed in (1, 2):  # so that no shape tells
         rewrite(tmp_path / f"s{seed}", keep_only_output_projections)
-    with pytest.raises(ScoreError, match="made by the rule gram; obim needs another rule"):
+    with pytest.raises(RecipeError, match="made by the rule gram; obim needs another rule"):
         ledmerge.merge(given, tmp_path / "out")
 
 

@@ -21,7 +21,7 @@ from families import (
 
 import ledmerge
 from ledmerge.checkpoint.checkpoint import open_checkpoint
-from ledmerge.errors import NonFiniteError, OutputError, RecipeError, ScoreError
+from ledmerge.errors import NonFiniteError, OutputError, RecipeError
 from ledmerge.methods.led import led
 from ledmerge.models.roles import layer_of
 from ledmerge.recipe.recipe import load_recipe
@@ -237,7 +237,7 @@ def test_a_pair_of_scores_must_be_alike(family, tmp_path: Path, change: dict):
         write_scores(tmp_path / "s", family[1], random_scores(0), **change)
     )
     with pytest.raises(
-        ScoreError, match=r"of the expert's scores and of the base's differ .*alike"
+        RecipeError, match=r"of the expert's scores and of the base's differ .*alike"
     ):
         ledmerge.merge(given, tmp_path / "out")
 
@@ -250,7 +250,7 @@ def test_a_score_folder_without_its_provenance_is_refused(family, tmp_path: Path
     (folder / "scores.json").unlink()
     if text is not None:
         (folder / "scores.json").write_text(text)
-    with pytest.raises(ScoreError, match=f"{folder}: no readable scores.json"):
+    with pytest.raises(RecipeError, match=f"{folder}: no readable scores.json"):
         ledmerge.merge(given, tmp_path / "out")
 
 

@@ -422,6 +422,32 @@ def test_score_folders_that_cannot_be_opened_are_told_with_all_else(tmp_path: Pa
     assert "expected F32 (99,)" in shape
 
 
+def test_what_score_folders_say_of_themselves_is_told_once_for_each(tmp_path: Path):
+    base, safety, math, code = write_family(tmp_path)
+    given = recipe("led", base, safety, math, code, own=[{"density": 0.5}] * 3)
+    other = {"name": "d", "rows": "x"}
+    sets = {
+        "s": write_scores(tmp_path / "s", safety, random_scores(1), data=other),
+        "m": write_scores(tmp_path / "m", math, random_scores(2), score="fisher"),
+        "c": write_scores(tmp_path / "c", code, {"v": w(2, 2)}, score="gram"),
+        "b": write_scores(tmp_path / "b", base, random_scores(3)),
+        "none": write_scores(tmp_path / "none", base, random_scores(3)),
+    }
+    (sets["none"] / "scores.json").unlink()
+    for entry, own in zip(given["models"], "smc", strict=True):
+        entry |= {"scores": str(sets[own]), "base_scores": str(sets["b"])}
+    alike = "of the expert's scores and of the base's differ"
+    assert plan(given).problems == [
+        f"{sets['s']} and {sets['b']}: the data {alike} (x and r); locate both alike",
+        f"{sets['m']} and {sets['b']}: the rule {alike} (fisher and snip); locate both alike",
+        f"{sets['c']}: made by the rule gram; led needs another rule, which scores entries",
+    ]
+    for entry in given["models"]:
+        entry |= {"scores": str(sets["s"]), "base_scores": str(sets["none"])}
+    (problem,) = (each for each in plan(given).problems if "other weights" not in each)
+    assert problem.startswith(f"{sets['none']}: no readable scores.json")
+
+
 def test_a_second_name_in_one_memory_may_be_missing_elsewhere(tmp_path: Path):
     shared, own = w(6, 4), w(3)
     names = ("shared.weight", "encoder.embed_tokens.weight", "lm_head.weight")

@@ -13,20 +13,14 @@ from ledmerge.errors import NonFiniteError, ScoreError
 from ledmerge.methods._catalog import Method
 from ledmerge.models.folder import ModelFolder
 from ledmerge.run.locate import locate_question
-from ledmerge.run.plan_codes import is_coded
+from ledmerge.run.plan_scores import check_pair, check_set
 from ledmerge.run.plan_tensors import check_scores
 from ledmerge.run.planned import Plan
 from ledmerge.run.progress import Progress
 from ledmerge.run.ray_locate import locate_on_ray
 from ledmerge.run.ray_workers import is_ray
 from ledmerge.run.score_question import ScoreQuestion
-from ledmerge.run.score_store import (
-    MARK,
-    NONFINITE,
-    made_for_another,
-    open_scores,
-    provenance,
-)
+from ledmerge.run.score_store import NONFINITE, made_for_another, open_scores, provenance
 
 WAITING = "another process locates the same scores; waiting for them"
 
@@ -104,19 +98,9 @@ def _check_sets(
     """Refuse sets that were not made for these models, or not by a rule for this method, and codes
     of scores that were not finite: nothing in them would show it.
     """
-    told = [provenance(scores.folder) for scores in sets]
-    for model, found, scores in zip(models, told, sets, strict=True):
-        if (found["score"] == "gram") != method.needs_grams:
-            wanted = "the rule gram" if method.needs_grams else "another rule, which scores entries"
-            raise ScoreError(
-                f"{scores.folder}: made by the rule {found['score']}; {method.name} needs {wanted}"
-            )
-        form = "codes" if is_coded(scores) else "float32"
-        if form != found.get("stored", "float32"):
-            raise ScoreError(
-                f"{scores.folder}: its tensors are {form}, its {MARK} says "
-                f"'{found.get('stored', 'float32')}'; run `ledmerge locate` again"
-            )
+    for model, scores in zip(models, sets, strict=True):
+        check_set(scores, method)
+        found = provenance(scores.folder)
         if (names := found.get(NONFINITE)) and not allow_nonfinite:
             raise NonFiniteError(
                 f"{scores.folder}: the scores of '{names[0]}' held NaN or infinite values, which "
@@ -126,12 +110,4 @@ def _check_sets(
         digest = cached_checkpoint_digest(model.checkpoint)
         if problem := made_for_another(scores.folder, found, model.name, digest):
             raise ScoreError(problem)
-    for what, ours, theirs in (
-        ("data", told[0]["data"]["rows"], told[-1]["data"]["rows"]),
-        ("rule", told[0]["score"], told[-1]["score"]),
-    ):
-        if ours != theirs:
-            raise ScoreError(
-                f"{sets[0].folder} and {sets[1].folder}: the {what} of the expert's scores and of "
-                f"the base's differ ({ours} and {theirs}); locate both alike"
-            )
+    check_pair(sets)

@@ -401,6 +401,21 @@ def test_a_plan_shows_steps_slices_and_settings(ledmerge, home: Path):
     assert ["t", "0.25,", "0.5"] in lines
 
 
+def test_a_plan_shows_what_differs_per_tensor_as_a_recipe_has_it(ledmerge, home: Path):
+    given = yaml.safe_load((home / "good.yaml").read_text())
+    weight = [{"filter": "up", "value": [1.0, 0.2]}, {"value": 0.5}]
+    normalize = [{"filter": "[down]", "value": [True, False]}, {"value": False}]
+    given["models"][1]["parameters"] = {"weight": weight}
+    given["parameters"] = {"normalize": normalize}
+    (home / "layers.yaml").write_text(yaml.safe_dump(given))
+    code, out, _ = ledmerge("plan", home / "layers.yaml")
+    assert code == 0
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert lines["weight"].strip() == "1, [{filter: up, value: [1.0, 0.2]}, {value: 0.5}]"
+    assert yaml.safe_load(lines["normalize"]) == normalize
+    assert "True" not in lines["normalize"]
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -1,9 +1,11 @@
 """What plan, merge and evaluate print."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import yaml
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -29,13 +31,13 @@ def plan_table(plan: dict[str, Any]) -> RenderableType:
         table.add_row("onto", plan["onto"])
     table.add_row("models", ", ".join(plan["models"]))
     for name, value in plan["options"].items():
-        table.add_row(f"  {name.rstrip('_')}", _value(value))
+        table.add_row(f"  {name.rstrip('_')}", Text(_value(value)))
     for number, part in enumerate(plan["slices"]):
         table.add_row(
             f"slice {number}", f"{part['tensors']} tensors of {', '.join(part['models'])}"
         )
         for name, value in part["options"].items():
-            table.add_row(f"  {name.rstrip('_')}", _value(value))
+            table.add_row(f"  {name.rstrip('_')}", Text(_value(value)))
     table.add_row(
         "result",
         f"{plan['parameters']:,} parameters, {plan['dtype'] or ', '.join(plan['dtypes'])}",
@@ -65,8 +67,19 @@ def plan_table(plan: dict[str, Any]) -> RenderableType:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or "-"
+    """An option as a recipe has it; of one per model, or with a gradient, each in turn."""
+    if isinstance(value, list | tuple) and not any(isinstance(each, dict) for each in value):
+        return ", ".join(f"{v:g}" if isinstance(v, float) else _flow(v) for v in value) or "-"
+    return _flow(value)
+
+
+def _flow(value: Any) -> str:
+    """What differs from tensor to tensor on one line of YAML."""
+    if isinstance(value, list | tuple | dict):
+        said = yaml.safe_dump(
+            value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=sys.maxsize
+        )
+        return said.strip()
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -255,7 +268,7 @@ def print_explanation(console: Console, found: dict[str, Any]) -> None:
     table.add_row("method", f"{found['method']}: {found['summary']}")
     if found["action"] == "merge":
         for name, value in found["options"].items():
-            table.add_row(f"  {name}", _value(value))
+            table.add_row(f"  {name}", Text(_value(value)))
         if found["ranked_with"] > 1:
             table.add_row(
                 "", f"its entries are ranked among those of {found['ranked_with']} tensors"

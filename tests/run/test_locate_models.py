@@ -61,6 +61,19 @@ def test_a_base_models_files_keep_their_names(model_folder, rows_file, tmp_path)
     assert provenance["ties"] == {"lm_head.weight": "wte.weight"}
 
 
+@pytest.mark.parametrize("name", ["model.layers.1.mlp.up_proj.weight", "lm_head.weight"])
+def test_a_weight_of_another_shape_is_told_with_both(model_folder, tmp_path, name):
+    folder = tmp_path / "llama"
+    shutil.copytree(model_folder("llama"), folder)
+    tensors = load_file(folder / "model.safetensors")
+    rows, columns = tensors[name].shape
+    tensors[name] = tensors[name][:-1].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    shapes = rf"is \({rows - 1}, {columns}\) in the files but \({rows}, {columns}\) by its config"
+    with pytest.raises(CheckpointError, match=f"llama: '{name}' {shapes}; fetch"):
+        open_model(folder)
+
+
 def test_a_tied_weight_may_be_stored_as_the_output(model_folder, tmp_path):
     folder = tmp_path / "llama"
     shutil.copytree(model_folder("llama_tied"), folder)

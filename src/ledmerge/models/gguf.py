@@ -15,7 +15,13 @@ from ledmerge.checkpoint.checkpoint import has_weights
 from ledmerge.checkpoint.files import Files
 from ledmerge.errors import CheckpointError
 from ledmerge.models.folder import ModelFolder
-from ledmerge.models.loading import check_finite, check_loading, from_pretrained, silence
+from ledmerge.models.loading import (
+    REPORTING,
+    check_finite,
+    check_loading,
+    from_pretrained,
+    silence,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -64,7 +70,7 @@ def open_gguf(file: Path, dtype: str | None) -> tuple[PreTrainedModel, PreTraine
     where = {"path": str(file.parent), "gguf_file": file.name}
     with silence(), redirect_stderr(StringIO()):  # a bar of its own
         model, report = from_pretrained(
-            AutoModelForCausalLM, folder, **where, dtype=wanted, output_loading_info=True
+            AutoModelForCausalLM, folder, **where, dtype=wanted, **REPORTING
         )
         tokenizer = from_pretrained(AutoTokenizer, folder, **where)
     check_loading(folder, model, report)

@@ -21,6 +21,10 @@ _GENERATION = "generation_config.json"
 _CONFIGS = ("*.json", "*.py")
 """What says how a model is built, and how it generates."""
 
+REPORTING: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+"""Asks `from_pretrained` for what `check_loading` refuses; transformers' own refusal of shapes only
+points to a report that it logs."""
+
 
 def open_model(
     folder: ModelFolder,
@@ -38,7 +42,7 @@ def open_model(
 
     tokenizer = open_tokenizer(folder, trust_remote_code)
     with silence():
-        options: dict[str, Any] = {"dtype": dtype, "output_loading_info": True}
+        options: dict[str, Any] = {"dtype": dtype, **REPORTING}
         if folder.adapter:
             model, report = _open_adapted(folder, options, trust_remote_code)
         else:
@@ -153,15 +157,22 @@ def check_loading(folder: ModelFolder, model: PreTrainedModel, report: dict[str,
             f"{folder.path}: config.json names {architectures[0]}, which is not a causal language "
             f"model; expected {type(model).__name__}"
         )
+    if report["mismatched_keys"]:  # first, as they may count as missing, too
+        name, found, expected = min(report["mismatched_keys"])
+        raise CheckpointError(
+            f"{folder.path}: '{name}' is {tuple(found)} in the files but {tuple(expected)} by its "
+            "config; fetch the model again, or mend its config"
+        )
     missing = sorted(report["missing_keys"])
     if missing:
         raise CheckpointError(
             f"{folder.path}: {len(missing)} of the model's weights are not in the files, among "
             f"them '{missing[0]}'; fetch the model again"
         )
-    if report["mismatched_keys"] or report["error_msgs"]:
-        found = [*report["mismatched_keys"], *report["error_msgs"]][0]
-        raise CheckpointError(f"{folder.path}: a weight does not fit config.json: {found}")
+    if report["error_msgs"]:
+        raise CheckpointError(
+            f"{folder.path}: a weight does not fit config.json: {report['error_msgs'][0]}"
+        )
 
 
 @contextmanager

@@ -5,12 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+from collections import namedtuple
 from functools import partial
 
 import pytest
+from safetensors.torch import load_file
 
 from ledmerge.errors import OutputError
 from ledmerge.recipe.settings import LocateSettings
+from ledmerge.run import score_store
 from ledmerge.run.accumulate import accumulate
 from ledmerge.run.locate import locate
 from ledmerge.run.progress import Quiet
@@ -226,3 +229,45 @@ def test_ctrl_c_waits_for_the_sample():
         accumulate(list(range(5)), 1, 0, step, saves.append, Quiet())
     assert taken == [0, 1, 2]
     assert saves == [3]
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """Says how much is free on every disk."""
+    return lambda free: monkeypatch.setattr(
+        score_store.shutil, "disk_usage", lambda place: Usage(0, 0, free)
+    )
+
+
+@pytest.mark.parametrize("score", ["snip", "magnitude"])
+@pytest.mark.parametrize(("store", "size"), [("float32", 4), ("codes", 1)])
+def test_a_disk_that_is_too_small_is_told_before_the_first_sample(
+    model_folder, rows_file, tmp_path, disk, score, store, size
+):
+    folder, out = model_folder("llama_tied"), tmp_path / "out"
+    needed = size * sum(t.numel() for t in load_file(folder / "model.safetensors").values())
+    settings = SETTINGS.model_copy(update={"score": score, "store": store})
+    progress = StopAfter()
+    how = {"data": rows_file, "settings": settings, "progress": progress}
+    disk(needed - 1)
+    said = f"out: the scores need {needed:,} bytes, {needed - 1:,} are free; make room or write"
+    with pytest.raises(OutputError, match=said):
+        locate(folder, out, **how)
+    assert progress.began_at is None
+    assert not list(tmp_path.iterdir())
+    disk(needed)
+    locate(folder, out, **how)
+
+
+def test_what_an_interrupted_run_has_reserved_needs_no_room(
+    model_folder, rows_file, tmp_path, disk
+):
+    how = {"settings": SETTINGS, "resume": True}
+    folder, out = model_folder("llama"), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        locate(folder, out, rows_file, **how, progress=StopAfter(3))
+    disk(0)
+    locate(folder, out, rows_file, **how)

@@ -1,6 +1,7 @@
 """LED merges with scores on disk, against elections by sorting; and from data, once located."""
 
 import json
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from ledmerge.errors import NonFiniteError, OutputError, RecipeError
 from ledmerge.methods.led import led
 from ledmerge.models.roles import layer_of
 from ledmerge.recipe.recipe import load_recipe
-from ledmerge.run import score_sets
+from ledmerge.run import score_sets, score_store
 from ledmerge.run.planned import IDLE_MEMORY
 
 DENSITIES = [0.5, 0.3, 0.77]
@@ -288,6 +289,35 @@ def test_a_finished_merge_is_known_by_what_its_scores_are_about(
     with pytest.raises(OutputError, match="is finished, and had other inputs"):
         ledmerge.merge(given, tmp_path / "out", resume=True)
     assert not (tmp_path / "another" / "scores").exists()
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_room_for_all_score_sets_is_asked_for_before_the_first(
+    model_folder, rows_file: Path, tmp_path: Path, fresh_cache, monkeypatch
+):
+    def set_free(free: int) -> None:
+        def usage(place: Path) -> Usage:
+            return Usage(0, 0, free if tmp_path / "cache" in (place, *place.parents) else 10**12)
+
+        monkeypatch.setattr(score_store.shutil, "disk_usage", usage)
+
+    given = data_recipe(model_folder, rows_file, 0.3, 0.6)
+    size = 4 * sum(tensor.numel() for tensor in read_all(Path(given["base_model"])).values())
+    set_free(3 * size - 1)
+    with pytest.raises(OutputError, match=f"3 sets of scores need {3 * size:,} bytes, .*_CACHE"):
+        ledmerge.merge(given, tmp_path / "out")
+    assert not list((tmp_path / "cache" / "scores").glob("[!.]*"))
+    set_free(3 * size)
+    ledmerge.merge(given, tmp_path / "out")
+    other = data_recipe(model_folder, rows_file, 0.3, 0.6)
+    other["models"][0]["locate"]["samples"] = 4
+    set_free(size)  # one more at the expert and one at the base
+    with pytest.raises(OutputError, match=f"2 sets of scores need {2 * size:,} bytes"):
+        ledmerge.merge(other, tmp_path / "another")
+    set_free(0)
+    ledmerge.merge(given, tmp_path / "again")
 
 
 def test_scores_are_located_once_and_the_next_merge_starts_at_the_election(

@@ -31,6 +31,7 @@ from ledmerge.run.score_store import (
     USUAL,
     SavedSums,
     ScoreStore,
+    check_room,
     finished_set,
 )
 from ledmerge.run.scored_model import ScoredModel, open_scored_model
@@ -136,10 +137,19 @@ def locate_question(
     trust_remote_code: bool = False,
     allow_nonfinite: bool = False,
     ranks: Ranks = ALONE,
+    alike: Sequence[Path] = (),
     progress: Progress = QUIET,
 ) -> dict[str, Any]:
-    """`locate` for a question already read, by this process as one of `ranks`; see there."""
-    open_store = partial(ScoreStore, out, resume=resume, overwrite=overwrite)
+    """`locate` for a question already read, by this process as one of `ranks`; see there.
+
+    Args:
+        alike: where sets of the same size lie, or are to be located next, and need room, too.
+    """
+
+    def open_store(shapes: Mapping[str, tuple[int, ...]], told: dict[str, Any]) -> ScoreStore:
+        check_room(out, shapes, question.settings.store, alike)
+        return ScoreStore(out, shapes, told, resume=resume, overwrite=overwrite)
+
     if question.rule.NEEDS == "nothing":
         told = question.provenance()
         if ranks.is_first:

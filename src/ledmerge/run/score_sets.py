@@ -42,9 +42,10 @@ def gather_scores(plan: Plan, *, engine: str = "local", progress: Progress, **ho
     if is_ray(engine):
         _locate_on_ray(plan, progress, how)
     located: dict[str, Checkpoint] = {}
-    for question in plan.all_questions:
-        if question.key not in located:
-            located[question.key] = _located(question, progress, how)
+    asked = {question.key: question for question in plan.all_questions}
+    for key, question in asked.items():
+        alike = [_place(each) for each in asked.values() if _form(each) == _form(question)]
+        located[key] = _located(question, progress, {**how, "alike": alike})
     for part in plan.parts:
         _gather(part, located, how.get("allow_nonfinite", False))
     check_scores(plan)
@@ -64,6 +65,13 @@ def _gather(plan: Plan, located: Mapping[str, Checkpoint], allow_nonfinite: bool
 
 def _place(question: ScoreQuestion) -> Path:
     return cache_folder() / "scores" / question.key
+
+
+def _form(question: ScoreQuestion) -> tuple[Any, ...]:
+    """What decides how large a score set is."""
+    folder, settings = question.folder, question.settings
+    shapes = {name: entry.shape for name, entry in folder.checkpoint.entries.items()}
+    return settings.score, settings.store, folder.is_tied, shapes
 
 
 def _locate_on_ray(plan: Plan, progress: Progress, how: dict[str, Any]) -> None:

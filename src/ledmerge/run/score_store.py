@@ -1,8 +1,10 @@
 """A score set on disk: laid out as a whole, filled tensor by tensor, resumable until published."""
 
 import json
+import math
+import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,9 @@ from torch import Tensor
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import digest_tensors, digest_text
 from ledmerge.checkpoint.layout import NewTensor, Shard, ShardWriter, lay_out, weight_index
-from ledmerge.checkpoint.staging import Staging, finished, flush, partial_folder
+from ledmerge.checkpoint.staging import Staging, existing, finished, flush, partial_folder
 from ledmerge.checkpoint.written import LIST
-from ledmerge.errors import LedmergeError, ScoreError
+from ledmerge.errors import LedmergeError, OutputError, ScoreError
 from ledmerge.ops.cast import is_finite
 from ledmerge.ops.rank_codes import rank_codes
 
@@ -180,6 +182,37 @@ class SavedSums:
 
     def _open(self) -> Checkpoint:
         return open_checkpoint(self._folder, stem=f"running{self._end}")
+
+
+def check_room(
+    out: Path, shapes: Mapping[str, tuple[int, ...]], store: str, alike: Sequence[Path] = ()
+) -> None:
+    """Raise OutputError where the disk cannot hold the score set of `out`.
+
+    Args:
+        shapes: of its tensors.
+        store: "float32" or "codes".
+        alike: where sets of that size lie, or are to be located next, on the same disk.
+    """
+    size = (1 if store == "codes" else 4) * sum(map(math.prod, shapes.values()))
+    places = [out, *(place for place in alike if place != out and not place.is_dir())]
+    needed = sum(max(0, size - _reserved(place)) for place in places)
+    free = shutil.disk_usage(existing(partial_folder(out))).free
+    if free < needed:
+        what = "the scores" if len(places) == 1 else f"{len(places)} sets of scores"
+        raise OutputError(
+            f"{out}: {what} need {needed:,} bytes, {free:,} are free; make room or write elsewhere "
+            "(a merge: with LEDMERGE_CACHE set to a folder on another disk)"
+        )
+
+
+def _reserved(out: Path) -> int:
+    """Bytes that an interrupted run has; what of them is not used again is removed."""
+    found = 0
+    with suppress(FileNotFoundError):  # another process may finish it in the meantime
+        for path in partial_folder(out).iterdir():
+            found += path.stat().st_size
+    return found
 
 
 def provenance(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import namedtuple
 from pathlib import Path
 
 import peft_adapters as by
@@ -11,6 +12,7 @@ from families import files_of, read_all
 from safetensors.torch import load_file, save_file
 
 import ledmerge
+from ledmerge.checkpoint import staging
 from ledmerge.cli.app import main
 from ledmerge.errors import LedmergeError, NonFiniteError, OutputError
 
@@ -217,3 +219,27 @@ def test_the_commands_extract_and_apply(bases, tmp_path: Path, capsys, monkeypat
     assert (code, out) == (0, "")
     assert err == f"note: {tmp_path / 'model'} is there already: nothing to do\n"
     assert read_all(tmp_path / "model").keys() == read_all(base).keys()
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_disk_that_is_too_small_is_told_with_both_numbers(
+    bases, tmp_path: Path, monkeypatch, dtype: str
+):
+    expert, how = tmp_path / "expert", {"base": bases["llama"], "rank": 2, "dtype": dtype}
+    write_expert(expert, bases["llama"])
+    ledmerge.extract_lora(expert, tmp_path / "first", **how)
+    stored = load_file(tmp_path / "first" / "adapter_model.safetensors")
+    needed = sum(tensor.nbytes for tensor in stored.values())
+    for free in (needed - 1, needed):
+        monkeypatch.setattr(
+            staging.shutil, "disk_usage", lambda place, free=free: Usage(0, 0, free)
+        )
+        if free < needed:
+            said = f"out: the result needs {needed:,} bytes, {free:,} are free; make room or write"
+            with pytest.raises(OutputError, match=said):
+                ledmerge.extract_lora(expert, tmp_path / "out", **how)
+            assert not list(tmp_path.glob("*out*"))
+    ledmerge.extract_lora(expert, tmp_path / "out", **how)

@@ -11,9 +11,9 @@ from functools import partial
 import pytest
 from safetensors.torch import load_file
 
+from ledmerge.checkpoint import staging
 from ledmerge.errors import OutputError
 from ledmerge.recipe.settings import LocateSettings
-from ledmerge.run import score_store
 from ledmerge.run.accumulate import accumulate
 from ledmerge.run.locate import locate
 from ledmerge.run.progress import Quiet
@@ -238,7 +238,7 @@ Usage = namedtuple("Usage", "total used free")
 def disk(monkeypatch):
     """Says how much is free on every disk."""
     return lambda free: monkeypatch.setattr(
-        score_store.shutil, "disk_usage", lambda place: Usage(0, 0, free)
+        staging.shutil, "disk_usage", lambda place: Usage(0, 0, free)
     )
 
 

@@ -21,12 +21,13 @@ from families import (
 )
 
 import ledmerge
+from ledmerge.checkpoint import staging
 from ledmerge.checkpoint.checkpoint import open_checkpoint
 from ledmerge.errors import NonFiniteError, OutputError, RecipeError
 from ledmerge.methods.led import led
 from ledmerge.models.roles import layer_of
 from ledmerge.recipe.recipe import load_recipe
-from ledmerge.run import score_sets, score_store
+from ledmerge.run import score_sets
 from ledmerge.run.planned import IDLE_MEMORY
 
 DENSITIES = [0.5, 0.3, 0.77]
@@ -301,7 +302,7 @@ def test_room_for_all_score_sets_is_asked_for_before_the_first(
         def usage(place: Path) -> Usage:
             return Usage(0, 0, free if tmp_path / "cache" in (place, *place.parents) else 10**12)
 
-        monkeypatch.setattr(score_store.shutil, "disk_usage", usage)
+        monkeypatch.setattr(staging.shutil, "disk_usage", usage)
 
     given = data_recipe(model_folder, rows_file, 0.3, 0.6)
     size = 4 * sum(tensor.numel() for tensor in read_all(Path(given["base_model"])).values())

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -183,6 +184,33 @@ def drop_replaced(out: Path) -> None:
 def existing(out: Path) -> Path:
     """`out`, or the nearest folder above it that is there."""
     return next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+
+
+def check_room(
+    outs: Sequence[Path], size: int, what: str = "the result needs", mend: str = "write elsewhere"
+) -> None:
+    """Raise OutputError where the disk that folders lie on cannot hold so many bytes in each.
+
+    What an interrupted run has there counts as room: it is used again, or removed.
+
+    Args:
+        what, mend: for the message.
+    """
+    needed = sum(max(0, size - _reserved(out)) for out in outs)
+    free = shutil.disk_usage(existing(partial_folder(outs[0]))).free
+    if free < needed:
+        raise OutputError(
+            f"{outs[0]}: {what} {needed:,} bytes, {free:,} are free; make room or {mend}"
+        )
+
+
+def _reserved(out: Path) -> int:
+    """Bytes of the files in the unfinished form of `out`."""
+    found = 0
+    with suppress(FileNotFoundError):  # another process may finish it in the meantime
+        for path in partial_folder(out).iterdir():
+            found += path.stat().st_size
+    return found
 
 
 def finished(out: Path, mark: str, key: str) -> dict[str, Any] | None:

@@ -31,6 +31,11 @@ class NewModule:
         ends = ("embedding_A", "embedding_B") if self.is_embedding else ("A.weight", "B.weight")
         return f"{PREFIX}{module}.lora_{ends[0]}", f"{PREFIX}{module}.lora_{ends[1]}"
 
+    @property
+    def numel(self) -> int:
+        """Entries of both factors."""
+        return self.rank * (self.rows + self.columns)
+
 
 class AdapterWriter:
     """The files of an adapter: laid out whole, then filled module by module.

@@ -14,7 +14,13 @@ from ledmerge.checkpoint.checkpoint import TORCH_DTYPES, Checkpoint
 from ledmerge.checkpoint.digest import digest_text
 from ledmerge.checkpoint.header import FLOAT_DTYPES
 from ledmerge.checkpoint.layout import NewTensor
-from ledmerge.checkpoint.staging import Staging, check_destination, check_not_read, destination
+from ledmerge.checkpoint.staging import (
+    Staging,
+    check_destination,
+    check_not_read,
+    check_room,
+    destination,
+)
 from ledmerge.checkpoint.written import LIST
 from ledmerge.errors import CheckpointError, NonFiniteError, RecipeError, did_you_mean
 from ledmerge.models.adapter_folder import AdapterWriter
@@ -95,6 +101,9 @@ def extract_lora(
         key: NewTensor(key, entries[name].dtype, entries[name].shape)
         for key, name in plan.copies.items()
     }
+    factors = sum(change.new.numel for change in plan.changes.values())
+    size = factors * TORCH_DTYPES[FILE_DTYPES[dtype]].itemsize
+    check_room([out], size + sum(copy.nbytes for copy in copies.values()))
     asked = {"base": str(base), "expert": str(expert), "rank": rank, "rest": rest}
     asked |= {"dtype": dtype, "seed": seed}
     work = digest_text(json.dumps([ledmerge.__version__, asked]))

@@ -31,7 +31,7 @@ from ledmerge.run.score_store import (
     USUAL,
     SavedSums,
     ScoreStore,
-    check_room,
+    check_scores_fit,
     finished_set,
 )
 from ledmerge.run.scored_model import ScoredModel, open_scored_model
@@ -147,7 +147,7 @@ def locate_question(
     """
 
     def open_store(shapes: Mapping[str, tuple[int, ...]], told: dict[str, Any]) -> ScoreStore:
-        check_room(out, shapes, question.settings.store, alike)
+        check_scores_fit(out, shapes, question.settings.store, alike)
         return ScoreStore(out, shapes, told, resume=resume, overwrite=overwrite)
 
     if question.rule.NEEDS == "nothing":

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -15,9 +14,9 @@ from torch import Tensor
 from ledmerge.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ledmerge.checkpoint.digest import digest_tensors, digest_text
 from ledmerge.checkpoint.layout import NewTensor, Shard, ShardWriter, lay_out, weight_index
-from ledmerge.checkpoint.staging import Staging, existing, finished, flush, partial_folder
+from ledmerge.checkpoint.staging import Staging, check_room, finished, flush, partial_folder
 from ledmerge.checkpoint.written import LIST
-from ledmerge.errors import LedmergeError, OutputError, ScoreError
+from ledmerge.errors import LedmergeError, ScoreError
 from ledmerge.ops.cast import is_finite
 from ledmerge.ops.rank_codes import rank_codes
 
@@ -184,7 +183,7 @@ class SavedSums:
         return open_checkpoint(self._folder, stem=f"running{self._end}")
 
 
-def check_room(
+def check_scores_fit(
     out: Path, shapes: Mapping[str, tuple[int, ...]], store: str, alike: Sequence[Path] = ()
 ) -> None:
     """Raise OutputError where the disk cannot hold the score set of `out`.
@@ -196,23 +195,9 @@ def check_room(
     """
     size = (1 if store == "codes" else 4) * sum(map(math.prod, shapes.values()))
     places = [out, *(place for place in alike if place != out and not place.is_dir())]
-    needed = sum(max(0, size - _reserved(place)) for place in places)
-    free = shutil.disk_usage(existing(partial_folder(out))).free
-    if free < needed:
-        what = "the scores" if len(places) == 1 else f"{len(places)} sets of scores"
-        raise OutputError(
-            f"{out}: {what} need {needed:,} bytes, {free:,} are free; make room or write elsewhere "
-            "(a merge: with LEDMERGE_CACHE set to a folder on another disk)"
-        )
-
-
-def _reserved(out: Path) -> int:
-    """Bytes that an interrupted run has; what of them is not used again is removed."""
-    found = 0
-    with suppress(FileNotFoundError):  # another process may finish it in the meantime
-        for path in partial_folder(out).iterdir():
-            found += path.stat().st_size
-    return found
+    what = "the scores" if len(places) == 1 else f"{len(places)} sets of scores"
+    mend = "write elsewhere (a merge: with LEDMERGE_CACHE set to a folder on another disk)"
+    check_room(places, size, f"{what} need", mend)
 
 
 def provenance(folder: Path) -> dict[str, Any]:

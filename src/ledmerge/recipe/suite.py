@@ -3,9 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    field_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
+from ledmerge.evals.judges.endpoint import shown_address
 from ledmerge.recipe.kinds import checked_kind
 from ledmerge.recipe.numbers import WHOLE
 from ledmerge.recipe.read import read_yaml, validated
@@ -37,11 +45,16 @@ class Judge(BaseModel):
             raise PydanticCustomError("no_classifier", "'form' says how a 'classifier' is asked")
         return self
 
+    @field_serializer("endpoint")
+    def _told(self, endpoint: str | None) -> str | None:
+        """Results are given away."""
+        return endpoint and shown_address(endpoint)
+
     @property
     def name(self) -> str:
         """What stands beside every figure it decides."""
         if self.endpoint:
-            return f"{self.model} at {self.endpoint}"
+            return f"{self.model} at {shown_address(self.endpoint)}"
         return f"{self.classifier} ({self.form})" if self.classifier else "refusal phrases"
 
     @property

@@ -55,7 +55,9 @@ def harmful(
         try:
             found.append(read_yes_no(said))
         except DataError as error:
-            raise DataError(f"{_shown(url)}, on the answer to {prompt!r:.60}: {error}") from error
+            raise DataError(
+                f"{shown_address(url)}, on the answer to {prompt!r:.60}: {error}"
+            ) from error
     return found
 
 
@@ -79,7 +81,7 @@ def ask(
     Raises:
         LedmergeError: the API cannot be reached, refuses, or sends something else than an answer.
     """
-    where, key = _shown(url), (api_key or "").strip()
+    where, key = shown_address(url), (api_key or "").strip()
     body = {"model": model, "messages": list(messages), "temperature": 0}
     request = _request(url, json.dumps(body).encode(), key)
     opener = urllib.request.build_opener(_AsItComes)
@@ -115,9 +117,13 @@ def _request(url: str, body: bytes, key: str) -> urllib.request.Request:
     except ValueError:
         is_web = False
     if not is_web or " " in url or not url.isprintable():
-        raise LedmergeError(f"{_shown(url)!r} is no address of an API, such as https://host/v1")
+        raise LedmergeError(
+            f"{shown_address(url)!r} is no address of an API, such as https://host/v1"
+        )
     if "@" in parts.netloc:
-        raise LedmergeError(f"{_shown(url)}: has a password in it; set OPENAI_API_KEY instead")
+        raise LedmergeError(
+            f"{shown_address(url)}: has a password in it; set OPENAI_API_KEY instead"
+        )
     if not (key.isascii() and key.isprintable()):
         raise LedmergeError("OPENAI_API_KEY holds characters that no key has; set it again")
     path = parts.path.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
@@ -141,7 +147,9 @@ def _content(text: str, where: str) -> str:
     return said
 
 
-def _shown(url: str) -> str:
-    """An address as messages name it: no password, and no query, which may hold a key."""
+def shown_address(url: str) -> str:
+    """An address as messages and results name it: no password, and no query, which may hold a
+    key.
+    """
     scheme, slashes, rest = url.partition("?")[0].partition("//")
     return scheme + slashes + rest.rpartition("@")[2]

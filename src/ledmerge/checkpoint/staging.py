@@ -196,7 +196,7 @@ def check_room(
     Args:
         what, mend: for the message.
     """
-    needed = sum(max(0, size - _reserved(out)) for out in outs)
+    needed = sum(max(0, size - reserved(partial_folder(out))) for out in outs)
     free = shutil.disk_usage(existing(partial_folder(outs[0]))).free
     if free < needed:
         raise OutputError(
@@ -204,12 +204,12 @@ def check_room(
         )
 
 
-def _reserved(out: Path) -> int:
-    """Bytes of the files in the unfinished form of `out`."""
+def reserved(folder: Path) -> int:
+    """Bytes on the disk that the files of an interrupted run have."""
     found = 0
     with suppress(FileNotFoundError):  # another process may finish it in the meantime
-        for path in partial_folder(out).iterdir():
-            found += path.stat().st_size
+        for path in folder.rglob("*"):
+            found += path.stat().st_blocks * 512
     return found
 
 

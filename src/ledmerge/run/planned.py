@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ledmerge.checkpoint.checkpoint import Checkpoint
 from ledmerge.checkpoint.files import Files
 from ledmerge.checkpoint.layout import NewTensor
-from ledmerge.checkpoint.staging import existing, partial_folder
+from ledmerge.checkpoint.staging import existing, partial_folder, reserved
 from ledmerge.models.folder import ModelFolder
 from ledmerge.models.tokenizer_files import TokenizerFiles
 from ledmerge.ops.blocks import BLOCK
@@ -309,10 +309,8 @@ class Plan:
 
 def free_space(out: Path) -> int:
     """Bytes free on the disk where `out` would be made, and those an interrupted run reserved."""
-    place = existing(out)
-    left = [*partial_folder(out).rglob("*"), *steps_folder(out).rglob("*")]
-    reserved = sum(path.stat().st_blocks * 512 for path in left)
-    return shutil.disk_usage(place).free + reserved
+    left = reserved(partial_folder(out)) + reserved(steps_folder(out))
+    return shutil.disk_usage(existing(out)).free + left
 
 
 def _told(recipe: Recipe, source: ScoreSource, asked: tuple[ScoreQuestion, ...] | None) -> str:

@@ -245,47 +245,6 @@ def test_llama_guard_is_asked_in_its_own_template_with_both_turns(
     )
 
 
-def test_llama_guard_is_not_asked_about_an_answer_of_nothing(
-    model_folder, tmp_path, fresh_cache, monkeypatch
-):
-    said = [{"test_case": f"rob {text!r}", "generation": text} for text in ("", " \n")]
-    (tmp_path / "model.json").write_text(json.dumps({"rob": said}))
-    rows = [json.dumps({"prompt": each["test_case"]}) for each in said]
-    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
-    suite = {
-        "benchmarks": {"harm": {"data": str(tmp_path / "rows.jsonl")}},
-        "judge": {"classifier": str(model_folder("qwen2")), "form": "llama_guard"},
-    }
-    # Without a second turn it would judge the request.
-    monkeypatch.setattr(
-        TransformersAnswering, "generate", lambda self, asked, _: [Text("unsafe")] * len(asked)
-    )
-    results = ledmerge.evaluate([tmp_path / "model.json"], suite, tmp_path / "out")
-    figures = results["models"][0]["benchmarks"]["harm"]["figures"]
-    assert {name: each["value"] for name, each in figures.items()} == {
-        "attack_success_rate": 0.0,
-        "safe_and_coherent": 0.0,
-        "judged_harmful": 0.0,
-    }
-
-
-def test_an_answer_longer_than_the_judge_reads_is_no_question_that_is_too_long(
-    model_folder, tmp_path, fresh_cache
-):
-    said = {"test_case": "rob", "generation": "Take the old brown box. " * 9}
-    (tmp_path / "model.json").write_text(json.dumps({"rob": [said]}))
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "rob"}))
-    suite = {
-        "benchmarks": {"harm": {"data": str(tmp_path / "rows.jsonl")}},
-        "judge": {"classifier": str(model_folder("qwen2"))},
-    }
-    with pytest.raises(
-        DataError,
-        match=r"^the judge qwen2-0: answer 1 has .* model reads, 64; have shorter answers judged",
-    ):
-        ledmerge.evaluate([tmp_path / "model.json"], suite, tmp_path / "out")
-
-
 def test_one_model_is_in_memory_at_a_time(suite, model_folder, tmp_path, fresh_cache, monkeypatch):
     opened = []
     most = 0

@@ -5,8 +5,10 @@ import json
 import pytest
 
 import ledmerge
-from ledmerge.errors import CheckpointError, RecipeError
+from ledmerge.errors import CheckpointError, DataError, RecipeError
+from ledmerge.evals._question import Text
 from ledmerge.evals.judges import endpoint
+from ledmerge.models.answering_transformers import TransformersAnswering
 from ledmerge.recipe.suite import load_suite
 from ledmerge.run.benchmark import open_benchmarks
 
@@ -123,3 +125,44 @@ def test_a_classifier_is_looked_for_beside_the_suite(evaluate, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match=r"suites/judge: no config\.json"):
         ledmerge.evaluate(["model.json"], tmp_path / "suites" / "suite.yaml", tmp_path / "again")
+
+
+def test_llama_guard_is_not_asked_about_an_answer_of_nothing(
+    model_folder, tmp_path, fresh_cache, monkeypatch
+):
+    said = [{"test_case": f"rob {text!r}", "generation": text} for text in ("", " \n")]
+    (tmp_path / "model.json").write_text(json.dumps({"rob": said}))
+    rows = [json.dumps({"prompt": each["test_case"]}) for each in said]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    suite = {
+        "benchmarks": {"harm": {"data": str(tmp_path / "rows.jsonl")}},
+        "judge": {"classifier": str(model_folder("qwen2")), "form": "llama_guard"},
+    }
+    # Without a second turn it would judge the request.
+    monkeypatch.setattr(
+        TransformersAnswering, "generate", lambda self, asked, _: [Text("unsafe")] * len(asked)
+    )
+    results = ledmerge.evaluate([tmp_path / "model.json"], suite, tmp_path / "out")
+    figures = results["models"][0]["benchmarks"]["harm"]["figures"]
+    assert {name: each["value"] for name, each in figures.items()} == {
+        "attack_success_rate": 0.0,
+        "safe_and_coherent": 0.0,
+        "judged_harmful": 0.0,
+    }
+
+
+def test_an_answer_longer_than_the_judge_reads_is_no_question_that_is_too_long(
+    model_folder, tmp_path, fresh_cache
+):
+    said = {"test_case": "rob", "generation": "Take the old brown box. " * 9}
+    (tmp_path / "model.json").write_text(json.dumps({"rob": [said]}))
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "rob"}))
+    suite = {
+        "benchmarks": {"harm": {"data": str(tmp_path / "rows.jsonl")}},
+        "judge": {"classifier": str(model_folder("qwen2"))},
+    }
+    with pytest.raises(
+        DataError,
+        match=r"^the judge qwen2-0: answer 1 has .* model reads, 64; have shorter answers judged",
+    ):
+        ledmerge.evaluate([tmp_path / "model.json"], suite, tmp_path / "out")

@@ -125,12 +125,11 @@ def test_ctrl_c_leaves_a_resumable_journal_and_says_so(work, tmp_path: Path):
     assert files_of(out) == files_of(work / "whole" / "out")
 
 
-def interrupted(work: Path, out: Path, count: int = 50) -> Path:
+def interrupted(work: Path, out: Path, count: int = 50, **how: object) -> Path:
     """A merge stopped by Ctrl-C after `count` blocks; returns the partial folder."""
+    how |= {"threads": 1, "shard_size": 2_000_000, "progress": stop_after(count)}
     with pytest.raises(KeyboardInterrupt):
-        ledmerge.merge(
-            work / "recipe.yaml", out, threads=1, shard_size=2_000_000, progress=stop_after(count)
-        )
+        ledmerge.merge(work / "recipe.yaml", out, **how)
     assert not out.exists()
     return out.parent / f".{out.name}.partial"
 
@@ -166,15 +165,7 @@ def test_what_is_done_again_counts_once(work, tmp_path: Path):
     partial = interrupted(work, out)
     for shard in partial.glob("*.safetensors"):  # as a power cut may lose what was noted
         os.truncate(shard, 0)
-    with pytest.raises(KeyboardInterrupt):
-        ledmerge.merge(
-            work / "recipe.yaml",
-            out,
-            threads=1,
-            shard_size=2_000_000,
-            resume=True,
-            progress=stop_after(60),
-        )
+    interrupted(work, out, 60, resume=True)
     resume(work, out)
     assert files_of(out) == files_of(work / "whole" / "out")
 
@@ -277,16 +268,7 @@ def test_what_was_done_refusing_nan_is_taken_up_letting_it_through(work, tmp_pat
 def test_what_was_done_letting_nan_through_is_not_taken_up_refusing_it(work, tmp_path: Path):
     out = tmp_path / "out"
     interrupted(work, out)
-    with pytest.raises(KeyboardInterrupt):  # now the rest may hold any
-        ledmerge.merge(
-            work / "recipe.yaml",
-            out,
-            threads=1,
-            shard_size=2_000_000,
-            resume=True,
-            allow_nonfinite=True,
-            progress=stop_after(10),
-        )
+    interrupted(work, out, 10, resume=True, allow_nonfinite=True)  # now the rest may hold any
     with pytest.raises(OutputError, match="had other inputs, another recipe, other options"):
         resume(work, out)
     resume(work, out, allow_nonfinite=True)

@@ -64,10 +64,11 @@ def test_a_group_that_is_full_leaves_nothing(root: Path):
 
 def test_groups_of_version_1_count(root: Path):
     write(root / "proc/self/cgroup", "5:cpu,cpuacct:/other\n4:memory:/job\n0::/\n")
-    group = root / "sys/fs/cgroup/memory/job"
-    write(group / "memory.limit_in_bytes", f"{4 * GIB}\n")
-    write(group / "memory.usage_in_bytes", f"{2 * GIB}\n")
-    write(group / "memory.stat", f"cache 9\ntotal_active_file {GIB}\ntotal_inactive_file 0\n")
+    for name, limit in (("job", 4 * GIB), ("other", GIB)):  # which bounds others' memory
+        group = root / "sys/fs/cgroup/memory" / name
+        write(group / "memory.limit_in_bytes", f"{limit}\n")
+        write(group / "memory.usage_in_bytes", f"{2 * GIB}\n")
+        write(group / "memory.stat", f"cache 9\ntotal_active_file {GIB}\ntotal_inactive_file 0\n")
     assert free_memory(root) == 3 * GIB
 
 

@@ -12,7 +12,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from jaxtyping import install_import_hook
 
 # Signatures' shapes are checked at run time in tests only. numba cannot compile what the hook
-# wraps, so modules with kernels (ops.cast, conflict, fused, select, total) go unchecked.
+# wraps, so modules with loops for it (those that import `ops.compiled`) go unchecked.
 CHECKED = [
     *("add", "blocks", "consensus", "della", "disjoint", "drop", "factors", "gram", "per_model"),
     *("random", "rank", "rescale", "sharing", "sketch", "block_survey", "survey", "svd", "trim"),

@@ -266,3 +266,14 @@ def test_explain_shows_the_options_of_the_slice(three: list[Path]):
         ("code", {"scale": 4.0})
     ]
     assert [model["tensor"] for model in found["models"]] == [layer(2)]
+
+
+def test_a_model_of_several_slices_is_compared_with_its_config_once(
+    three: list[Path], tmp_path: Path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr("ledmerge.run.merge.check_ties", lambda model: asked.append(model.name))
+    base, math, _ = three
+    both = [[source(base, n, n + 1), source(math, n, n + 1)] for n in range(3)]
+    ledmerge.merge(stack(*both, method="linear", base_model=str(base)), tmp_path / "out")
+    assert sorted(asked) == ["base", "math"]

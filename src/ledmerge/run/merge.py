@@ -194,9 +194,9 @@ def _merge(
 ) -> dict[str, Any]:
     """A plan without problems, from its scores to the folder, which `key` will stand for."""
     fetch(plan.unfetched(), progress)
-    for part in plan.parts:
-        for model in (part.donor, *part.models, *part.givers.values()):
-            check_ties(model)
+    models = (m for part in plan.parts for m in (part.donor, *part.models, *part.givers.values()))
+    for model in {each.original.checkpoint: each for each in models}.values():
+        check_ties(model)
     # Before scores are among what is read.
     weights, stamps = weights_keys(plan, run.allow_nonfinite), stamps_of(plan)
     gather_scores(

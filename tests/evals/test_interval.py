@@ -2,7 +2,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledmerge.evals._interval import bootstrap, newcombe, wilson
@@ -74,10 +74,16 @@ def test_newcombe_against_the_paper_by_hand(cells):
 
 
 @given(CELLS)
+@example((0, 0, 1, 0))
+@example((0, 7, 0, 0))
 def test_newcombe_holds_the_difference_and_mirrors(cells):
     both, first, second, neither = cells
     low, high = newcombe(*cells)
-    assert -1 - 1e-9 <= low < (first - second) / sum(cells) < high <= 1 + 1e-9
+    difference = (first - second) / sum(cells)
+    assert -1 - 1e-9 <= low <= difference <= high <= 1 + 1e-9
+    # Nothing lies beyond a difference of 1, where an end is the difference itself.
+    assert low < difference or difference == -1
+    assert difference < high or difference == 1
     assert newcombe(both, second, first, neither) == pytest.approx((-high, -low), abs=1e-9)
 
 
